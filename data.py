@@ -1,0 +1,419 @@
+"""From text to batches: the tokenizer and its file, how a dialogue is rendered, the token cache, the rows.
+
+It knows nothing of the network or the training loop, and needs numpy and tokenizers alone.  In reading order:
+`Tokenizer`; `render_dialogue`; `cache_stories` and `cache_dialogues`, which turn what `sources.py` reads into a
+`TokenCache` on disk; `Rows`, which cuts the cache into what the network trains on.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+
+from shell import UserError, say, written_atomically
+from sources import read_dialogues, read_stories
+
+SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
+IGNORED = -100  # a target with this value is not predicted
+BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
+
+
+# The tokenizer --------------------------------------------------------------------------------------------------------
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings, lists and dicts; a pickle that names anything else is refused, so it cannot run code."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def clean(text):
+    """Replace lone surrogates, which UTF-8 cannot write, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Tokenizer:
+    """A byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) with the course's seven special tokens.
+
+    Every text comes back from encode and decode unchanged.  Special tokens are put in by name, through `special`; in
+    a text they are plain text, so what a user types can neither end a story nor change the speaker.
+    """
+
+    def __init__(self, backend):
+        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
+        if missing:
+            raise UserError(f"the tokenizer lacks the special tokens {' '.join(missing)}")
+        self.backend = backend
+        self.backend.encode_special_tokens = True
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.special = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
+        self.vocab_size = max(backend.get_vocab().values()) + 1
+        merges = json.loads(backend.to_str())["model"].get("merges", [])
+        content = json.dumps([sorted(backend.get_vocab().items()), merges, SPECIAL_TOKENS])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def encode(self, text):
+        """A text's token ids, without special tokens around them."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts):
+        """The same for a list of texts, on all cores."""
+        try:
+            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            encodings = self.backend.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids):
+        """The text of ids, special tokens left out."""
+        return self.backend.decode(ids, skip_special_tokens=True)
+
+    def stream(self, ids):
+        """Yield text piece by piece while ids arrive; bytes that are not yet a character wait for the next ones."""
+        seen, waiting = [], ""
+        for token in ids:
+            seen.append(token)
+            text = self.decode(seen)
+            if not text.endswith("�"):
+                yield text[len(waiting) :]
+                seen, waiting = seen[-1:], self.decode(seen[-1:])
+                if waiting.endswith("�"):
+                    seen, waiting = [], ""
+        if seen and self.decode(seen) != waiting:
+            yield self.decode(seen)[len(waiting) :]
+
+    def save(self, path):
+        content = {"format": "tinystories-bpe-tokenizer", "version": 1, "special_tokens": SPECIAL_TOKENS}
+        with written_atomically(path) as file:
+            pickle.dump(content | {"tokenizer": self.backend.to_str()}, file, protocol=4)
+
+
+def train_tokenizer(texts, vocab_size):
+    """Learn a byte-level BPE from an iterator of texts, which is read once and never held as a whole."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    backend.train_from_iterator(map(clean, texts), trainer)
+    return Tokenizer(backend)
+
+
+def load_tokenizer(path):
+    """Read the file that step 1 wrote, or a `tokenizer.json` that has the seven special tokens; runs no code in it.
+
+    Raises UserError, naming the file, if it is missing, damaged or something else.
+    """
+    path, advice = Path(path), "train one with train_bpe_tokenizer_hf.py"
+    if not path.is_file():
+        raise UserError(f"no tokenizer file {path}; {advice}, or pass --tokenizer_path")
+    content = path.read_bytes()
+    try:
+        if content[:1] == b"{":
+            text = content.decode("utf-8")
+        else:
+            saved = PlainUnpickler(io.BytesIO(content)).load()
+            if not isinstance(saved, dict) or saved.get("format") != "tinystories-bpe-tokenizer":
+                raise UserError(f"{path} is not a tokenizer file of this course; {advice}")
+            if saved.get("version") != 1:
+                raise UserError(f"{path} has version {saved.get('version')} of the tokenizer format, not 1; {advice}")
+            text = saved["tokenizer"]
+        return Tokenizer(tokenizers.Tokenizer.from_str(text))
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    except Exception as error:  # pickle and tokenizers raise nearly every kind on damaged bytes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a whole tokenizer file ({reason[:120]}); {advice}") from None
+
+
+# Dialogues ------------------------------------------------------------------------------------------------------------
+
+
+def join_turns(turns, open_ended=False):
+    """(system text or None, [[user text, assistant text], ...]) of (role, text) turns.
+
+    Texts are stripped, turns of one speaker in a row joined by a newline, a leading assistant turn and a trailing user
+    turn dropped; with open_ended a trailing user turn stays, its answer None.
+    """
+    system, pairs = [], []
+    for role, text in turns:
+        text = text.strip()
+        if role == "system":
+            system.append(text)
+        elif role == "user" and pairs and pairs[-1][1] is None:
+            pairs[-1][0] += "\n" + text
+        elif role == "user":
+            pairs.append([text, None])
+        elif pairs and pairs[-1][1] is not None:
+            pairs[-1][1] += "\n" + text
+        elif pairs:
+            pairs[-1][1] = text
+    if pairs and pairs[-1][1] is None and not open_ended:
+        pairs.pop()
+    return "\n".join(system) or None, pairs
+
+
+def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
+    """The ids of a dialogue, for the trainer, the chat and whoever else needs them.
+
+    `<bos>`, `<system> text` if there is one, then for each pair `<user> text <assistant> text <eos>`.  open_ended: the
+    dialogue ends with the user's turn, and the ids with `<assistant>`, for the model to go on.
+    max_tokens: the oldest pairs are dropped until the rest fits; a last pair that does not fit loses the beginning of
+    the user's text, and then the end of the answer.
+    Returns (ids, pairs dropped, bytes of what the assistant says).
+    """
+    special, (system, pairs) = tokenizer.special, join_turns(turns, open_ended)
+    texts = [system or "", *(text or "" for pair in pairs for text in pair)]
+    encoded = tokenizer.encode_batch(texts)
+    head = [special["<bos>"], *([special["<system>"], *encoded[0]] if system else [])]
+    ends = [[] if answer is None else [special["<eos>"]] for _, answer in pairs]
+    asked = [[special["<user>"], *ids] for ids in encoded[1::2]]
+    answers = [[special["<assistant>"], *ids, *end] for ids, end in zip(encoded[2::2], ends, strict=True)]
+    first = 0
+    if max_tokens is not None:
+        length = len(head) + sum(map(len, asked)) + sum(map(len, answers))
+        while length > max_tokens and first + 1 < len(pairs):
+            length -= len(asked[first]) + len(answers[first])
+            first += 1
+        if length > max_tokens and pairs:
+            kept = max(0, len(asked[-1]) - 1 - (length - max_tokens))
+            asked[-1] = [special["<user>"], *asked[-1][len(asked[-1]) - kept :]]
+            answers[-1] = answers[-1][: max(1, max_tokens - len(head) - len(asked[-1]))]
+    ids = head + [token for pair in zip(asked[first:], answers[first:], strict=True) for ids in pair for token in ids]
+    return ids, first, sum(len((answer or "").encode()) for _, answer in pairs[first:])
+
+
+# The token cache ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TokenCache:
+    """Tokenized texts (stories or dialogues) on disk, one after the other.
+
+    tokens: (all tokens,) uint16 or uint32, memory-mapped.  starts: int64 (texts + 1,), where each text begins, the end
+    last.  sizes: int64 (texts,), the UTF-8 bytes of what is predicted of each text.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def part(self, first, last):
+        """The texts first, first + 1, ..., last - 1."""
+        return TokenCache(self.tokens, self.starts[first : last + 1], self.sizes[first:last])
+
+    def lengths(self):
+        return np.diff(self.starts)
+
+    def text(self, index):
+        return np.asarray(self.tokens[self.starts[index] : self.starts[index + 1]])
+
+
+def default_cache_dir():
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinystories_course"
+
+
+def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=say):
+    """Tokenize stories, each as `<bos> story <eos>`, into a TokenCache, or open the one that is already there."""
+    begin, end = tokenizer.special["<bos>"], tokenizer.special["<eos>"]
+
+    def encode(stories):
+        for story, ids in zip(stories, tokenizer.encode_batch(stories), strict=True):
+            yield [begin, *ids, end], len(story.encode("utf-8", "replace"))
+
+    stories = lambda: read_stories(split, column, limit)
+    return cached(split, tokenizer, cache_dir, ["stories", column, limit], stories, encode, say)
+
+
+def cache_dialogues(split, tokenizer, cache_dir, max_tokens, limit=None, say=say):
+    """The same for dialogues, each rendered into at most max_tokens tokens, its oldest turns dropped where need be."""
+
+    def encode(dialogues):
+        for dialogue in dialogues:
+            ids, _, size = render_dialogue(tokenizer, dialogue, max_tokens)
+            if size:
+                yield ids, size
+
+    dialogues = lambda: read_dialogues(split, limit)
+    return cached(split, tokenizer, cache_dir, ["dialogues", max_tokens, limit], dialogues, encode, say)
+
+
+def cached(split, tokenizer, cache_dir, settings, read, encode, say):
+    """Open the cache of what read() yields, or make it, whole or not at all.
+
+    It is found again by the fingerprints of the data and of the tokenizer and the settings.  encode turns a list of
+    texts into (ids, bytes) for each.
+    """
+    description = {"version": 1, "data": split.fingerprint(), "tokenizer": tokenizer.fingerprint, "settings": settings}
+    key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
+    folder = Path(cache_dir) / key
+    if cache := open_cache(folder):
+        say(f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens, from the token cache {folder}")
+        return cache
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
+    try:
+        lengths, sizes = [], []
+        with open(partial / "tokens.bin", "wb") as file, tqdm(unit=" texts", disable=not sys.stderr.isatty()) as bar:
+            for texts in batches_of_text(read()):
+                encoded = list(encode(texts))
+                lengths += [len(ids) for ids, _ in encoded]
+                sizes += [size for _, size in encoded]
+                flat = itertools.chain.from_iterable(ids for ids, _ in encoded)
+                np.fromiter(flat, dtype, count=sum(lengths[-len(encoded) :])).tofile(file)
+                bar.update(len(encoded))
+        np.save(partial / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
+        np.save(partial / "sizes.npy", np.array(sizes, dtype=np.int64))
+        description |= {"dtype": np.dtype(dtype).name, "tokens": sum(lengths)}
+        (partial / "description.json").write_text(json.dumps(description, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)  # what open_cache did not find whole
+        with contextlib.suppress(FileExistsError):  # another run may have been faster
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    cache = open_cache(folder)
+    say(
+        f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens "
+        f"({cache.sizes.sum() / cache.starts[-1]:.2f} bytes a token), written to the token cache {folder}"
+    )
+    return cache
+
+
+def open_cache(folder):
+    """The TokenCache in a folder, or None if it is not there or not whole."""
+    try:
+        description = json.loads((folder / "description.json").read_text())
+        tokens = np.memmap(folder / "tokens.bin", dtype=description["dtype"], mode="r")
+        starts, sizes = np.load(folder / "starts.npy"), np.load(folder / "sizes.npy")
+    except (OSError, ValueError, KeyError):
+        return None
+    whole = len(tokens) == description["tokens"] == starts[-1] and len(starts) == len(sizes) + 1
+    return TokenCache(tokens, starts, sizes) if whole else None
+
+
+def batches_of_text(texts):
+    """Group an iterator of stories or dialogues into lists of about BATCH_BYTES characters."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text) if isinstance(text, str) else sum(len(turn) for _, turn in text)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def training_and_validation(splits, read, max_train=None, max_eval=None, set_aside=0.01, say=say):
+    """The caches of both splits; without a validation split, the last part of the training texts is set aside.
+
+    read(split, limit) makes a cache (see `cache_stories`).  max_train, max_eval: at most so many texts.
+    """
+    train = read(splits["train"], max_train)
+    if "validation" in splits:
+        return train, read(splits["validation"], max_eval)
+    held_out = max(1, round(len(train) * set_aside))
+    if held_out == len(train):
+        raise UserError(f"{splits['train'].name} has only one text and no validation split; it takes at least two")
+    say(f"no validation split: the last {held_out:,} of {len(train):,} training texts are set aside for validation")
+    first = len(train) - held_out
+    return train.part(0, first), train.part(first, first + min(held_out, max_eval or held_out))
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def reply_mask(ids, special):
+    """True for what the assistant says in a rendered dialogue, its `<eos>` included: what the chat trainer predicts."""
+    begun, ended = ids == special["<assistant>"], ids == special["<eos>"]
+    return (begun.cumsum() - begun) > (ended.cumsum() - ended)
+
+
+class Rows:
+    """Cuts a TokenCache into the rows that the network is trained on or evaluated on, epoch after epoch.
+
+    packed: the texts of an epoch run on, one after the other, cut every `length` tokens; nothing is cut away and only
+    an epoch's last row is padded.  Otherwise a text a row, padded or cut to `length`.
+    seed: shuffle the texts, in each epoch anew; None: file order.
+    replies_only: predict only what the assistant says; otherwise every token but `<bos>`.
+    Rows read the memory-mapped cache, so that an epoch never stands in memory.
+    """
+
+    def __init__(self, cache, length, special, packed=True, seed=None, replies_only=False):
+        self.cache, self.length, self.special, self.packed = cache, length, special, packed
+        self.seed, self.replies_only, self.epoch = seed, replies_only, None
+        tokens = int(cache.lengths().sum())
+        self.per_epoch = max(1, -(-(tokens - 1) // length)) if packed else len(cache)
+        self.bytes = int(cache.sizes.sum())
+
+    def arrange(self, epoch):
+        """Lay out an epoch: `order`, the texts in the order they come; `ends`, where each ends in the packed stream."""
+        texts = len(self.cache)
+        generator = np.random.default_rng([self.seed or 0, epoch])
+        self.order = np.arange(texts) if self.seed is None else generator.permutation(texts)
+        self.ends = self.cache.lengths()[self.order].cumsum()
+        self.epoch = epoch
+
+    def text(self, place):
+        """(ids, predicted) of the text at a place of the epoch's order, both (its length,)."""
+        ids = self.cache.text(self.order[place])
+        predicted = reply_mask(ids, self.special) if self.replies_only else ids != self.special["<bos>"]
+        return ids, predicted
+
+    def row(self, epoch, index):
+        """(ids, predicted) of one row, each (at most length + 1,): inputs are [:-1], targets [1:]."""
+        if epoch != self.epoch:
+            self.arrange(epoch)
+        if not self.packed:
+            ids, predicted = self.text(index)
+            return ids[: self.length + 1], predicted[: self.length + 1]
+        first = index * self.length
+        last = min(first + self.length + 1, int(self.ends[-1]))
+        place, end = int(np.searchsorted(self.ends, first, side="right")), first
+        pieces = []
+        while end < last:
+            ids, predicted = self.text(place)
+            skipped = end - (int(self.ends[place]) - len(ids))
+            piece = slice(skipped, skipped + last - end)
+            pieces.append((ids[piece], predicted[piece]))
+            place, end = place + 1, int(self.ends[place])
+        return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+
+    def batch(self, first, count):
+        """Rows first, ..., first + count - 1 of the endless sequence of epochs.
+
+        Returns (inputs, targets), int64 (count, longest row): padding is `<pad>` in the inputs, IGNORED in the targets.
+        """
+        rows = [self.row(*divmod(index, self.per_epoch)) for index in range(first, first + count)]
+        longest = max(len(ids) for ids, _ in rows) - 1
+        inputs = np.full((count, longest), self.special["<pad>"], dtype=np.int64)
+        targets = np.full((count, longest), IGNORED, dtype=np.int64)
+        for number, (ids, predicted) in enumerate(rows):
+            inputs[number, : len(ids) - 1] = ids[:-1]
+            targets[number, : len(ids) - 1] = np.where(predicted[1:], ids[1:].astype(np.int64), IGNORED)
+        return inputs, targets

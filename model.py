@@ -1,0 +1,357 @@
+"""The network: a decoder-only transformer, its loss, its key/value cache, and how it writes text.
+
+It works on token ids alone and knows nothing of files, tokenizers or training.  Reading order: `ModelConfig` says what
+is built; `Transformer` is built from `Block`s of `Attention` and a feed-forward layer; `Cache` keeps what generation
+would otherwise compute again; `generate` writes.  In the comments B is the batch, T the tokens of a row, C the hidden
+size, H the heads, D = C / H the size of a head, V the vocabulary.
+
+Two bundles of choices have names: `gpt2` computes what transformers' GPT2LMHeadModel computes, `llama` what its
+LlamaForCausalLM computes, so that a model trained here can be used elsewhere.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+ARCHITECTURES = {
+    "gpt2": {"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "tie_embeddings": True},
+    "llama": {"positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False, "tie_embeddings": True},
+}
+CHOICES = {"positions": ("learned", "rotary"), "norm": ("layer", "rms"), "mlp": ("gelu", "swiglu")}
+NORM_EPSILON = 1e-5
+ROTARY_BASE = 10_000.0
+IGNORED = -100  # a target with this value is not predicted
+
+
+@dataclass
+class ModelConfig:
+    """The shape of a network; a switch left at None is taken from the bundle that `arch` names.
+
+    vocab_size, num_layers, hidden_size, num_heads, intermediate_size: the usual sizes.
+    max_seq_len: the context, in tokens.  window_size: how many tokens a position sees, itself included (None: all).
+    dropout: probability, on embeddings and on what is added to the residual stream.
+    Raises ValueError, worded with the flags' names, for a shape that cannot be built.
+    """
+
+    vocab_size: int
+    num_layers: int = 4
+    hidden_size: int = 256
+    num_heads: int = 8
+    intermediate_size: int = 1024
+    max_seq_len: int = 256
+    window_size: int | None = None
+    dropout: float = 0.1
+    arch: str = "llama"
+    positions: str | None = None
+    norm: str | None = None
+    mlp: str | None = None
+    bias: bool | None = None
+    tie_embeddings: bool | None = None
+
+    def __post_init__(self):
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(f"--arch {self.arch} is not one of {', '.join(ARCHITECTURES)}")
+        for name, value in ARCHITECTURES[self.arch].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"--{name} {getattr(self, name)} is not one of {', '.join(choices)}")
+        for name in ("vocab_size", "num_layers", "hidden_size", "num_heads", "intermediate_size", "max_seq_len"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be a whole number of at least 1, not {getattr(self, name)}")
+        if self.window_size is not None and self.window_size < 1:
+            raise ValueError(f"--window_size must be at least 1, not {self.window_size}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"--num_heads {self.num_heads} does not divide --hidden_size {self.hidden_size}")
+        if self.positions == "rotary" and self.hidden_size // self.num_heads % 2:
+            raise ValueError(
+                f"rotary positions need an even size of a head, and --hidden_size {self.hidden_size} / "
+                f"--num_heads {self.num_heads} is odd; choose another --num_heads, or --positions learned"
+            )
+
+    def as_dict(self):
+        return asdict(self)
+
+    def describe(self):
+        window = f", window {self.window_size}" if self.window_size else ""
+        return (
+            f"{self.num_layers} layers x {self.hidden_size}, {self.num_heads} heads, feed-forward "
+            f"{self.intermediate_size}, context {self.max_seq_len}{window}, vocabulary {self.vocab_size:,}, "
+            f"{self.arch} ({self.positions} positions, {self.norm} norm, {self.mlp})"
+        )
+
+
+def make_norm(config):
+    if config.norm == "rms":
+        return nn.RMSNorm(config.hidden_size, eps=NORM_EPSILON)
+    return nn.LayerNorm(config.hidden_size, eps=NORM_EPSILON, bias=config.bias)
+
+
+def rotary_table(head_size, length):
+    """Cosines and sines of rotary positions (Su et al. 2021), each float32 (length, head_size), halves as in Llama."""
+    frequencies = ROTARY_BASE ** -(torch.arange(0, head_size, 2) / head_size)
+    angles = torch.outer(torch.arange(length), frequencies).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x, cos, sin):
+    """Turn queries or keys x (B, H, T, D) by the angles of their positions; cos and sin are (B or 1, 1, T, D)."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-second, first), dim=-1) * sin).type_as(x)
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
+
+    def forward(self, x, rotary, mask, remember):
+        """x (B, T, C) -> (B, T, C).  mask: None for plain causal attention; remember: see `Cache`, or None."""
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=-1))
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if remember is not None:
+            k, v = remember(k, v)
+        causal = mask is None and x.size(1) > 1
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # (B, H, T, D)
+        return self.output(y.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.gated = config.mlp == "swiglu"
+        width = config.intermediate_size * (2 if self.gated else 1)  # the gate and the values in one product
+        self.up = nn.Linear(config.hidden_size, width, bias=config.bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+
+    def forward(self, x):
+        if self.gated:  # Shazeer 2020
+            gate, values = self.up(x).chunk(2, dim=-1)
+            return self.down(F.silu(gate) * values)
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.norm1, self.attention = make_norm(config), Attention(config)
+        self.norm2, self.feed_forward = make_norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, rotary=None, mask=None, remember=None):
+        x = x + self.dropout(self.attention(self.norm1(x), rotary, mask, remember))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+
+class Transformer(nn.Module):
+    """Predicts each next token of a row from those before it."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        if config.positions == "learned":
+            self.positions = nn.Embedding(config.max_seq_len, config.hidden_size)
+        else:
+            cos, sin = rotary_table(config.hidden_size // config.num_heads, config.max_seq_len)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = make_norm(config)
+        if not config.tie_embeddings:
+            self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.initialize()
+
+    def initialize(self):
+        """As in GPT-2: normal, 0.02; what is added to the residual stream smaller, by the number of additions."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("output.weight", "down.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.num_layers))
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def num_parameters(self):
+        """(in the layers, in all), tied weights counted once."""
+        return sum(p.numel() for p in self.blocks.parameters()), sum(p.numel() for p in self.parameters())
+
+    def hidden(self, ids, positions=None, mask=None, cache=None):
+        """ids int64 (B, T) -> (B, T, C), before the head.
+
+        positions: int64 (B or 1, T) of the ids in their rows; None: 0 to T - 1, T <= max_seq_len.
+        mask: bool (T, S) or (B, 1, T, S), True where position T may see S; None: causal, within the window.
+        cache: keeps the keys and values (see `Cache`).
+        """
+        if positions is None:
+            positions = torch.arange(ids.size(1), device=ids.device)[None]
+        if mask is None and self.config.window_size is not None:
+            distance = positions[0, :, None] - positions[0, None, :]
+            mask = (distance >= 0) & (distance < self.config.window_size)
+        x, rotary = self.tokens(ids), None
+        if self.config.positions == "learned":
+            x = x + self.positions(positions)
+        else:
+            rotary = self.cos[positions][:, None], self.sin[positions][:, None]
+        x = self.dropout(x)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotary, mask, cache.layer(layer) if cache else None)
+        return self.norm(x)
+
+    def logits(self, hidden):
+        """(..., C) -> (..., V), what softmax turns into the next token's probabilities."""
+        return F.linear(hidden, self.tokens.weight if self.config.tie_embeddings else self.head.weight)
+
+    def forward(self, ids, targets=None):
+        """ids (B, T), T <= max_seq_len -> logits (B, T, V); with targets (B, T): their summed cross-entropy in nats.
+
+        Targets of IGNORED are not predicted and not counted.  A row padded on its right needs no mask: padding lies in
+        the future of every token before it, which causal attention never sees.
+        """
+        x = self.hidden(ids)
+        if targets is None:
+            return self.logits(x)
+        x, targets = x.flatten(0, 1), targets.flatten()
+        if x.device.type == "cpu":  # no product for what is not predicted; a GPU would make the host wait to find it
+            predicted = targets != IGNORED
+            x, targets = x[predicted], targets[predicted]
+        return F.cross_entropy(self.logits(x).float(), targets, ignore_index=IGNORED, reduction="sum")
+
+
+class Cache:
+    """The keys and values of the tokens that rows have seen, so that a new token costs one position, not all of them.
+
+    keys, values: (layers, B, H, max_seq_len, D).  lengths: how many tokens each row holds.
+    Rows are independent: each has its own length, and a full row starts again with its newest half.
+    """
+
+    def __init__(self, model, rows):
+        config, weight = model.config, model.tokens.weight
+        shape = config.num_layers, rows, config.num_heads, config.max_seq_len, config.hidden_size // config.num_heads
+        self.model = model
+        self.keys, self.values = (torch.zeros(shape, device=weight.device, dtype=weight.dtype) for _ in range(2))
+        self.lengths = [0] * rows
+        self.remember = None
+
+    def layer(self, index):
+        """What `Attention` calls with the new keys and values (B, H, T, D); it returns those to attend to."""
+        return lambda k, v: self.remember(self.keys[index], self.values[index], k, v)
+
+    def fill(self, rows, contexts):
+        """Start these rows anew with contexts, lists of ids; returns the logits (len(rows), V) after each one."""
+        device = self.keys.device
+        self.lengths = [len(contexts[rows.index(r)]) if r in rows else n for r, n in enumerate(self.lengths)]
+        ends = torch.tensor([len(context) - 1 for context in contexts], device=device)
+        ids = torch.zeros(len(rows), int(ends.max()) + 1, dtype=torch.int64)  # padded on the right: never seen
+        for row, context in enumerate(contexts):
+            ids[row, : len(context)] = torch.tensor(context)
+
+        def remember(keys, values, k, v):
+            keys[rows, :, : k.size(2)], values[rows, :, : k.size(2)] = k.type_as(keys), v.type_as(values)
+            return k, v
+
+        self.remember = remember
+        x = self.model.hidden(ids.to(device), cache=self)
+        return self.model.logits(x[torch.arange(len(rows), device=device), ends])
+
+    def step(self, tokens):
+        """Add one token to every row; tokens int64 (B,), no row full.  Returns the logits (B, V) after it."""
+        lengths, window = self.lengths, self.model.config.window_size
+        longest, equal = max(lengths) + 1, len(set(lengths)) == 1
+        positions = torch.tensor(lengths, device=tokens.device)[:, None]  # (B, 1)
+        everyone = torch.arange(len(lengths), device=tokens.device)
+        mask = None
+        if not equal or (window is not None and longest > window):
+            distance = positions - torch.arange(longest, device=tokens.device)  # (B, S)
+            mask = ((distance >= 0) & (distance < (window or longest)))[:, None, None]
+
+        def remember(keys, values, k, v):
+            if equal:
+                keys[:, :, lengths[0]], values[:, :, lengths[0]] = k[:, :, 0].type_as(keys), v[:, :, 0].type_as(values)
+            else:
+                keys[everyone, :, positions[:, 0]] = k[:, :, 0].type_as(keys)
+                values[everyone, :, positions[:, 0]] = v[:, :, 0].type_as(values)
+            return keys[:, :, :longest].type_as(k), values[:, :, :longest].type_as(v)
+
+        self.remember = remember
+        x = self.model.hidden(tokens[:, None], positions[:1] if equal else positions, mask, self)
+        self.lengths = [n + 1 for n in lengths]
+        return self.model.logits(x[:, -1])
+
+
+def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
+    """The distribution (B, V) that a token is drawn from.
+
+    temperature divides the logits; 0 puts everything on the likeliest token.  top_k > 0 leaves the k likeliest tokens
+    (Fan et al. 2018), top_p < 1 the fewest likeliest ones that together have at least top_p (Holtzman et al. 2019).
+    """
+    if temperature == 0:
+        return F.one_hot(logits.argmax(-1), logits.size(-1)).float()
+    logits = logits.float() / temperature
+    kept, order = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))  # likeliest first
+    kept = kept.softmax(-1)
+    if top_p < 1:
+        kept = kept.masked_fill(kept.cumsum(-1) - kept >= top_p, 0.0)
+    return torch.zeros_like(logits).scatter(-1, order, kept / kept.sum(-1, keepdim=True))
+
+
+def draw(distribution, uniform):
+    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,) drawn from the rows of distribution (B, V)."""
+    cumulative = distribution.cumsum(-1)
+    total = cumulative[:, -1:]
+    below_total = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, below_total, right=True)[:, 0]
+
+
+@torch.inference_mode()
+def generate(
+    model, prompts, max_new_tokens, *, end=None, banned=(), min_new_tokens=0, temperature=1.0, top_k=0, top_p=1.0,
+    seed=0, use_cache=True,
+):  # fmt: skip
+    """Continue prompts, yielding for every new position a list with one token id a row, None for rows that have ended.
+
+    prompts: lists of ids, of any lengths from 1 to the model's max_seq_len; they are continued side by side.
+    end: the id after which a row is over (it is yielded, not before min_new_tokens others); banned: ids never drawn.
+    seed: row r draws from a generator of its own, made of (seed, r): its text does not depend on the rows beside it.
+    use_cache=False computes every position again for every token: slow, the same tokens, for checking.
+
+    Past the context: when a row is full, the oldest half is dropped and the rest run once more.
+    Raises ValueError for a prompt that is empty or longer than the context.
+    """
+    context, device = model.config.max_seq_len, model.tokens.weight.device
+    if not all(0 < len(prompt) <= context for prompt in prompts):
+        raise ValueError(f"a prompt must have 1 to {context} tokens, not {[len(prompt) for prompt in prompts]}")
+    rows, contexts, ended = range(len(prompts)), [list(prompt) for prompt in prompts], [False] * len(prompts)
+    generators = [np.random.default_rng([seed, row]) for row in rows]
+    uniform = torch.from_numpy(np.stack([generator.random(max_new_tokens, np.float32) for generator in generators]))
+    cache = Cache(model, len(prompts))
+    logits = cache.fill(list(rows), contexts)
+    for step in range(max_new_tokens):
+        barred = [*banned, end] if end is not None and step < min_new_tokens else list(banned)
+        logits[:, barred] = -torch.inf
+        chances = probabilities(logits, temperature, top_k, top_p)
+        tokens = draw(chances, uniform[:, step].to(device))
+        new = tokens.tolist()
+        yield [None if over else token for over, token in zip(ended, new, strict=True)]
+        ended = [over or token == end for over, token in zip(ended, new, strict=True)]
+        if all(ended) or step + 1 == max_new_tokens:
+            return
+        full = [row for row in rows if len(contexts[row]) == context]
+        for row in full:
+            contexts[row] = contexts[row][context // 2 :]
+        if full and use_cache:
+            cache.fill(full, [contexts[row] for row in full])
+        for row in rows:
+            contexts[row].append(new[row])
+        logits = cache.step(tokens) if use_cache else cache.fill(list(rows), contexts)

@@ -1,0 +1,251 @@
+"""Where stories and dialogues come from: local files, folders, and data sets of the hub.
+
+`.jsonl`, `.json` and `.txt` are read here, row by row, so that a broken line can be named and nothing else needs
+installing; hub names, csv and parquet go through the `datasets` library, which is imported only for them.
+"""
+
+import hashlib
+import itertools
+import json
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from shell import UserError
+
+VALIDATION_NAMES = ("validation", "valid", "val", "test")
+OWN_SUFFIXES = (".jsonl", ".json", ".txt")
+LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+STORY_SEPARATOR = "<|endoftext|>"
+
+
+@dataclass
+class Split:
+    """One split of a data set: `rows()` yields (row, place) anew at each call; place says where a row stands."""
+
+    name: str
+    rows: Callable[[], Iterator[tuple[dict, str]]]
+    fingerprint: Callable[[], str]
+
+
+def open_dataset(name, streaming=True):
+    """Find the splits of a data set: {"train": Split, maybe "validation": Split}.
+
+    name: a `.jsonl`, `.json`, `.txt`, `.csv` or `.parquet` file, a folder of such files, or a data set of the hub.
+    streaming: read from the hub only what is used, instead of downloading all of it first.
+    Raises UserError if there is no such thing, or the hub does not answer.
+    """
+    path = Path(name)
+    if path.is_file():
+        splits = {"train": file_split(path)}
+    elif path.is_dir():
+        splits = folder_splits(path)
+    elif path.suffix in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
+        raise UserError(f"no file or folder {name}; pass --dataset the path of your data")
+    else:
+        splits = hub_splits(name, streaming)
+    if "train" not in splits:
+        raise UserError(f"{name} has no split named train, only {', '.join(splits) or 'none'}")
+    validation = next((splits[known] for known in VALIDATION_NAMES if known in splits), None)
+    return {"train": splits["train"]} | ({"validation": validation} if validation else {})
+
+
+def file_split(*paths):
+    """A split made of local files that have one suffix."""
+    reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}.get(paths[0].suffix)
+    if reader:
+        rows = lambda: itertools.chain.from_iterable(map(reader, paths))
+    elif paths[0].suffix in LIBRARY_SUFFIXES:
+        kind, files = LIBRARY_SUFFIXES[paths[0].suffix], [str(path) for path in paths]
+        rows = lambda: library_rows(load_with_library(kind, data_files=files, streaming=True)["train"], paths[0])
+    else:
+        known = " ".join((*OWN_SUFFIXES, *LIBRARY_SUFFIXES))
+        raise UserError(f"{paths[0]}: cannot read {paths[0].suffix or 'a file without a suffix'}; known are {known}")
+    return Split(str(paths[0]), rows, lambda: hash_files(paths))
+
+
+def folder_splits(folder):
+    """The splits of a local folder: `train.jsonl`, `validation.jsonl` and the like, or the hub's layout below it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES)]
+    named = {}
+    for path in files:
+        parts = path.relative_to(folder).parts
+        names = (name for part in parts for name in ("train", *VALIDATION_NAMES) if part.startswith(name))
+        named.setdefault(next(names, None), []).append(path)
+    if not files:
+        raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
+    if set(named) == {None}:
+        named["train"] = named[None]
+    return {
+        name: file_split(*(path for path in paths if path.suffix == paths[0].suffix))
+        for name, paths in named.items()
+        if name is not None
+    }
+
+
+def hub_splits(name, streaming):
+    """The splits of a data set on the Hugging Face hub."""
+    advice = "pass --dataset a local file or folder, such as sample_data/stories"
+    try:
+        import datasets
+        import huggingface_hub
+    except ImportError:
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    try:
+        revision = None if offline else huggingface_hub.HfApi().dataset_info(name, timeout=10).sha
+        loaded = datasets.load_dataset(name, revision=revision, streaming=streaming and not offline)
+    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
+        raise UserError(f"no data set {name} here or on the hub; check the name, or {advice}") from None
+    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
+    fingerprint = lambda: f"{name} {revision}"
+    return {
+        part: Split(f"{name} ({part})", partial(library_rows, rows, name), fingerprint) for part, rows in loaded.items()
+    }
+
+
+def hash_files(paths):
+    """A fingerprint of what files hold."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digest.update(path.suffix.encode())
+    return digest.hexdigest()
+
+
+def decoded(line, place):
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+
+
+def parsed(text, place):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON ({error})") from None
+
+
+def json_lines(path):
+    """Yield (row, place) of a file with one JSON object a line; empty lines are passed over."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                yield parsed(decoded(line, place).lstrip("\ufeff"), place), place
+
+
+def json_list(path):
+    """Yield (row, place) of a file that is one JSON list; a file that is none is read as one object a line."""
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+        content = b"" if start[:1] != b"[" else start + file.read()
+    if not content:
+        yield from json_lines(path)
+        return
+    rows = parsed(decoded(content, path), path)
+    yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
+
+
+def text_stories(path):
+    """Yield ({"text": story}, place): stories end at `<|endoftext|>` where the file has it, else at each line's end."""
+    with open(path, "rb") as file:
+        separated = False
+        if os.path.getsize(path):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                separated = content.find(STORY_SEPARATOR.encode()) >= 0
+        story, first = "", 1
+        for number, line in enumerate(file, start=1):
+            story += decoded(line, f"{path}, line {number}").lstrip("\ufeff" if number == 1 else "")
+            if separated:
+                *ended, story = story.split(STORY_SEPARATOR)
+            else:
+                ended, story = [story], ""
+            for text in ended:
+                yield {"text": text.strip()}, f"{path}, line {first}"
+                first = number + 1
+        if story.strip():
+            yield {"text": story.strip()}, f"{path}, line {first}"
+
+
+def load_with_library(*args, **kwargs):
+    """datasets.load_dataset without its progress bars; an error is one line."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"reading {args[0]} needs the package datasets; install it, or use .jsonl") from None
+    datasets.disable_progress_bars()
+    return datasets.load_dataset(*args, **kwargs)
+
+
+def library_rows(dataset, name):
+    """Yield (row, place) of a `datasets` data set, read in batches, which is many times faster than row by row."""
+    number = 0
+    try:
+        for batch in dataset.iter(batch_size=1000):
+            columns = list(batch)
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                yield dict(zip(columns, values, strict=True)), f"{name}, row {number}"
+    except UserError:
+        raise
+    except Exception as error:  # pyarrow, csv and the network raise their own kinds
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(f"{name}, after row {number}: cannot be read ({reason})") from None
+
+
+def read_stories(split, column="text", limit=None):
+    """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
+
+    Raises UserError for a row without the column, for one that is not text, and if there is no story at all.
+    """
+    count = 0
+    for row, place in split.rows():
+        if not isinstance(row, dict) or column not in row:
+            found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
+            raise UserError(f'{place}: {found} found where "{column}" was expected; pass --text_column')
+        if not isinstance(row[column], str):
+            raise UserError(f'{place}: column "{column}" holds {json.dumps(row[column], default=str)[:40]}, not text')
+        if story := row[column].strip():
+            yield story
+            count += 1
+            if count == limit:
+                return
+    if not count:
+        raise UserError(f"no stories in {split.name}; pass --dataset a file or folder that holds some")
+
+
+def read_dialogues(split, limit=None):
+    """Yield up to limit dialogues, each a list of (role, text) with role user, assistant or system.
+
+    A row has a list `conversation` of turns with `text`; a turn without `role` is the user's at even places and the
+    assistant's at odd ones.  Dialogues in which the assistant says nothing are passed over.  Raises UserError.
+    """
+    count = 0
+    for row, place in split.rows():
+        turns = row.get("conversation") if isinstance(row, dict) else None
+        if not isinstance(turns, list):
+            found = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
+            raise UserError(f'{place}: {found} found where a list "conversation" of turns was expected')
+        dialogue = []
+        for index, turn in enumerate(turns):
+            text = turn.get("text") if isinstance(turn, dict) else None
+            role = (turn.get("role") if isinstance(turn, dict) else None) or ("user", "assistant")[index % 2]
+            if not isinstance(text, str) or role not in ("user", "assistant", "system"):
+                raise UserError(f'{place}: turn {index + 1} has no "text", or a role that is not user or assistant')
+            dialogue.append((role, text))
+        if any(role == "assistant" for role, _ in dialogue):
+            yield dialogue
+            count += 1
+            if count == limit:
+                return
+    if not count:
+        raise UserError(f"no dialogues in {split.name}; pass --dataset a file or folder that holds some")

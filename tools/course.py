@@ -1,0 +1,171 @@
+"""What `make` runs: `python tools/course.py setup|lint|test|pilot|clean`.
+
+The work is here and not in the Makefile because Python is the same on Linux, macOS and Windows, and make is not
+always there: without make, type `python tools/course.py pilot`. This file needs nothing but Python itself. It makes
+`.venv`, installs the course into it and runs everything there, so in the commands it prints `python` is the one in
+`.venv` (`source .venv/bin/activate`, or `.venv\\Scripts\\activate` on Windows, makes it yours too).
+"""
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / ".installed"
+PILOT = ROOT / "pilot"
+
+TOKENIZER = "pilot/bpe_tokenizer_tinystories.pkl"
+STORY_MODEL = "pilot/tinystories_model"
+CHAT_MODEL = "pilot/tinystories_chat_model"
+QUESTIONS = ["Hello!", "Can you tell me a story about a little dog?", "Thank you!"]
+
+
+def fail(message, code=1):
+    """End with one line that says why."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def run(step, command, *arguments, python=VENV_PYTHON, **options):
+    """Run one Python command; say which step it is, what a student would type and how long it took."""
+    print(f"\n== {step}\n$ python {command} {shlex.join(arguments)}".rstrip(), flush=True)
+    started = time.monotonic()
+    result = subprocess.run(
+        [python, *shlex.split(command), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUTF8": "1"},
+        encoding="utf-8",
+        **options,
+    )
+    if result.returncode != 0:
+        fail(f"{step}: failed with exit code {result.returncode}")
+    print(f"== {step}: {time.monotonic() - started:.1f} s", flush=True)
+    return result.stdout
+
+
+def setup():
+    """make .venv and install the course into it"""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    usable = VENV_PYTHON.exists() and any(VENV_PYTHON.parent.glob("pip*"))
+    if usable and STAMP.exists() and STAMP.read_text() == wanted:
+        print("== setup: .venv is up to date")
+        return
+    if not usable:
+        run("setup: make .venv", "-m venv --clear .venv", python=sys.executable)
+    run("setup: upgrade pip", "-m pip install --upgrade pip")
+    run("setup: install the course", "-m pip install -e . --group dev")
+    STAMP.write_text(wanted)
+
+
+def lint():
+    """look for mistakes and untidy layout in the code"""
+    setup()
+    run("lint: mistakes", "-m ruff check .")
+    run("lint: layout", "-m ruff format --check .")
+
+
+def test(*arguments):
+    """run the tests"""
+    setup()
+    run("test", "-m pytest -q", *arguments)
+
+
+def pilot():
+    """go through the whole course in minutes, on sample_data/, writing to pilot/"""
+    started = time.monotonic()
+    setup()
+    if PILOT.exists():
+        print("== pilot: removing the pilot/ of an earlier run")
+        shutil.rmtree(PILOT)
+    run(
+        "pilot 1 of 5: train the tokenizer",
+        f"train_bpe_tokenizer_hf.py --dataset sample_data/stories --output {TOKENIZER} --overwrite",
+    )
+    run(
+        "pilot 2 of 5: train the story model",
+        f"train_tinystories_model.py --dataset sample_data/stories --tokenizer_path {TOKENIZER}"
+        f" --output_dir {STORY_MODEL} --cache_dir pilot/cache --pilot_run",
+    )
+    story = run(
+        "pilot 3 of 5: write a story (shown at the end)",
+        f"generate_tinystories_text.py --model_path {STORY_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}"
+        ' --prompt "Once upon a time, there was a" --seed 42',
+        stdout=subprocess.PIPE,
+    )
+    run(
+        "pilot 4 of 5: train the chat model",
+        f"train_tinystories_chat_model.py --pretrained_model_path {STORY_MODEL}/best_model.pth"
+        f" --tokenizer_path {TOKENIZER} --dataset sample_data/conversations"
+        f" --output_dir {CHAT_MODEL} --cache_dir pilot/cache --pilot_run",
+    )
+    replies = run(
+        "pilot 5 of 5: chat (shown at the end)",
+        f"chat_with_tinystories_model.py --model_path {CHAT_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}"
+        " --seed 42",
+        input="\n".join([*QUESTIONS, "exit", ""]),
+        stdout=subprocess.PIPE,
+    )
+    replies = replies.removesuffix("\n").split("\n")
+    if len(replies) != len(QUESTIONS):
+        fail(f"pilot 5 of 5: chat: {len(QUESTIONS)} questions were answered with {len(replies)} lines")
+
+    print(f"\n== The story\n{story.strip()}\n\n== The dialogue")
+    for question, reply in zip(QUESTIONS, replies, strict=True):
+        print(f"you: {question}\nmodel: {reply}")
+    print("\n== What was written")
+    list_files()
+    print(f"\n== pilot: {time.monotonic() - started:.1f} s in all")
+
+
+def list_files():
+    """Print each file under pilot/ with its size, the cache in one line."""
+    sizes = {}
+    for path in sorted(path for path in PILOT.rglob("*") if path.is_file()):
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith("pilot/cache/"):
+            name = "pilot/cache/"
+        sizes[name] = sizes.get(name, 0) + path.stat().st_size
+    for name, size in sizes.items():
+        print(f"{size / 1000:12,.1f} kB  {name}")
+
+
+def clean():
+    """remove .venv/, pilot/ and the caches of Python and the tools"""
+    caches = [ROOT / ".pytest_cache", ROOT / ".ruff_cache", ROOT / ".hypothesis"]
+    for folder in [VENV, PILOT, *caches, *ROOT.rglob("__pycache__")]:
+        if folder.exists():
+            print(f"removing {folder.relative_to(ROOT).as_posix()}/")
+            shutil.rmtree(folder)
+
+
+TASKS = {"setup": setup, "lint": lint, "test": test, "pilot": pilot, "clean": clean}
+
+
+def main():
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        fail(f"the course needs Python 3.11 to 3.14, and this is Python {sys.version.split()[0]}")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    name, *arguments = sys.argv[1:] or ["help"]
+    if name == "help":
+        for task in TASKS:
+            print(f"make {task:6} {TASKS[task].__doc__}")
+        return
+    if name not in TASKS or (arguments and name != "test"):
+        fail(f"usage: python tools/course.py {'|'.join(TASKS)} (only test takes more arguments)", 2)
+    try:
+        TASKS[name](*arguments)
+    except KeyboardInterrupt:
+        fail("stopped", 130)
+    except OSError as problem:
+        fail(problem)
+
+
+if __name__ == "__main__":
+    main()

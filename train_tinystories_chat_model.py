@@ -1,0 +1,68 @@
+"""Step 4: tune the model on conversations, so that it answers.
+
+    python train_tinystories_chat_model.py --pretrained_model_path tinystories_model/best_model.pth --amp
+    python train_tinystories_chat_model.py --pretrained_model_path tinystories_model/best_model.pth \\
+        --dataset sample_data/conversations --pilot_run
+
+The shape comes from the model file.  The loss counts only what the assistant says, the <eos> with which it ends included.
+"""
+
+import argparse
+
+from data import Rows, cache_dialogues, load_tokenizer, render_dialogue
+from model import generate
+from records import Run, load_model
+from shell import parse_flags, run_program, settings_from
+from train_tinystories_model import add_data_flags, fingerprints_of, open_text, say_pilot
+from training import Precision, TrainingSettings, add_training_flags, choose_device, seed_everything, train
+
+PILOT = {
+    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 6, "dropout": 0.0,
+    "logging_steps": 20,
+}  # fmt: skip
+QUESTION = "Can you tell me a story about a little dog?"
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--pretrained_model_path", required=True, help="the model to go on from, step 2's best_model.pth"
+    )
+    kinds = "hub name, folder, or a .jsonl, .json or .parquet file of rows with a list `conversation` of turns"
+    add_data_flags(parser, "bochen0909/tinystories-conversations", kinds, batching="padded")
+    parser.add_argument("--dropout", type=float, default=0.1, help="default: %(default)s, 0 in a pilot run")
+    defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
+    add_training_flags(parser, "tinystories_chat_model", **defaults)
+    return parse_flags(parser, PILOT, argv)
+
+
+def main():
+    args = parse_args()
+    run, settings = Run(args), settings_from(args, TrainingSettings)
+    say_pilot(run, args, PILOT)
+    tokenizer = load_tokenizer(args.tokenizer_path)
+    device = choose_device(args.device, run.say)
+    model, _ = load_model(args.pretrained_model_path, tokenizer, device, run.say, dropout=args.dropout)
+    special, length = tokenizer.special, model.config.max_seq_len
+    read = lambda split, limit: cache_dialogues(split, tokenizer, args.cache_dir, length, limit, run.say)
+    train_cache, validation_cache = open_text(args, run, read)
+    packed = args.batching == "packed"
+    rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
+    # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
+    validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
+    seed_everything(settings.seed)
+
+    def write_sample(model):
+        prompt, _, _ = render_dialogue(tokenizer, [("user", QUESTION)], length, open_ended=True)
+        banned = set(special.values()) - {special["<eos>"]}
+        new = generate(model, [prompt], 150, end=special["<eos>"], banned=banned, temperature=0.8)
+        return f"user: {QUESTION}\nassistant: {tokenizer.decode([tokens[0] for tokens in new])}"
+
+    precision = Precision(device, args.amp, args.amp_dtype, run.say)
+    fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
+    train(model, rows, validation, settings, run, precision, fingerprints, write_sample)
+    run.close()
+
+
+if __name__ == "__main__":
+    run_program(main)

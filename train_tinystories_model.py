@@ -1,0 +1,116 @@
+"""Step 2: train a decoder-only transformer on stories.
+
+    python train_tinystories_model.py --amp                                    # TinyStories, on a GPU
+    python train_tinystories_model.py --pilot_run --dataset sample_data/stories     # minutes, on a laptop
+
+Tokenizes the stories once into a cache on disk, trains, evaluates, and leaves a folder with the weights (best_model.pth is
+what the next steps take), the log and the curves.
+"""
+
+import argparse
+
+from data import Rows, cache_stories, default_cache_dir, load_tokenizer, training_and_validation
+from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer, generate
+from records import Run
+from shell import UserError, parse_flags, run_program, settings_from
+from sources import open_dataset
+from training import Precision, TrainingSettings, add_training_flags, choose_device, seed_everything, train
+
+# What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
+PILOT = {
+    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 8, "epochs": 5, "warmup_steps": 20,
+    "lr": 2e-3, "dropout": 0.0, "logging_steps": 20, "eval_steps": 100,
+}  # fmt: skip
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_flags(
+        parser, "roneneldan/TinyStories", "hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file"
+    )
+    parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    group = parser.add_argument_group("the model")
+    shape = ModelConfig(vocab_size=1)
+    for name in ("num_layers", "hidden_size", "num_heads", "intermediate_size", "max_seq_len"):
+        unit = " (the context, in tokens)" if name == "max_seq_len" else ""
+        group.add_argument(f"--{name}", type=int, default=getattr(shape, name), help=f"default: %(default)s{unit}")
+    group.add_argument("--dropout", type=float, default=shape.dropout, help="default: %(default)s, 0 in a pilot run")
+    group.add_argument("--window_size", type=int, help="tokens that a position sees (default: all before it)")
+    group.add_argument(
+        "--arch", default=shape.arch, choices=ARCHITECTURES, help="the bundle of the next five (default: %(default)s)"
+    )
+    for name, choices in CHOICES.items():
+        group.add_argument(f"--{name}", choices=choices, help="default: as --arch says")
+    for name in ("bias", "tie_embeddings"):
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="default: as --arch says")
+    add_training_flags(parser, "tinystories_model")
+    return parse_flags(parser, PILOT, argv)
+
+
+def add_data_flags(parser, dataset, kinds, batching="packed"):
+    """The flags for the data that both trainers have in common."""
+    parser.add_argument("--dataset", default=dataset, help=f"{kinds} (default: %(default)s)")
+    parser.add_argument(
+        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
+    )
+    parser.add_argument("--max_train_samples", type=int, help="use only so many training texts (default: all)")
+    parser.add_argument("--max_eval_samples", type=int, help="use only so many validation texts (default: all)")
+    parser.add_argument(
+        "--batching", default=batching, choices=("packed", "padded"),
+        help="packed: texts run on, no padding; padded: a text a row, cut to the context (default: %(default)s)",
+    )  # fmt: skip
+
+
+def open_text(args, run, read):
+    """Both splits of --dataset as token caches; read(split, limit) makes one."""
+    for name in ("max_train_samples", "max_eval_samples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    splits = open_dataset(args.dataset, streaming=args.max_train_samples is not None)
+    return training_and_validation(splits, read, args.max_train_samples, args.max_eval_samples, say=run.say)
+
+
+def say_pilot(run, args, pilot):
+    if args.pilot_run:
+        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
+        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
+
+
+def fingerprints_of(tokenizer, *caches):
+    """What a checkpoint must share with the run that goes on from it."""
+    return {"tokenizer": tokenizer.fingerprint, "data": [[len(cache), int(cache.lengths().sum())] for cache in caches]}
+
+
+def main():
+    args = parse_args()
+    run, settings = Run(args), settings_from(args, TrainingSettings)
+    say_pilot(run, args, PILOT)
+    tokenizer = load_tokenizer(args.tokenizer_path)
+    args.vocab_size = tokenizer.vocab_size
+    config = settings_from(args, ModelConfig)
+    device = choose_device(args.device, run.say)
+    read = lambda split, limit: cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, run.say)
+    train_cache, validation_cache = open_text(args, run, read)
+    packed, length, special = args.batching == "packed", config.max_seq_len, tokenizer.special
+    rows = Rows(train_cache, length, special, packed, seed=settings.seed)
+    validation = Rows(validation_cache, length, special)
+    seed_everything(settings.seed)
+    model = Transformer(config).to(device)
+
+    def write_sample(model):
+        start = tokenizer.encode("Once upon a time")
+        banned = set(special.values()) - {special["<eos>"]}
+        new = generate(model, [[special["<bos>"], *start]], 200, end=special["<eos>"], banned=banned, temperature=0.8)
+        return tokenizer.decode(start + [tokens[0] for tokens in new])
+
+    precision = Precision(device, args.amp, args.amp_dtype, run.say)
+    fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
+    train(model, rows, validation, settings, run, precision, fingerprints, write_sample)
+    run.close()
+
+
+if __name__ == "__main__":
+    run_program(main)

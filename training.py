@@ -1,0 +1,494 @@
+"""One training run: its flags, optimizer, schedule and precision, the loop, evaluation, checkpoints.
+
+It knows nothing of what the tokens mean.  In reading order: `TrainingSettings` and the flags; `choose_device` and
+`Precision`; `train`, the loop; what the loop calls, in the order in which it calls it.
+
+Words: a step is one optimizer update; tokens are tokens predicted, padding never counted; loss is the mean
+cross-entropy in nats per predicted token; bits per byte is that loss / ln 2 x tokens / bytes, which compares across
+vocabularies.
+"""
+
+import dataclasses
+import math
+import platform
+import random
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from model import IGNORED
+from records import VERSION, read_torch_file, save_model
+from shell import Interrupted, UserError, add_fields, flag, say, write_json, written_atomically
+
+CHECKPOINT_FORMAT = "tinystories-checkpoint"
+CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
+SECONDS_BETWEEN_CHECKPOINTS = 600
+
+
+# Settings and flags ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainingSettings:
+    """What one training run does; each field is a flag of the same name."""
+
+    batch_size: int = flag(64, "rows a micro-step; a step has batch_size x gradient_accumulation_steps rows")
+    epochs: int = flag(5, "times through the training data")
+    lr: float = flag(1e-3, "highest learning rate")
+    min_lr: float = flag(0.0, "learning rate at the end of the schedule")
+    warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
+    scheduler: str = flag("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
+    weight_decay: float = flag(0.1, "AdamW's decay, on matrices only")
+    adam_beta1: float = flag(0.9, "AdamW's first beta")
+    adam_beta2: float = flag(0.95, "AdamW's second beta")
+    max_grad_norm: float = flag(1.0, "gradients longer than this are scaled down to it; 0: never")
+    gradient_accumulation_steps: int = flag(1, "micro-steps whose gradients are added up to one step")
+    seed: int = flag(42, "for the initial weights, the order of the data and dropout")
+    eval_steps: int | None = flag(
+        None, "steps between evaluations; each epoch's end has one too (default: 20 a run)", type=int
+    )
+    save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
+    keep_checkpoints: int = flag(2, "newest checkpoints to keep")
+    logging_steps: int = flag(100, "steps between log lines")
+    early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower validation loss; 0: never")
+    amp: bool = flag(False, "half precision on CUDA: autocast, with a gradient scaler for float16", action="store_true")
+    amp_dtype: str = flag("float16", "the half precision of --amp", choices=("float16", "bfloat16"))
+
+    def __post_init__(self):
+        for name in ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("eval_steps", "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("min_lr", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if not 0 < self.lr < math.inf or self.min_lr > self.lr:
+            raise UserError(f"--lr {self.lr} must be above 0 and not below --min_lr {self.min_lr}")
+
+    @property
+    def rows_per_step(self):
+        return self.batch_size * self.gradient_accumulation_steps
+
+
+def add_training_flags(parser, output_dir, **defaults):
+    """The flags that both trainers have in common."""
+    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults)
+    group = parser.add_argument_group("the run")
+    group.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
+    group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    group.add_argument(
+        "--resume_from_checkpoint", metavar="PATH|latest|auto",
+        help="go on from a checkpoint: a file, the folder's newest, or that one if there is any, else start",
+    )  # fmt: skip
+    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    group.add_argument(
+        "--pilot_run", action="store_true",
+        help="minutes, on at most 1,000 training and 200 validation texts, with settings chosen so that it learns",
+    )  # fmt: skip
+
+
+# Device and precision -------------------------------------------------------------------------------------------------
+
+
+def choose_device(name="auto", say=say):
+    """The torch.device of that name; auto takes CUDA, then Apple's MPS, then the CPU, and says which."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    say(f"device: {describe_device(device)}")
+    return device
+
+
+def describe_device(device):
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+class Precision:
+    """How the network is computed on a device: float32, or with --amp in half precision, where the device can do it.
+
+    float16 has few exponents: its gradients would vanish, so the loss is scaled up before the backward pass and the
+    gradients down after it (Micikevicius et al. 2018).  bfloat16 needs no scaling, but a card that has units for it.
+    """
+
+    def __init__(self, device, amp=False, amp_dtype="float16", say=say):
+        self.device, self.dtype = device, getattr(torch, amp_dtype)
+        if amp and device.type != "cuda":
+            say(f"--amp: no half precision on {device.type}; the run goes on in float32")
+            amp = False
+        if amp and self.dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            say("--amp_dtype bfloat16: this card has no units for it; the run goes on in float32; float16 works here")
+            amp = False
+        self.amp = amp
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and self.dtype == torch.float16)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.dtype, enabled=self.amp)
+
+    def name(self):
+        return str(self.dtype).removeprefix("torch.") if self.amp else "float32"
+
+
+# The loop -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """How far a run is; saved in its checkpoints."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    resumes: int = 0
+    best: dict = field(default_factory=dict)  # the evaluation with the lowest loss, as `evaluate` returns it
+    final: dict = field(default_factory=dict)  # the newest one
+    stale_evaluations: int = 0  # since the best one
+
+
+def make_optimizer(model, settings):
+    """AdamW (Loshchilov and Hutter 2019) with decay on matrices only, in one fused update where the device has one."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.adam_beta1, settings.adam_beta2), fused=fused)
+
+
+def learning_rate(step, total_steps, settings):
+    """The rate of step 0, 1, ..., total_steps - 1: a linear warm-up, then down to min_lr by cosine or linearly."""
+    warmup = min(1000, round(0.02 * total_steps)) if settings.warmup_steps is None else settings.warmup_steps
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, total_steps - warmup)
+    left = 0.5 * (1 + math.cos(math.pi * done)) if settings.scheduler == "cosine" else 1 - done
+    return settings.min_lr + (settings.lr - settings.min_lr) * left
+
+
+def micro_batches(rows, first, settings, device):
+    """The rows of one step as a list of (inputs, targets), int64 tensors on the CPU, small enough for the device."""
+    size = settings.batch_size
+    if device.type == "cpu":
+        size = min(size, max(1, CPU_TOKENS // rows.length))
+    starts = range(0, settings.rows_per_step, size)
+    batches = [rows.batch(first + start, min(size, settings.rows_per_step - start)) for start in starts]
+    return [(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in batches]
+
+
+def training_step(model, optimizer, precision, batches, settings):
+    """One update from the mean loss over all predicted tokens of the micro-batches.
+
+    Returns (summed loss in nats, a tensor on the device; tokens predicted; the gradient's norm, a tensor).
+    """
+    tokens = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+    total = torch.zeros((), device=precision.device)
+    for inputs, targets in batches:
+        with precision.autocast():
+            loss = model(inputs.to(precision.device), targets.to(precision.device))
+        precision.scaler.scale(loss / max(1, tokens)).backward()
+        total += loss.detach()
+    precision.scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
+    precision.scaler.step(optimizer)
+    precision.scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return total, tokens, norm
+
+
+@contextmanager
+def evaluating(model):
+    """Without dropout and gradients."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
+
+
+def evaluate(model, rows, precision, batch_size=32):
+    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, and the tokens they were measured on."""
+    size = max(1, min(batch_size, CPU_TOKENS // rows.length if precision.device.type == "cpu" else batch_size))
+    loss = correct = torch.zeros((), device=precision.device)
+    tokens = 0
+    with evaluating(model), precision.autocast():
+        for first in range(0, rows.per_epoch, size):
+            inputs, targets = map(torch.from_numpy, rows.batch(first, min(size, rows.per_epoch - first)))
+            tokens += int((targets != IGNORED).sum())
+            targets = targets.flatten().to(precision.device)
+            logits = model(inputs.to(precision.device)).flatten(0, 1).float()
+            loss = loss + F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+            correct = correct + (logits.argmax(-1) == targets).sum()
+    mean = loss.item() / tokens
+    return {
+        "val_loss": mean,
+        "perplexity": perplexity(mean),
+        "bits_per_byte": mean / math.log(2) * tokens / max(1, rows.bytes),
+        "accuracy": correct.item() / tokens,
+        "val_tokens": tokens,
+    }
+
+
+def perplexity(loss):
+    return math.exp(min(loss, 700))
+
+
+def clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def save_checkpoint(run, model, optimizer, precision, progress, settings, fingerprints):
+    """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
+    content = {
+        "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id, "progress": dataclasses.asdict(progress),
+        "settings": dataclasses.asdict(settings), "config": model.config.as_dict(), "fingerprints": fingerprints,
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": precision.scaler.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if precision.device.type == "cuda" else [],
+    }  # fmt: skip
+    path = run.path(f"checkpoint-{progress.step}.pth")
+    with written_atomically(path) as file:
+        torch.save(content, file)
+    others = sorted(run.folder.glob("checkpoint-*.pth"), key=lambda other: other.stat().st_mtime)
+    for old in others[: -settings.keep_checkpoints]:
+        old.unlink()
+    run.record("checkpoint", step=progress.step, seconds=round(progress.seconds, 1))
+    return path
+
+
+# What may be another on resuming; every other setting would train something else.
+FREE_ON_RESUME = {"logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "early_stopping_patience", "epochs"}
+
+
+def resume(run, model, optimizer, precision, settings, fingerprints):
+    """Put a run back where its checkpoint was saved; returns its Progress.  Raises UserError if it is another run."""
+    content = read_torch_file(run.checkpoint, CHECKPOINT_FORMAT)
+    before = content["settings"] | content["config"] | content["fingerprints"]
+    now = dataclasses.asdict(settings) | model.config.as_dict() | fingerprints
+    changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
+    if changed:
+        lines = ", ".join(f"--{name} {before.get(name)} (now {now[name]})" for name in changed)
+        raise UserError(f"{run.checkpoint} was trained with {lines}; go on with the same, or start a new run")
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    precision.scaler.load_state_dict(content["scaler"])
+    torch.set_rng_state(content["random"])
+    if precision.device.type == "cuda" and content["random_cuda"]:
+        torch.cuda.set_rng_state_all(content["random_cuda"])
+    progress = Progress(**content["progress"])
+    progress.resumes += 1
+    run.run_id = content["run_id"]
+    return progress
+
+
+@contextmanager
+def signals_noted():
+    """A list that holds the number of the first SIGINT, SIGTERM or SIGHUP; a second Ctrl-C ends the program at once."""
+    noted, before = [], {}
+
+    def note(signum, frame):
+        if noted and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        noted.append(signum)
+        say(f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint")
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, nohup has it ignored
+        signum = getattr(signal, name, None)
+        if signum and signal.getsignal(signum) is not signal.SIG_IGN:
+            before[signum] = signal.signal(signum, note)
+    try:
+        yield noted
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def seed_everything(seed):
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def train(model, rows, validation, settings, run, precision, fingerprints, write_sample):
+    """Train model on rows (`data.Rows`), evaluate it on validation, and leave the run's records in its folder.
+
+    fingerprints: {"tokenizer": ..., "data": ...}; a checkpoint is gone on with only where they are the same.
+    write_sample: a function of the model that returns a text for the log.
+    Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end.
+    """
+    optimizer = make_optimizer(model, settings)
+    total_steps = math.ceil(settings.epochs * rows.per_epoch / settings.rows_per_step)
+    epoch_ends = {math.ceil((e + 1) * rows.per_epoch / settings.rows_per_step) for e in range(settings.epochs)}
+    eval_steps = settings.eval_steps or max(1, total_steps // 20)
+    progress = Progress()
+    if run.checkpoint:
+        progress = resume(run, model, optimizer, precision, settings, fingerprints)
+        run.say(f"going on from {run.checkpoint} at step {progress.step} of {total_steps}")
+    run.start(progress.step if run.checkpoint else None)
+    describe_run(run, model, rows, validation, settings, precision, fingerprints, total_steps, progress)
+
+    began = time.perf_counter() - progress.seconds
+    saved_at, logged_at = time.perf_counter(), time.perf_counter()
+    logged_loss, logged_tokens, paused = torch.zeros((), device=precision.device), 0, 0.0
+    bar = tqdm(total=total_steps, initial=progress.step, unit="step", disable=not sys.stderr.isatty(), leave=False)
+    model.train()
+    with signals_noted() as signals, bar:
+        while progress.step < total_steps:
+            rate = learning_rate(progress.step, total_steps, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batches = micro_batches(rows, progress.step * settings.rows_per_step, settings, precision.device)
+            loss, tokens, norm = training_step(model, optimizer, precision, batches, settings)
+            progress.step += 1
+            progress.tokens += tokens
+            logged_loss += loss
+            logged_tokens += tokens
+            progress.seconds = time.perf_counter() - began
+            bar.update()
+            last = progress.step == total_steps
+
+            if progress.step % settings.logging_steps == 0 or last or progress.step == 1:
+                mean = logged_loss.item() / max(1, logged_tokens)  # waits for the device
+                speed = logged_tokens / (time.perf_counter() - logged_at - paused)
+                log_training(run, rows, settings, progress, total_steps, mean, rate, norm.item(), speed)
+                logged_loss, logged_tokens = torch.zeros_like(logged_loss), 0
+                paused, logged_at = 0.0, time.perf_counter()
+
+            if progress.step % eval_steps == 0 or progress.step in epoch_ends or last:
+                pause = time.perf_counter()
+                result = evaluate(model, validation, precision)
+                keep_best(run, model, rows, settings, progress, total_steps, result, fingerprints)
+                paused += time.perf_counter() - pause
+                if 0 < settings.early_stopping_patience <= progress.stale_evaluations:
+                    run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
+                    break
+
+            due = settings.save_steps and progress.step % settings.save_steps == 0
+            if not settings.save_steps and time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                due = True
+            if due or signals:
+                pause = time.perf_counter()
+                path = save_checkpoint(run, model, optimizer, precision, progress, settings, fingerprints)
+                saved_at = time.perf_counter()
+                paused += saved_at - pause
+                if signals:
+                    run.say(f"stopped at step {progress.step} of {total_steps}; saved {path}")
+                    run.say(f"go on with: {run.command_to_go_on()}")
+                    raise Interrupted(signals[0])
+        progress.seconds = time.perf_counter() - began
+        save_checkpoint(run, model, optimizer, precision, progress, settings, fingerprints)
+        return finish(run, model, rows, settings, progress, fingerprints, write_sample)
+
+
+def describe_run(run, model, rows, validation, settings, precision, fingerprints, total_steps, progress):
+    """The first row of metrics.jsonl, or of a resumed run the row that says so, and the same in words."""
+    in_layers, in_all = model.num_parameters()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
+    if progress.step:
+        run.record("resume", step=progress.step, seconds=round(progress.seconds, 1))
+    else:
+        run.record(
+            "run", step=0, run_id=run.run_id, versions=versions, device=describe_device(precision.device),
+            precision=precision.name(), parameters=in_all, parameters_in_layers=in_layers, fingerprints=fingerprints,
+            started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), total_steps=total_steps,
+        )  # fmt: skip
+    run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {model.config.describe()}")
+    run.say(
+        f"training: {len(rows.cache):,} texts in {rows.per_epoch:,} rows of at most {rows.length} tokens, "
+        f"{'packed' if rows.packed else 'padded'}; validation: {len(validation.cache):,} texts"
+    )
+    run.say(
+        f"{total_steps:,} steps of {settings.rows_per_step} rows, {settings.epochs} epochs, {precision.name()}; "
+        f"records in {run.folder}"
+    )
+
+
+def log_training(run, rows, settings, progress, total_steps, loss, rate, norm, speed):
+    epoch = min(settings.epochs, progress.step * settings.rows_per_step / rows.per_epoch)
+    left = progress.seconds / progress.step * (total_steps - progress.step)
+    run.log(
+        f"step {progress.step}/{total_steps} epoch {epoch:.2f} train_loss {loss:.4f} perplexity {perplexity(loss):.2f} "
+        f"lr {rate:.2e} grad_norm {norm:.2f} tokens/s {speed:,.0f} elapsed {clock(progress.seconds)} left {clock(left)}"
+    )
+    run.record(
+        "train", step=progress.step, epoch=round(epoch, 4), tokens=progress.tokens, train_loss=loss,
+        perplexity=perplexity(loss), lr=rate, grad_norm=norm, tokens_per_second=round(speed, 1),
+        seconds=round(progress.seconds, 1),
+        tags={"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate,
+              "Throughput/tokens_per_second": speed},
+    )  # fmt: skip
+
+
+def keep_best(run, model, rows, settings, progress, total_steps, result, fingerprints):
+    """Record an evaluation; save best_model.pth if no other had a lower loss."""
+    epoch = min(settings.epochs, progress.step * settings.rows_per_step / rows.per_epoch)
+    progress.final = result | {"step": progress.step}
+    is_best = not progress.best or result["val_loss"] < progress.best["val_loss"]
+    progress.stale_evaluations = 0 if is_best else progress.stale_evaluations + 1
+    if is_best:
+        progress.best = progress.final
+        save_model(
+            run.path("best_model.pth"), model, fingerprints["tokenizer"], progress.step, result["val_loss"], run.run_id
+        )
+    run.log(
+        f"step {progress.step}/{total_steps} epoch {epoch:.2f} val_loss {result['val_loss']:.4f} perplexity "
+        f"{result['perplexity']:.2f} bits_per_byte {result['bits_per_byte']:.4f} accuracy {result['accuracy']:.4f}"
+        + (" (the best so far: best_model.pth)" if is_best else "")
+    )
+    values = {name: value for name, value in result.items() if name != "val_tokens"}
+    run.record(
+        "eval", step=progress.step, epoch=round(epoch, 4), tokens=progress.tokens, **values,
+        seconds=round(progress.seconds, 1),
+        tags={"Loss/val": result["val_loss"], "Perplexity/val": result["perplexity"],
+              "BitsPerByte/val": result["bits_per_byte"]},
+    )  # fmt: skip
+
+
+def finish(run, model, rows, settings, progress, fingerprints, write_sample):
+    """Save the final model, write a sample with the best one, and sum up."""
+    names = ("val_loss", "perplexity", "bits_per_byte", "accuracy", "step")
+    final, best = ({name: numbers[name] for name in names} for numbers in (progress.final, progress.best))
+    save_model(
+        run.path("final_model.pth"), model, fingerprints["tokenizer"], progress.step, final["val_loss"], run.run_id
+    )
+    model.load_state_dict(torch.load(run.path("best_model.pth"), map_location="cpu", weights_only=True)["model"])
+    with evaluating(model):
+        sample = write_sample(model)
+    run.record("sample", step=progress.step, text=sample)
+    run.say(f"a sample of best_model.pth:\n{sample}", file=sys.stdout)
+    summary = {f"best_{name}": value for name, value in best.items()}
+    summary |= {f"final_{name}": value for name, value in final.items()}
+    summary |= {
+        "run_id": run.run_id, "ended": "finished", "tokens": progress.tokens, "seconds": round(progress.seconds, 1),
+        "resumes": progress.resumes, "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+    }  # fmt: skip
+    write_json(run.path("summary.json"), summary)
+    run.record("end", **{"step": progress.step, "seconds": round(progress.seconds, 1), "ended": "finished"})
+    for kind, numbers in (("best", best), ("final", final)):
+        run.log(
+            f"{kind}: step {numbers['step']} val_loss {numbers['val_loss']:.4f} perplexity {numbers['perplexity']:.2f} "
+            f"bits_per_byte {numbers['bits_per_byte']:.4f} accuracy {numbers['accuracy']:.4f} -> "
+            f"{run.path(kind + '_model.pth')}"
+        )
+    run.say(f"{progress.tokens:,} tokens in {clock(progress.seconds)}; records in {run.folder}")
+    return summary
