@@ -7,21 +7,20 @@ At a terminal: a conversation, its replies appearing while they are written; /he
 pipe: one message a line in, one reply a line out, and nothing else on stdout.
 """
 
-import argparse
 import sys
 
 from data import load_tokenizer, render_dialogue
 from generate_tinystories_text import add_generation_flags, check_generation_flags, sampling
 from model import generate
 from records import load_model
-from shell import run_program, say
+from shell import FlagParser, printable, run_program, say
 from training import choose_device
 
 HELP = "type a message and press Enter; /reset forgets the conversation; /help shows this; exit (or Ctrl-D) ends it"
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     add_generation_flags(parser, "tinystories_chat_model/best_model.pth", 200)
     args = parser.parse_args(argv)
     check_generation_flags(args)
@@ -66,6 +65,7 @@ def main():
             turns.append(("user", message))
             answer = ""
             for piece in reply(model, tokenizer, turns, args):
+                piece = printable(piece)
                 answer += piece
                 if interactive:
                     print(piece if answer != piece else f"model: {piece.lstrip()}", end="", flush=True)

@@ -6,12 +6,10 @@
 The story, its beginning included, goes to stdout; a single one appears while it is written.
 """
 
-import argparse
-
 from data import load_tokenizer
 from model import generate
 from records import load_model
-from shell import UserError, run_program, say
+from shell import FlagParser, UserError, printable, run_program, say
 from training import choose_device
 
 
@@ -57,7 +55,7 @@ def sampling(args, tokenizer):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument("--prompt", default="Once upon a time, there was a", help="default: %(default)r")
     add_generation_flags(parser, "tinystories_model/best_model.pth", 200)
     parser.add_argument("--max_length", type=int, help="the same as --max_new_tokens, the prompt's tokens included")
@@ -87,13 +85,13 @@ def main():
     if args.num_samples == 1:
         print(args.prompt, end="", flush=True)
         for piece in tokenizer.stream(tokens[0] for tokens in steps):
-            print(piece, end="", flush=True)
+            print(printable(piece), end="", flush=True)
         print()
         return
     stories = zip(*steps, strict=True)
     for number, story in enumerate(stories, start=1):
         say(f"--- {number} of {args.num_samples}")
-        print(args.prompt + tokenizer.decode([token for token in story if token is not None]))
+        print(args.prompt + printable(tokenizer.decode([token for token in story if token is not None])))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What every program does at the shell: flags, errors in one line, files that are written whole or not at all."""
 
+import argparse
 import contextlib
 import dataclasses
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,6 +32,14 @@ class Interrupted(Exception):
 def say(message):
     """What is not a program's result goes to stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def printable(text):
+    """Text that a model wrote, without the control characters with which it could garble a terminal or a log."""
+    return text.translate(CONTROLS)
 
 
 def run_program(main):
@@ -81,6 +91,27 @@ def write_json(path, content):
         file.write(json.dumps(content, indent=1).encode())
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Flags and their help side by side, and N, X or TEXT for the kind of value."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=38, width=min(120, shutil.get_terminal_size((120, 24)).columns))
+
+    def _get_default_metavar_for_optional(self, action):
+        return {int: "N", float: "X"}.get(action.type, "TEXT")
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An argument parser that takes whole flag names only and reports a wrong one in one line."""
+
+    def __init__(self, doc):
+        usage = "python %(prog)s [flags]"
+        super().__init__(description=doc, usage=usage, formatter_class=HelpFormatter, allow_abbrev=False)
+
+    def error(self, message):
+        raise UserError(f"{message}; --help lists the flags")
+
+
 def flag(default, text, **options):
     return dataclasses.field(default=default, metadata={"help": text} | options)
 
@@ -110,4 +141,7 @@ def parse_flags(parser, pilot, argv=None):
 def settings_from(args, settings_class):
     """The data class of an argparse result; ValueError about a shape becomes a UserError."""
     names = {item.name for item in dataclasses.fields(settings_class)}
-    return settings_class(**{name: value for name, value in vars(args).items() if name in names})
+    try:
+        return settings_class(**{name: value for name, value in vars(args).items() if name in names})
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -7,7 +7,6 @@ The stories are read as a stream and never stand in memory together.  Some are s
 tokenizer does on text that it has not seen.  Writes one file, which every later step reads.
 """
 
-import argparse
 import itertools
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data import SPECIAL_TOKENS, train_tokenizer
-from shell import UserError, run_program
+from shell import FlagParser, UserError, run_program
 from sources import open_dataset, read_stories
 
 HELD_OUT = 200  # stories to measure on
@@ -24,7 +23,7 @@ HELD_OUT_EVERY = 100  # where there is no validation split, each one of so many 
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument(
         "--dataset", default="roneneldan/TinyStories",
         help="hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file (default: %(default)s)",

@@ -4,15 +4,13 @@
     python train_tinystories_chat_model.py --pretrained_model_path tinystories_model/best_model.pth \\
         --dataset sample_data/conversations --pilot_run
 
-The shape comes from the model file.  The loss counts only what the assistant says, the <eos> with which it ends included.
+The shape comes from the model file.  The loss counts only what the assistant says, the <eos> that ends it included.
 """
-
-import argparse
 
 from data import Rows, cache_dialogues, load_tokenizer, render_dialogue
 from model import generate
 from records import Run, load_model
-from shell import parse_flags, run_program, settings_from
+from shell import FlagParser, parse_flags, printable, run_program, settings_from
 from train_tinystories_model import add_data_flags, fingerprints_of, open_text, say_pilot
 from training import Precision, TrainingSettings, add_training_flags, choose_device, seed_everything, train
 
@@ -24,7 +22,7 @@ QUESTION = "Can you tell me a story about a little dog?"
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument(
         "--pretrained_model_path", required=True, help="the model to go on from, step 2's best_model.pth"
     )
@@ -56,7 +54,7 @@ def main():
         prompt, _, _ = render_dialogue(tokenizer, [("user", QUESTION)], length, open_ended=True)
         banned = set(special.values()) - {special["<eos>"]}
         new = generate(model, [prompt], 150, end=special["<eos>"], banned=banned, temperature=0.8)
-        return f"user: {QUESTION}\nassistant: {tokenizer.decode([tokens[0] for tokens in new])}"
+        return f"user: {QUESTION}\nassistant: {printable(tokenizer.decode([tokens[0] for tokens in new]))}"
 
     precision = Precision(device, args.amp, args.amp_dtype, run.say)
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)

@@ -3,8 +3,8 @@
     python train_tinystories_model.py --amp                                    # TinyStories, on a GPU
     python train_tinystories_model.py --pilot_run --dataset sample_data/stories     # minutes, on a laptop
 
-Tokenizes the stories once into a cache on disk, trains, evaluates, and leaves a folder with the weights (best_model.pth is
-what the next steps take), the log and the curves.
+Tokenizes the stories once into a cache on disk, trains, evaluates, and leaves a folder with the weights (best_model.pth
+is what the next steps take), the log and the curves.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import argparse
 from data import Rows, cache_stories, default_cache_dir, load_tokenizer, training_and_validation
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer, generate
 from records import Run
-from shell import UserError, parse_flags, run_program, settings_from
+from shell import FlagParser, UserError, parse_flags, printable, run_program, settings_from
 from sources import open_dataset
 from training import Precision, TrainingSettings, add_training_flags, choose_device, seed_everything, train
 
@@ -24,7 +24,7 @@ PILOT = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     add_data_flags(
         parser, "roneneldan/TinyStories", "hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file"
     )
@@ -104,7 +104,7 @@ def main():
         start = tokenizer.encode("Once upon a time")
         banned = set(special.values()) - {special["<eos>"]}
         new = generate(model, [[special["<bos>"], *start]], 200, end=special["<eos>"], banned=banned, temperature=0.8)
-        return tokenizer.decode(start + [tokens[0] for tokens in new])
+        return printable(tokenizer.decode(start + [tokens[0] for tokens in new]))
 
     precision = Precision(device, args.amp, args.amp_dtype, run.say)
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)

@@ -1,0 +1,397 @@
+"""The five programs as a student runs them: the whole chain on a tiny model, their flags, and bad input."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import chat_with_tinystories_model as step5
+import generate_tinystories_text as step3
+import train_bpe_tokenizer_hf as step1
+import train_tinystories_chat_model as step4
+import train_tinystories_model as step2
+from data import SPECIAL_TOKENS, load_tokenizer
+from shell import run_program
+from training import TrainingSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
+TINY += ["--max_seq_len", "48", "--epochs", "2", "--batch_size", "8", "--logging_steps", "5"]
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def story(number):
+    name, animal = ("Tom", "Mia", "Ben", "Lily")[number % 4], ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    first = f"Once upon a time, {name} had a {animal}. The {animal} ran away!"
+    return f"{first} {name} looked for it {number} times.\n\nThe end."
+
+
+def dialogue(number):
+    animal = ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    turns = [f"Tell me about a {animal}.", f"The {animal} was happy {number} times.", "Thank you!", "You are welcome."]
+    return {"conversation": [{"text": turn} for turn in turns]}
+
+
+def command(program, *flags):
+    return [sys.executable, str(ROOT / f"{program}.py"), *map(str, flags)]
+
+
+def run(folder, program, *flags, stdin=None, status=0):
+    """Run a program in a folder, as from a shell that redirects its output."""
+    done = subprocess.run(
+        command(program, *flags), cwd=folder, input=stdin, capture_output=True, encoding="utf-8", timeout=120
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A folder in which the five steps were run, and what each of them printed."""
+    folder = tmp_path_factory.mktemp("course")
+    write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(60)])
+    write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
+    write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(40)])
+    write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(40, 46)])
+    data = ["--dataset", "stories", "--cache_dir", "cache"]
+    talks = [
+        "--dataset",
+        "talks",
+        "--cache_dir",
+        "cache",
+        "--pretrained_model_path",
+        "tinystories_model/best_model.pth",
+    ]
+    printed = [
+        run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 400),
+        run(folder, "train_tinystories_model", *data, *TINY),
+        run(folder, "generate_tinystories_text", "--prompt", "Once upon a time", "--max_new_tokens", 30),
+        run(folder, "train_tinystories_chat_model", *talks, "--epochs", 1, "--batch_size", 8, "--logging_steps", 2),
+        run(folder, "chat_with_tinystories_model", "--max_new_tokens", 20, stdin="Hello!\n\nTell me\nexit\nno more\n"),
+    ]
+    return folder, printed
+
+
+def test_the_whole_chain_from_stories_to_a_chat(course):
+    folder, (tokenizer, training, writing, tuning, chat) = course
+    assert "vocabulary: " in tokenizer.stdout and "bytes per token: " in tokenizer.stdout
+    for name, done in (("tinystories_model", training), ("tinystories_chat_model", tuning)):
+        names = {path.name for path in (folder / name).iterdir()}
+        assert {"args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth"} <= names
+        assert any(file.startswith("events.out.tfevents") for file in names)
+        assert "val_loss" in done.stdout and "a sample of best_model.pth" in done.stdout
+        log = (folder / name / "train.log").read_text(encoding="utf-8")
+        assert set(done.stdout.splitlines()) | set(done.stderr.splitlines()) == set(log.splitlines())
+    assert writing.stdout.startswith("Once upon a time")
+    assert len(chat.stdout.splitlines()) == 2
+    for done in (training, writing, tuning, chat):
+        assert not any(token in done.stdout for token in SPECIAL_TOKENS)
+        assert "\r" not in done.stderr and "\x1b" not in done.stderr + done.stdout
+
+
+def test_the_validation_loss_falls(course):
+    folder, _ = course
+    rows = [json.loads(line) for line in (folder / "tinystories_model/metrics.jsonl").read_text().splitlines()]
+    losses = [row["val_loss"] for row in rows if row["event"] == "eval"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_pilot_run_leaves_a_best_model_and_may_be_replaced(course, tmp_path):
+    folder, _ = course
+    flags = ["--dataset", "stories", "--cache_dir", "cache", "--pilot_run", *TINY[:-6], "--epochs", 1]
+    flags += ["--output_dir", tmp_path / "pilot", "--eval_steps", 1000]
+    assert "pilot run: " in run(folder, "train_tinystories_model", *flags).stderr
+    assert (tmp_path / "pilot/best_model.pth").exists()
+    run(folder, "train_tinystories_model", *flags)
+
+
+def test_sigterm_saves_a_checkpoint_and_auto_goes_on_from_it(course, tmp_path):
+    folder, _ = course
+    flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--epochs", 300, "--eval_steps", 100_000]
+    flags += ["--output_dir", tmp_path, "--resume_from_checkpoint", "auto"]
+    with subprocess.Popen(
+        command("train_tinystories_model", *flags),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while " step 5/" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == (143 if os.name != "nt" else process.returncode)
+    assert "go on with: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
+    stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
+    refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
+    assert "--lr" in refused.stderr.splitlines()[-1]
+    with subprocess.Popen(
+        command("train_tinystories_model", *flags),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        first = process.stdout.readline()
+        process.kill()
+        process.communicate()
+    assert stopped < int(first.split(" step ")[1].split("/")[0]) <= stopped + 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
+def test_a_chat_at_a_terminal_streams_resets_and_survives_a_full_context(course):
+    import pty
+
+    folder, _ = course
+    master, slave = pty.openpty()
+    chat = subprocess.Popen(
+        command("chat_with_tinystories_model", "--min_new_tokens", 30, "--max_new_tokens", 30),
+        cwd=folder, stdin=slave, stdout=slave, stderr=slave,
+    )  # fmt: skip
+    os.close(slave)
+    screen = ""
+
+    def type_line(text, answer):
+        """Type a line when the program asks for one, and wait until the answer stands on the screen."""
+        nonlocal screen
+        seen, deadline = len(screen), time.monotonic() + 60
+        os.write(master, text.encode() + b"\n")
+        while not (answer in screen[seen:] and screen.endswith("you: ")):
+            assert time.monotonic() < deadline, screen
+            screen += os.read(master, 4096).decode("utf-8", "replace")
+
+    type_line("/help", "/reset")
+    for _ in range(3):
+        type_line("Tell me a long long story about a <eos> cat.", "model: ")
+    assert "oldest turns are forgotten" in screen
+    type_line("/reset", "forgotten)")
+    os.write(master, b"exit\n")
+    assert chat.wait(timeout=60) == 0
+    os.close(master)
+    assert "Traceback" not in screen
+
+
+def test_the_same_seed_writes_the_same_story(course):
+    folder, _ = course
+    flags = ["--max_new_tokens", 20, "--num_samples", 2]
+    first, again, other = (
+        run(folder, "generate_tinystories_text", *flags, "--seed", seed).stdout for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_a_long_story_goes_on_past_the_context(course):
+    folder, _ = course
+    done = run(folder, "generate_tinystories_text", "--max_new_tokens", 150, "--min_new_tokens", 150)
+    tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
+    assert len(tokenizer.encode(done.stdout)) > 100
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
+
+TRAINING_FLAGS = {
+    "batch_size": 6, "epochs": 4, "lr": 0.003, "min_lr": 0.001, "warmup_steps": 7, "scheduler": "linear",
+    "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "max_grad_norm": 2.0, "gradient_accumulation_steps": 3,
+    "seed": 5, "eval_steps": 11, "save_steps": 12, "keep_checkpoints": 3, "logging_steps": 13,
+    "early_stopping_patience": 9, "amp": True, "amp_dtype": "bfloat16",
+}  # fmt: skip
+MODEL_FLAGS = {
+    "num_layers": 2, "hidden_size": 24, "num_heads": 4, "intermediate_size": 40, "max_seq_len": 20, "window_size": 6,
+    "dropout": 0.3, "arch": "gpt2", "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False,
+    "tie_embeddings": False,
+}  # fmt: skip
+
+
+def as_flags(values):
+    flags = []
+    for name, value in values.items():
+        switch = f"--{name}" if value is not False else f"--no-{name}"
+        flags += [switch] if isinstance(value, bool) else [switch, str(value)]
+    return flags
+
+
+def call(monkeypatch, program, folder, *flags):
+    """Run a program's main function in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [program.__name__ + ".py", *map(str, flags)])
+    program.main()
+
+
+def captured(monkeypatch, program, name):
+    """Put a function in the place of the program's own that keeps what it is called with."""
+    calls = []
+    monkeypatch.setattr(program, name, lambda *args, **kwargs: calls.append((args, kwargs)) or iter(()))
+    return calls
+
+
+def test_every_training_flag_is_tried_here():
+    assert set(TRAINING_FLAGS) == {item.name for item in dataclasses.fields(TrainingSettings)}
+
+
+def test_flags_of_step_2_reach_the_model_the_settings_and_the_rows(course, monkeypatch, tmp_path):
+    folder, _ = course
+    calls = captured(monkeypatch, step2, "train")
+    flags = [
+        *as_flags(MODEL_FLAGS),
+        *as_flags(TRAINING_FLAGS),
+        "--dataset",
+        "stories",
+        "--cache_dir",
+        tmp_path / "cache",
+    ]
+    flags += [
+        "--max_train_samples",
+        30,
+        "--max_eval_samples",
+        4,
+        "--batching",
+        "padded",
+        "--output_dir",
+        tmp_path / "run",
+    ]
+    call(monkeypatch, step2, folder, *flags)
+    (model, rows, validation, settings, run_, *_), _ = calls[0]
+    assert dataclasses.asdict(settings) == TRAINING_FLAGS
+    assert {name: getattr(model.config, name) for name in MODEL_FLAGS} == MODEL_FLAGS
+    assert len(rows.cache) == 30 and len(validation.cache) == 4
+    assert (rows.packed, rows.length, rows.seed, validation.packed) == (False, 20, 5, True)
+    assert run_.folder == tmp_path / "run" and list((tmp_path / "cache").iterdir())
+
+
+def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tmp_path):
+    folder, _ = course
+    calls = captured(monkeypatch, step4, "train")
+    flags = [*as_flags(TRAINING_FLAGS), "--dataset", "talks", "--cache_dir", tmp_path, "--batching", "packed"]
+    flags += ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dropout", 0.25]
+    call(monkeypatch, step4, folder, *flags, "--output_dir", tmp_path / "run")
+    (model, rows, validation, settings, *_), _ = calls[0]
+    assert dataclasses.asdict(settings) == TRAINING_FLAGS
+    assert model.config.dropout == 0.25 and model.config.max_seq_len == rows.length == 48
+    assert rows.packed and rows.replies_only and validation.replies_only and len(validation.cache) == 6
+
+
+@pytest.mark.parametrize("program", [step3, step5])
+def test_sampling_flags_reach_generate(course, monkeypatch, program):
+    folder, _ = course
+    calls = captured(monkeypatch, program, "generate")
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
+    given = {"min_new_tokens": 3, "temperature": 0.5, "top_k": 7, "top_p": 0.9, "seed": 8}
+    flags = [*as_flags(given), "--max_new_tokens", 9]
+    if program is step5:
+        flags += ["--model_path", "tinystories_chat_model/best_model.pth"]
+        monkeypatch.setattr(sys.stdin, "readline", iter(["Hi\n", "exit\n"]).__next__, raising=False)
+    call(monkeypatch, program, folder, *flags)
+    (_, prompts, new_tokens), options = calls[0]
+    assert {name: options[name] for name in given} == given and new_tokens == 9 and len(prompts) == 1
+    tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
+    assert options["end"] == tokenizer.special["<eos>"] and len(options["banned"]) == 6
+
+
+def test_max_length_counts_the_prompt(course, monkeypatch):
+    folder, _ = course
+    calls = captured(monkeypatch, step3, "generate")
+    call(monkeypatch, step3, folder, "--prompt", "Tom had a cat.", "--max_length", 20)
+    (_, prompts, new_tokens), _ = calls[0]
+    assert len(prompts[0]) - 1 + new_tokens == 20
+
+
+def test_flags_of_step_1_reach_the_tokenizer(course, monkeypatch, tmp_path):
+    folder, _ = course
+    write_rows(tmp_path / "named.jsonl", [{"story": story(n)} for n in range(40)])
+    output = tmp_path / "small.pkl"
+    flags = ["--dataset", tmp_path / "named.jsonl", "--text_column", "story", "--sample", 20, "--vocab_size", 300]
+    calls = []
+    monkeypatch.setattr(
+        step1, "train_tokenizer", lambda texts, size: (calls.append(list(texts)), TRAIN(texts, size))[1]
+    )
+    call(monkeypatch, step1, folder, *flags, "--output", output)
+    assert len(calls[0]) == 20 and load_tokenizer(output).vocab_size <= 300
+
+
+TRAIN = step1.train_tokenizer
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def damaged(course):
+    """The course's folder, with files in it that are not what they should be."""
+    folder, _ = course
+    noise = np.random.default_rng(0)
+    (folder / "empty.jsonl").write_text("")
+    (folder / "latin1.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "caf\xe9"}\n')
+    write_rows(folder / "other.jsonl", [{"story": "A cat."}])
+    (folder / "garbage.pth").write_bytes(noise.bytes(500))
+    (folder / "cut.pth").write_bytes((folder / "tinystories_model/best_model.pth").read_bytes()[:-2000])
+    torch.save({"weights": torch.zeros(3)}, folder / "foreign.pth")
+    (folder / "garbage.pkl").write_bytes(noise.bytes(500))
+    (folder / "file").write_text("")
+    run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 300, "--output", "second.pkl")
+    return folder
+
+
+BAD_INPUT = [
+    (step1, ["--dataset", "none.jsonl"], "none.jsonl"),
+    (step1, ["--dataset", "empty.jsonl"], "empty.jsonl"),
+    (step1, ["--dataset", "other.jsonl"], "--text_column"),
+    (step1, ["--dataset", "latin1.jsonl"], "line 2"),
+    (step1, ["--dataset", "stories", "--output", "bpe_tokenizer_tinystories.pkl"], "--overwrite"),
+    (step1, ["--dataset", "stories", "--output", "none/there.pkl"], "none"),
+    (step1, ["--vocab_size", "100"], "--vocab_size"),
+    (step2, ["--dataset", "none.jsonl"], "none.jsonl"),
+    (step2, ["--dataset", "empty.jsonl"], "empty.jsonl"),
+    (step2, ["--dataset", "other.jsonl"], "--text_column"),
+    (step2, ["--dataset", "latin1.jsonl"], "line 2"),
+    (step2, ["--dataset", "stories", "--num_heads", "7"], "--num_heads 7"),
+    (step2, ["--dataset", "stories", "--tokenizer_path", "garbage.pkl"], "garbage.pkl"),
+    (step2, ["--dataset", "stories", "--tokenizer_path", "none.pkl"], "none.pkl"),
+    (step2, ["--dataset", "stories", "--output_dir", "tinystories_model"], "--overwrite"),
+    (step2, ["--dataset", "stories", "--output_dir", "file"], "file"),
+    (step2, ["--dataset", "stories", "--resume_from_checkpoint", "latest"], "no checkpoint"),
+    (step2, ["--dataset", "stories", "--resume_from_checkpoint", "garbage.pth"], "garbage.pth"),
+    (step2, ["--dataset", "stories", "--resume_from_checkpoint", "tinystories_model/best_model.pth"], "best_model.pth"),
+    (step2, ["--dataset", "stories", "--device", "abacus"], "abacus"),
+    (step2, ["--batch_size", "0"], "--batch_size"),
+    (step2, ["--no_such_flag"], "--no_such_flag"),
+    (step3, ["--model_path", "none.pth"], "none.pth"),
+    (step3, ["--model_path", "garbage.pth"], "garbage.pth"),
+    (step3, ["--model_path", "cut.pth"], "cut.pth"),
+    (step3, ["--model_path", "foreign.pth"], "foreign.pth"),
+    (step3, ["--prompt", "long " * 60], "context"),
+    (step3, ["--temperature", "-1"], "--temperature"),
+    (step3, ["--top_p", "0"], "--top_p"),
+    (step3, ["--tokenizer_path", "second.pkl"], "tokenizer"),
+    (step4, [], "--pretrained_model_path"),
+    (step4, ["--pretrained_model_path", "none.pth"], "none.pth"),
+    (step4, ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dataset", "stories"], "conversation"),
+    (step5, ["--model_path", "none.pth"], "none.pth"),
+    (step5, ["--tokenizer_path", "second.pkl"], "tokenizer"),
+]
+
+
+@pytest.mark.parametrize(("program", "flags", "named"), BAD_INPUT, ids=lambda value: getattr(value, "__name__", None))
+def test_bad_input_gets_one_clear_line_and_leaves_nothing(damaged, monkeypatch, capsys, program, flags, named):
+    output = {step1: ["--output", "fresh"], step2: ["--output_dir", "fresh"], step4: ["--output_dir", "fresh"]}
+    flags = [*output.get(program, []), *(["--cache_dir", "cache"] if program in (step2, step4) else []), *flags]
+    files = lambda: sorted(path for path in damaged.rglob("*") if "cache" not in path.parts)
+    before = files()
+    with pytest.raises(SystemExit) as ended:
+        run_program(lambda: call(monkeypatch, program, damaged, *flags))
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 2, errors
+    assert len(errors) == 1 and named in errors[0]
+    assert files() == before
+    assert not list(damaged.rglob(".*"))  # what is half-written has a name that begins with a dot
