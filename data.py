@@ -24,7 +24,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from shell import UserError, say, written_atomically
-from sources import read_dialogues, read_stories
+from sources import clean, read_dialogues, read_stories
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 IGNORED = -100  # a target with this value is not predicted
@@ -41,11 +41,6 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def clean(text):
-    """Replace lone surrogates, which UTF-8 cannot write, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 class Tokenizer:
     """A byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) with the course's seven special tokens.
 
@@ -58,6 +53,7 @@ class Tokenizer:
         if missing:
             raise UserError(f"the tokenizer lacks the special tokens {' '.join(missing)}")
         self.backend = backend
+        self.backend.add_special_tokens(SPECIAL_TOKENS)
         self.backend.encode_special_tokens = True
         self.backend.no_padding()
         self.backend.no_truncation()
@@ -73,10 +69,7 @@ class Tokenizer:
 
     def encode_batch(self, texts):
         """The same for a list of texts, on all cores."""
-        try:
-            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError):
-            encodings = self.backend.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
+        encodings = self.backend.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids):
@@ -180,13 +173,14 @@ def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
     `<bos>`, `<system> text` if there is one, then for each pair `<user> text <assistant> text <eos>`.  open_ended: the
     dialogue ends with the user's turn, and the ids with `<assistant>`, for the model to go on.
     max_tokens: the oldest pairs are dropped until the rest fits; a last pair that does not fit loses the beginning of
-    the user's text, and then the end of the answer.
+    the user's text, and then the end of the answer; a system text gets half of max_tokens at most.
     Returns (ids, pairs dropped, bytes of what the assistant says).
     """
     special, (system, pairs) = tokenizer.special, join_turns(turns, open_ended)
     texts = [system or "", *(text or "" for pair in pairs for text in pair)]
     encoded = tokenizer.encode_batch(texts)
     head = [special["<bos>"], *([special["<system>"], *encoded[0]] if system else [])]
+    head = head if max_tokens is None else head[: max(1, max_tokens // 2)]
     ends = [[] if answer is None else [special["<eos>"]] for _, answer in pairs]
     asked = [[special["<user>"], *ids] for ids in encoded[1::2]]
     answers = [[special["<assistant>"], *ids, *end] for ids, end in zip(encoded[2::2], ends, strict=True)]
@@ -200,8 +194,9 @@ def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
             kept = max(0, len(asked[-1]) - 1 - (length - max_tokens))
             asked[-1] = [special["<user>"], *asked[-1][len(asked[-1]) - kept :]]
             answers[-1] = answers[-1][: max(1, max_tokens - len(head) - len(asked[-1]))]
+            pairs[-1][1] = tokenizer.decode(answers[-1])
     ids = head + [token for pair in zip(asked[first:], answers[first:], strict=True) for ids in pair for token in ids]
-    return ids, first, sum(len((answer or "").encode()) for _, answer in pairs[first:])
+    return ids, first, sum(len(clean(answer or "").encode()) for _, answer in pairs[first:])
 
 
 # The token cache ------------------------------------------------------------------------------------------------------
@@ -243,7 +238,7 @@ def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=sa
 
     def encode(stories):
         for story, ids in zip(stories, tokenizer.encode_batch(stories), strict=True):
-            yield [begin, *ids, end], len(story.encode("utf-8", "replace"))
+            yield [begin, *ids, end], len(story.encode())
 
     stories = lambda: read_stories(split, column, limit)
     return cached(split, tokenizer, cache_dir, ["stories", column, limit], stories, encode, say)
@@ -287,16 +282,20 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say):
                 flat = itertools.chain.from_iterable(ids for ids, _ in encoded)
                 np.fromiter(flat, dtype, count=sum(lengths[-len(encoded) :])).tofile(file)
                 bar.update(len(encoded))
+        if not lengths:
+            raise UserError(f"nothing to predict in {split.name}: no dialogue in which the assistant answers the user")
         np.save(partial / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
         np.save(partial / "sizes.npy", np.array(sizes, dtype=np.int64))
         description |= {"dtype": np.dtype(dtype).name, "tokens": sum(lengths)}
         (partial / "description.json").write_text(json.dumps(description, indent=1))
         shutil.rmtree(folder, ignore_errors=True)  # what open_cache did not find whole
-        with contextlib.suppress(FileExistsError):  # another run may have been faster
+        with contextlib.suppress(OSError):  # another run was faster
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     cache = open_cache(folder)
+    if cache is None:
+        raise UserError(f"the token cache {folder} cannot be written or read back; pass another --cache_dir", status=1)
     say(
         f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens "
         f"({cache.sizes.sum() / cache.starts[-1]:.2f} bytes a token), written to the token cache {folder}"
@@ -310,7 +309,7 @@ def open_cache(folder):
         description = json.loads((folder / "description.json").read_text())
         tokens = np.memmap(folder / "tokens.bin", dtype=description["dtype"], mode="r")
         starts, sizes = np.load(folder / "starts.npy"), np.load(folder / "sizes.npy")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError):
         return None
     whole = len(tokens) == description["tokens"] == starts[-1] and len(starts) == len(sizes) + 1
     return TokenCache(tokens, starts, sizes) if whole else None

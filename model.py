@@ -64,6 +64,8 @@ class ModelConfig:
         for name in ("vocab_size", "num_layers", "hidden_size", "num_heads", "intermediate_size", "max_seq_len"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be a whole number of at least 1, not {getattr(self, name)}")
+        if self.max_seq_len < 2:
+            raise ValueError("--max_seq_len must be at least 2: one token to see, one to predict")
         if self.window_size is not None and self.window_size < 1:
             raise ValueError(f"--window_size must be at least 1, not {self.window_size}")
         if not 0 <= self.dropout < 1:
@@ -299,6 +301,8 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     if temperature == 0:
         return F.one_hot(logits.argmax(-1), logits.size(-1)).float()
     logits = logits.float() / temperature
+    if not top_k and top_p >= 1:
+        return logits.softmax(-1)
     kept, order = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))  # likeliest first
     kept = kept.softmax(-1)
     if top_p < 1:

@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 import uuid
+import warnings
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ def read_torch_file(path, kind):
     if not Path(path).is_file():
         raise UserError(f"no file {path}; train a model first, or pass the path of one")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception:  # damaged bytes raise nearly every kind
@@ -80,7 +82,7 @@ class Run:
         self.lines, self.log_file, self.metrics, self.board = [], None, None, None
         resume = args.resume_from_checkpoint
         if resume in ("latest", "auto"):
-            self.checkpoint = self.newest_checkpoint()
+            self.checkpoint = self.checkpoints()[-1][1] if self.checkpoints() else None
             if resume == "latest" and not self.checkpoint:
                 raise UserError(f"no checkpoint in {self.folder}; start the run without --resume_from_checkpoint")
         elif resume:
@@ -89,7 +91,8 @@ class Run:
                 raise UserError(f"no checkpoint file {resume}; latest takes the newest in --output_dir")
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
-        if self.held_run() and not self.checkpoint and not args.overwrite and not self.held_pilot():
+        replaced = args.overwrite or resume == "auto" or self.held_pilot()
+        if self.held_run() and not self.checkpoint and not replaced:
             raise UserError(
                 f"{self.folder} already holds a run; pass --overwrite to replace it, "
                 f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
@@ -106,20 +109,21 @@ class Run:
         except (OSError, ValueError, AttributeError):
             return False
 
-    def newest_checkpoint(self):
-        found = sorted((int(p.stem[11:]), p) for p in self.folder.glob("checkpoint-*.pth") if p.stem[11:].isdecimal())
-        return found[-1][1] if found else None
+    def checkpoints(self):
+        """(step, path) of the folder's checkpoints, the newest last."""
+        found = self.folder.glob("checkpoint-*.pth")
+        return sorted((int(path.stem[11:]), path) for path in found if path.stem[11:].isdecimal())
 
     def start(self, resumed_step=None):
         """Open the records: of a new run, replacing an old one's, or of a run that goes on after resumed_step."""
-        if resumed_step is None:
-            for path in self.held_run():
-                path.unlink()
+        after = [path for step, path in self.checkpoints() if resumed_step is not None and step > resumed_step]
+        for path in self.held_run() if resumed_step is None else after:  # what comes after resumed_step comes anew
+            path.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "args.json", self.args)
         mode = "w" if resumed_step is None else "a"
         metrics = self.folder / "metrics.jsonl"
-        if resumed_step is not None and metrics.exists():  # what came after the checkpoint will come again
+        if resumed_step is not None and metrics.exists():
             rows = [line for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in rows if json.loads(line).get("step", 0) <= resumed_step]
             with written_atomically(metrics) as file:
@@ -138,9 +142,10 @@ class Run:
     def say(self, message, file=None):
         """To stderr (or file) and train.log; before `start`, kept until then."""
         tqdm.write(message, file=file or sys.stderr)
-        self.lines.append(message)
         if self.log_file:
             print(message, file=self.log_file, flush=True)
+        else:
+            self.lines.append(message)
 
     def log(self, message):
         """A line of the run's log proper, with the time, to stdout and train.log."""

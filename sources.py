@@ -9,6 +9,7 @@ import itertools
 import json
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from shell import UserError
 VALIDATION_NAMES = ("validation", "valid", "val", "test")
 OWN_SUFFIXES = (".jsonl", ".json", ".txt")
 LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
+SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
 STORY_SEPARATOR = "<|endoftext|>"
 
 
@@ -60,7 +63,9 @@ def file_split(*paths):
         rows = lambda: itertools.chain.from_iterable(map(reader, paths))
     elif paths[0].suffix in LIBRARY_SUFFIXES:
         kind, files = LIBRARY_SUFFIXES[paths[0].suffix], [str(path) for path in paths]
-        rows = lambda: library_rows(load_with_library(kind, data_files=files, streaming=True)["train"], paths[0])
+        options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
+        load = lambda: load_with_library(kind, data_files=files, streaming=True, **options)["train"]
+        rows = lambda: library_rows(load, paths[0])
     else:
         known = " ".join((*OWN_SUFFIXES, *LIBRARY_SUFFIXES))
         raise UserError(f"{paths[0]}: cannot read {paths[0].suffix or 'a file without a suffix'}; known are {known}")
@@ -69,21 +74,17 @@ def file_split(*paths):
 
 def folder_splits(folder):
     """The splits of a local folder: `train.jsonl`, `validation.jsonl` and the like, or the hub's layout below it."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES)]
     named = {}
-    for path in files:
-        parts = path.relative_to(folder).parts
-        names = (name for part in parts for name in ("train", *VALIDATION_NAMES) if part.startswith(name))
-        named.setdefault(next(names, None), []).append(path)
-    if not files:
+    for suffix in FOLDER_SUFFIXES:
+        for path in sorted(folder.rglob(f"*{suffix}")):
+            names = SPLIT_NAME.findall(path.relative_to(folder).as_posix().lower())
+            named.setdefault(names[0] if names else None, []).append(path)
+    if not named:
         raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
-    if set(named) == {None}:
+    if "train" not in named and None in named:
         named["train"] = named[None]
-    return {
-        name: file_split(*(path for path in paths if path.suffix == paths[0].suffix))
-        for name, paths in named.items()
-        if name is not None
-    }
+    same_suffix = lambda paths: [path for path in paths if path.suffix == paths[0].suffix]
+    return {name: file_split(*same_suffix(paths)) for name, paths in named.items() if name is not None}
 
 
 def hub_splits(name, streaming):
@@ -103,9 +104,10 @@ def hub_splits(name, streaming):
     except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
-    fingerprint = lambda: f"{name} {revision}"
+    fingerprint = lambda part: f"{name} {part} {revision}"
     return {
-        part: Split(f"{name} ({part})", partial(library_rows, rows, name), fingerprint) for part, rows in loaded.items()
+        part: Split(f"{name} ({part})", partial(library_rows, lambda rows=rows: rows, name), partial(fingerprint, part))
+        for part, rows in loaded.items()
     }
 
 
@@ -164,7 +166,8 @@ def text_stories(path):
                 separated = content.find(STORY_SEPARATOR.encode()) >= 0
         story, first = "", 1
         for number, line in enumerate(file, start=1):
-            story += decoded(line, f"{path}, line {number}").lstrip("\ufeff" if number == 1 else "")
+            text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
+            story += text.removeprefix("\ufeff") if number == 1 else text
             if separated:
                 *ended, story = story.split(STORY_SEPARATOR)
             else:
@@ -183,23 +186,34 @@ def load_with_library(*args, **kwargs):
     except ImportError:
         raise UserError(f"reading {args[0]} needs the package datasets; install it, or use .jsonl") from None
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     return datasets.load_dataset(*args, **kwargs)
 
 
-def library_rows(dataset, name):
-    """Yield (row, place) of a `datasets` data set, read in batches, which is many times faster than row by row."""
+def library_rows(load, name):
+    """Yield (row, place) of what load() returns, a `datasets` data set: in batches, many times faster than by rows."""
     number = 0
     try:
-        for batch in dataset.iter(batch_size=1000):
+        for batch in load().iter(batch_size=1000):
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 number += 1
-                yield dict(zip(columns, values, strict=True)), f"{name}, row {number}"
+                filled = ["" if value is None else value for value in values]
+                yield dict(zip(columns, filled, strict=True)), f"{name}, row {number}"
     except UserError:
         raise
     except Exception as error:  # pyarrow, csv and the network raise their own kinds
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise UserError(f"{name}, after row {number}: cannot be read ({reason})") from None
+
+
+def clean(text):
+    """Lone surrogates, which UTF-8 cannot write, become U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def read_stories(split, column="text", limit=None):
@@ -215,7 +229,7 @@ def read_stories(split, column="text", limit=None):
         if not isinstance(row[column], str):
             raise UserError(f'{place}: column "{column}" holds {json.dumps(row[column], default=str)[:40]}, not text')
         if story := row[column].strip():
-            yield story
+            yield clean(story)
             count += 1
             if count == limit:
                 return

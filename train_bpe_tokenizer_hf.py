@@ -58,7 +58,7 @@ class Counted:
                     self.set_aside.append(story)
                 continue
             self.count += 1
-            self.bytes += len(story.encode("utf-8", "replace"))
+            self.bytes += len(story.encode())
             yield story
 
 
@@ -72,7 +72,7 @@ def print_findings(tokenizer, wanted, held_out):
     else:
         print(f"vocabulary: {tokenizer.vocab_size:,} tokens")
     if held_out:
-        size = sum(len(story.encode("utf-8", "replace")) for story in held_out)
+        size = sum(len(story.encode()) for story in held_out)
         tokens = sum(map(len, tokenizer.encode_batch(held_out)))
         print(f"bytes per token: {size / tokens:.2f}, on {len(held_out):,} stories that it was not trained on")
     first = len(SPECIAL_TOKENS) + 256

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from model import IGNORED
-from records import VERSION, read_torch_file, save_model
+from records import MODEL_FORMAT, VERSION, read_torch_file, save_model
 from shell import Interrupted, UserError, add_fields, flag, say, write_json, written_atomically
 
 CHECKPOINT_FORMAT = "tinystories-checkpoint"
@@ -68,8 +68,8 @@ class TrainingSettings:
         for name in ("eval_steps", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("min_lr", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
-            if not getattr(self, name) >= 0:
+        for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -161,6 +161,8 @@ class Progress:
     best: dict = field(default_factory=dict)  # the evaluation with the lowest loss, as `evaluate` returns it
     final: dict = field(default_factory=dict)  # the newest one
     stale_evaluations: int = 0  # since the best one
+    loss_since_log: float = 0.0  # summed, in nats
+    tokens_since_log: int = 0
 
 
 def make_optimizer(model, settings):
@@ -226,7 +228,7 @@ def evaluating(model):
 
 
 def evaluate(model, rows, precision, batch_size=32):
-    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, and the tokens they were measured on."""
+    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch."""
     size = max(1, min(batch_size, CPU_TOKENS // rows.length if precision.device.type == "cpu" else batch_size))
     loss = correct = torch.zeros((), device=precision.device)
     tokens = 0
@@ -244,7 +246,6 @@ def evaluate(model, rows, precision, batch_size=32):
         "perplexity": perplexity(mean),
         "bits_per_byte": mean / math.log(2) * tokens / max(1, rows.bytes),
         "accuracy": correct.item() / tokens,
-        "val_tokens": tokens,
     }
 
 
@@ -257,48 +258,8 @@ def clock(seconds):
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-def save_checkpoint(run, model, optimizer, precision, progress, settings, fingerprints):
-    """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
-    content = {
-        "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id, "progress": dataclasses.asdict(progress),
-        "settings": dataclasses.asdict(settings), "config": model.config.as_dict(), "fingerprints": fingerprints,
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": precision.scaler.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if precision.device.type == "cuda" else [],
-    }  # fmt: skip
-    path = run.path(f"checkpoint-{progress.step}.pth")
-    with written_atomically(path) as file:
-        torch.save(content, file)
-    others = sorted(run.folder.glob("checkpoint-*.pth"), key=lambda other: other.stat().st_mtime)
-    for old in others[: -settings.keep_checkpoints]:
-        old.unlink()
-    run.record("checkpoint", step=progress.step, seconds=round(progress.seconds, 1))
-    return path
-
-
 # What may be another on resuming; every other setting would train something else.
 FREE_ON_RESUME = {"logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "early_stopping_patience", "epochs"}
-
-
-def resume(run, model, optimizer, precision, settings, fingerprints):
-    """Put a run back where its checkpoint was saved; returns its Progress.  Raises UserError if it is another run."""
-    content = read_torch_file(run.checkpoint, CHECKPOINT_FORMAT)
-    before = content["settings"] | content["config"] | content["fingerprints"]
-    now = dataclasses.asdict(settings) | model.config.as_dict() | fingerprints
-    changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
-    if changed:
-        lines = ", ".join(f"--{name} {before.get(name)} (now {now[name]})" for name in changed)
-        raise UserError(f"{run.checkpoint} was trained with {lines}; go on with the same, or start a new run")
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    precision.scaler.load_state_dict(content["scaler"])
-    torch.set_rng_state(content["random"])
-    if precision.device.type == "cuda" and content["random_cuda"]:
-        torch.cuda.set_rng_state_all(content["random_cuda"])
-    progress = Progress(**content["progress"])
-    progress.resumes += 1
-    run.run_id = content["run_id"]
-    return progress
 
 
 @contextmanager
@@ -336,159 +297,223 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
     write_sample: a function of the model that returns a text for the log.
     Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end.
     """
-    optimizer = make_optimizer(model, settings)
-    total_steps = math.ceil(settings.epochs * rows.per_epoch / settings.rows_per_step)
-    epoch_ends = {math.ceil((e + 1) * rows.per_epoch / settings.rows_per_step) for e in range(settings.epochs)}
-    eval_steps = settings.eval_steps or max(1, total_steps // 20)
-    progress = Progress()
-    if run.checkpoint:
-        progress = resume(run, model, optimizer, precision, settings, fingerprints)
-        run.say(f"going on from {run.checkpoint} at step {progress.step} of {total_steps}")
-    run.start(progress.step if run.checkpoint else None)
-    describe_run(run, model, rows, validation, settings, precision, fingerprints, total_steps, progress)
+    return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample).train()
 
-    began = time.perf_counter() - progress.seconds
-    saved_at, logged_at = time.perf_counter(), time.perf_counter()
-    logged_loss, logged_tokens, paused = torch.zeros((), device=precision.device), 0, 0.0
-    bar = tqdm(total=total_steps, initial=progress.step, unit="step", disable=not sys.stderr.isatty(), leave=False)
-    model.train()
-    with signals_noted() as signals, bar:
-        while progress.step < total_steps:
-            rate = learning_rate(progress.step, total_steps, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            batches = micro_batches(rows, progress.step * settings.rows_per_step, settings, precision.device)
-            loss, tokens, norm = training_step(model, optimizer, precision, batches, settings)
-            progress.step += 1
-            progress.tokens += tokens
-            logged_loss += loss
-            logged_tokens += tokens
-            progress.seconds = time.perf_counter() - began
-            bar.update()
-            last = progress.step == total_steps
 
-            if progress.step % settings.logging_steps == 0 or last or progress.step == 1:
-                mean = logged_loss.item() / max(1, logged_tokens)  # waits for the device
-                speed = logged_tokens / (time.perf_counter() - logged_at - paused)
-                log_training(run, rows, settings, progress, total_steps, mean, rate, norm.item(), speed)
-                logged_loss, logged_tokens = torch.zeros_like(logged_loss), 0
-                paused, logged_at = 0.0, time.perf_counter()
+class Trainer:
+    """One run of `train`: the loop, and what it does between steps."""
 
-            if progress.step % eval_steps == 0 or progress.step in epoch_ends or last:
-                pause = time.perf_counter()
-                result = evaluate(model, validation, precision)
-                keep_best(run, model, rows, settings, progress, total_steps, result, fingerprints)
-                paused += time.perf_counter() - pause
-                if 0 < settings.early_stopping_patience <= progress.stale_evaluations:
-                    run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
-                    break
+    def __init__(self, model, rows, validation, settings, run, precision, fingerprints, write_sample):
+        self.model, self.rows, self.validation, self.settings = model, rows, validation, settings
+        self.run, self.precision, self.fingerprints, self.write_sample = run, precision, fingerprints, write_sample
+        self.optimizer, self.progress = make_optimizer(model, settings), Progress()
+        self.loss_since_log = torch.zeros((), device=precision.device)
+        steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
+        self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
+        self.total_steps = max(self.epoch_ends)
+        self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
 
-            due = settings.save_steps and progress.step % settings.save_steps == 0
-            if not settings.save_steps and time.perf_counter() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                due = True
-            if due or signals:
-                pause = time.perf_counter()
-                path = save_checkpoint(run, model, optimizer, precision, progress, settings, fingerprints)
-                saved_at = time.perf_counter()
-                paused += saved_at - pause
+    def train(self):
+        settings, progress = self.settings, self.progress
+        if self.run.checkpoint:
+            self.resume()
+        self.run.start(progress.step if self.run.checkpoint else None)
+        self.describe()
+        self.began = time.perf_counter() - progress.seconds
+        self.log_began = self.saved = time.perf_counter()
+        bar = tqdm(
+            total=self.total_steps, initial=progress.step, unit=" steps", disable=not sys.stderr.isatty(), leave=False
+        )
+        self.model.train()
+        with signals_noted() as signals, bar:
+            while progress.step < self.total_steps and not self.is_stale():
+                rate = learning_rate(progress.step, self.total_steps, settings)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                first_row = progress.step * settings.rows_per_step
+                batches = micro_batches(self.rows, first_row, settings, self.precision.device)
+                loss, tokens, norm = training_step(self.model, self.optimizer, self.precision, batches, settings)
+                self.loss_since_log += loss
+                progress.tokens_since_log += tokens
+                progress.tokens += tokens
+                progress.step += 1
+                progress.seconds = time.perf_counter() - self.began
+                bar.update()
+
+                last = progress.step == self.total_steps
+                if progress.step % settings.logging_steps == 0 or progress.step == 1 or last:
+                    self.log(rate, norm)
+                if progress.step % self.eval_steps == 0 or progress.step in self.epoch_ends:
+                    self.evaluate()
+                if signals or self.checkpoint_is_due():
+                    self.save_checkpoint()
                 if signals:
-                    run.say(f"stopped at step {progress.step} of {total_steps}; saved {path}")
-                    run.say(f"go on with: {run.command_to_go_on()}")
-                    raise Interrupted(signals[0])
-        progress.seconds = time.perf_counter() - began
-        save_checkpoint(run, model, optimizer, precision, progress, settings, fingerprints)
-        return finish(run, model, rows, settings, progress, fingerprints, write_sample)
+                    self.stop(signals[0])
+            if self.is_stale():
+                self.run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
+            self.save_checkpoint()
+            return self.finish()
 
-
-def describe_run(run, model, rows, validation, settings, precision, fingerprints, total_steps, progress):
-    """The first row of metrics.jsonl, or of a resumed run the row that says so, and the same in words."""
-    in_layers, in_all = model.num_parameters()
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
-    if progress.step:
-        run.record("resume", step=progress.step, seconds=round(progress.seconds, 1))
-    else:
-        run.record(
-            "run", step=0, run_id=run.run_id, versions=versions, device=describe_device(precision.device),
-            precision=precision.name(), parameters=in_all, parameters_in_layers=in_layers, fingerprints=fingerprints,
-            started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), total_steps=total_steps,
-        )  # fmt: skip
-    run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {model.config.describe()}")
-    run.say(
-        f"training: {len(rows.cache):,} texts in {rows.per_epoch:,} rows of at most {rows.length} tokens, "
-        f"{'packed' if rows.packed else 'padded'}; validation: {len(validation.cache):,} texts"
-    )
-    run.say(
-        f"{total_steps:,} steps of {settings.rows_per_step} rows, {settings.epochs} epochs, {precision.name()}; "
-        f"records in {run.folder}"
-    )
-
-
-def log_training(run, rows, settings, progress, total_steps, loss, rate, norm, speed):
-    epoch = min(settings.epochs, progress.step * settings.rows_per_step / rows.per_epoch)
-    left = progress.seconds / progress.step * (total_steps - progress.step)
-    run.log(
-        f"step {progress.step}/{total_steps} epoch {epoch:.2f} train_loss {loss:.4f} perplexity {perplexity(loss):.2f} "
-        f"lr {rate:.2e} grad_norm {norm:.2f} tokens/s {speed:,.0f} elapsed {clock(progress.seconds)} left {clock(left)}"
-    )
-    run.record(
-        "train", step=progress.step, epoch=round(epoch, 4), tokens=progress.tokens, train_loss=loss,
-        perplexity=perplexity(loss), lr=rate, grad_norm=norm, tokens_per_second=round(speed, 1),
-        seconds=round(progress.seconds, 1),
-        tags={"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate,
-              "Throughput/tokens_per_second": speed},
-    )  # fmt: skip
-
-
-def keep_best(run, model, rows, settings, progress, total_steps, result, fingerprints):
-    """Record an evaluation; save best_model.pth if no other had a lower loss."""
-    epoch = min(settings.epochs, progress.step * settings.rows_per_step / rows.per_epoch)
-    progress.final = result | {"step": progress.step}
-    is_best = not progress.best or result["val_loss"] < progress.best["val_loss"]
-    progress.stale_evaluations = 0 if is_best else progress.stale_evaluations + 1
-    if is_best:
-        progress.best = progress.final
-        save_model(
-            run.path("best_model.pth"), model, fingerprints["tokenizer"], progress.step, result["val_loss"], run.run_id
+    def describe(self):
+        """The first row of metrics.jsonl, or of a resumed run the row that says so, and the same in words."""
+        run, progress, (in_layers, in_all) = self.run, self.progress, self.model.num_parameters()
+        if progress.step:
+            run.record("resume", step=progress.step, seconds=round(progress.seconds, 1))
+            run.say(f"going on from {run.checkpoint} at step {progress.step} of {self.total_steps}")
+        else:
+            versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
+            run.record(
+                "run", step=0, run_id=run.run_id, versions=versions, device=describe_device(self.precision.device),
+                precision=self.precision.name(), parameters=in_all, parameters_in_layers=in_layers,
+                fingerprints=self.fingerprints, started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                total_steps=self.total_steps,
+            )  # fmt: skip
+        run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {self.model.config.describe()}")
+        run.say(
+            f"training: {len(self.rows.cache):,} texts in {self.rows.per_epoch:,} rows of at most {self.rows.length} "
+            f"tokens, {'packed' if self.rows.packed else 'padded'}; validation: {len(self.validation.cache):,} texts"
         )
-    run.log(
-        f"step {progress.step}/{total_steps} epoch {epoch:.2f} val_loss {result['val_loss']:.4f} perplexity "
-        f"{result['perplexity']:.2f} bits_per_byte {result['bits_per_byte']:.4f} accuracy {result['accuracy']:.4f}"
-        + (" (the best so far: best_model.pth)" if is_best else "")
-    )
-    values = {name: value for name, value in result.items() if name != "val_tokens"}
-    run.record(
-        "eval", step=progress.step, epoch=round(epoch, 4), tokens=progress.tokens, **values,
-        seconds=round(progress.seconds, 1),
-        tags={"Loss/val": result["val_loss"], "Perplexity/val": result["perplexity"],
-              "BitsPerByte/val": result["bits_per_byte"]},
-    )  # fmt: skip
-
-
-def finish(run, model, rows, settings, progress, fingerprints, write_sample):
-    """Save the final model, write a sample with the best one, and sum up."""
-    names = ("val_loss", "perplexity", "bits_per_byte", "accuracy", "step")
-    final, best = ({name: numbers[name] for name in names} for numbers in (progress.final, progress.best))
-    save_model(
-        run.path("final_model.pth"), model, fingerprints["tokenizer"], progress.step, final["val_loss"], run.run_id
-    )
-    model.load_state_dict(torch.load(run.path("best_model.pth"), map_location="cpu", weights_only=True)["model"])
-    with evaluating(model):
-        sample = write_sample(model)
-    run.record("sample", step=progress.step, text=sample)
-    run.say(f"a sample of best_model.pth:\n{sample}", file=sys.stdout)
-    summary = {f"best_{name}": value for name, value in best.items()}
-    summary |= {f"final_{name}": value for name, value in final.items()}
-    summary |= {
-        "run_id": run.run_id, "ended": "finished", "tokens": progress.tokens, "seconds": round(progress.seconds, 1),
-        "resumes": progress.resumes, "tokens_per_second": round(progress.tokens / progress.seconds, 1),
-    }  # fmt: skip
-    write_json(run.path("summary.json"), summary)
-    run.record("end", **{"step": progress.step, "seconds": round(progress.seconds, 1), "ended": "finished"})
-    for kind, numbers in (("best", best), ("final", final)):
-        run.log(
-            f"{kind}: step {numbers['step']} val_loss {numbers['val_loss']:.4f} perplexity {numbers['perplexity']:.2f} "
-            f"bits_per_byte {numbers['bits_per_byte']:.4f} accuracy {numbers['accuracy']:.4f} -> "
-            f"{run.path(kind + '_model.pth')}"
+        run.say(
+            f"{self.total_steps:,} steps of {self.settings.rows_per_step} rows, {self.settings.epochs} epochs, "
+            f"{self.precision.name()}; records in {run.folder}"
         )
-    run.say(f"{progress.tokens:,} tokens in {clock(progress.seconds)}; records in {run.folder}")
-    return summary
+
+    def place(self):
+        """The fields that every row of metrics.jsonl has: step, epoch, tokens and seconds."""
+        progress, rows_seen = self.progress, self.progress.step * self.settings.rows_per_step
+        epoch = min(self.settings.epochs, rows_seen / self.rows.per_epoch)
+        seconds = round(progress.seconds, 2)
+        return {"step": progress.step, "epoch": round(epoch, 4), "tokens": progress.tokens, "seconds": seconds}
+
+    def log(self, rate, norm):
+        """Record the mean loss and the speed since the last log line."""
+        progress, now = self.progress, time.perf_counter()
+        loss = self.loss_since_log.item() / max(1, progress.tokens_since_log)  # waits for the device
+        speed = progress.tokens_since_log / (now - self.log_began)
+        place, norm = self.place(), norm.item()
+        left = progress.seconds / progress.step * (self.total_steps - progress.step)
+        self.run.log(
+            f"step {progress.step}/{self.total_steps} epoch {place['epoch']:.2f} train_loss {loss:.4f} "
+            f"perplexity {perplexity(loss):.2f} lr {rate:.2e} grad_norm {norm:.2f} tokens/s {speed:,.0f} "
+            f"elapsed {clock(progress.seconds)} left {clock(left)}"
+        )
+        values = {"train_loss": loss, "perplexity": perplexity(loss), "lr": rate, "grad_norm": norm}
+        tags = {"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate}
+        tags["Throughput/tokens_per_second"] = speed
+        self.run.record("train", tags, **place, **values, tokens_per_second=round(speed, 1))
+        self.loss_since_log, progress.tokens_since_log, self.log_began = torch.zeros_like(self.loss_since_log), 0, now
+
+    def evaluate(self):
+        """Record an evaluation; save best_model.pth if no other had a lower loss."""
+        progress, began = self.progress, time.perf_counter()
+        progress.final = result = evaluate(self.model, self.validation, self.precision) | {"step": progress.step}
+        loss = result["val_loss"]
+        is_best = not progress.best or loss < progress.best["val_loss"]
+        progress.stale_evaluations = 0 if is_best else progress.stale_evaluations + 1
+        if is_best:
+            progress.best = result
+            self.save_model("best_model.pth", loss)
+        place = self.place()
+        self.run.log(
+            f"step {progress.step}/{self.total_steps} epoch {place['epoch']:.2f} {describe_evaluation(result)}"
+            + (" (the best so far: best_model.pth)" if is_best else "")
+        )
+        tags = {"Loss/val": loss, "Perplexity/val": result["perplexity"], "BitsPerByte/val": result["bits_per_byte"]}
+        self.run.record("eval", tags, **place | result)
+        self.log_began += time.perf_counter() - began  # the speed of training is without evaluations
+
+    def is_stale(self):
+        return 0 < self.settings.early_stopping_patience <= self.progress.stale_evaluations
+
+    def save_model(self, name, loss):
+        tokenizer, run = self.fingerprints["tokenizer"], self.run
+        save_model(run.path(name), self.model, tokenizer, self.progress.step, loss, run.run_id)
+
+    def flags(self):
+        """What a run that goes on must have in common with the one before, but for FREE_ON_RESUME."""
+        batching = {"batching": "packed" if self.rows.packed else "padded"}
+        return dataclasses.asdict(self.settings) | self.model.config.as_dict() | batching | self.fingerprints
+
+    def checkpoint_is_due(self):
+        if self.settings.save_steps:
+            return self.progress.step % self.settings.save_steps == 0
+        return time.perf_counter() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
+
+    def save_checkpoint(self):
+        """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
+        run, progress, began = self.run, self.progress, time.perf_counter()
+        progress.loss_since_log = self.loss_since_log.item()
+        content = {
+            "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id,
+            "progress": dataclasses.asdict(progress), "flags": self.flags(),
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(), "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.precision.device.type == "cuda" else [],
+        }  # fmt: skip
+        with written_atomically(run.path(f"checkpoint-{progress.step}.pth")) as file:
+            torch.save(content, file)
+        for _, old in run.checkpoints()[: -self.settings.keep_checkpoints]:
+            old.unlink()
+        run.record("checkpoint", **self.place())
+        self.saved = time.perf_counter()
+        self.log_began += self.saved - began
+
+    def resume(self):
+        """Put the run back where its checkpoint was saved.  Raises UserError if that was another run."""
+        run, content = self.run, read_torch_file(self.run.checkpoint, CHECKPOINT_FORMAT)
+        before, now = content["flags"], self.flags()
+        changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
+        if changed:
+            names = ", ".join(f"--{name} {before.get(name)} (now {now[name]})" for name in changed)
+            raise UserError(f"{run.checkpoint} was trained with {names}; go on with the same, or start a new run")
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.precision.scaler.load_state_dict(content["scaler"])
+        torch.set_rng_state(content["random"])
+        if self.precision.device.type == "cuda" and content["random_cuda"]:
+            torch.cuda.set_rng_state_all(content["random_cuda"])
+        for name, value in content["progress"].items():
+            setattr(self.progress, name, value)
+        self.loss_since_log += self.progress.loss_since_log
+        self.progress.resumes += 1
+        run.run_id = content["run_id"]
+        if not run.path("best_model.pth").exists():  # a checkpoint from another folder
+            self.progress.best = {}
+
+    def stop(self, signum):
+        self.run.say(f"stopped after step {self.progress.step} of {self.total_steps}, with a checkpoint saved")
+        self.run.say(f"go on with: {self.run.command_to_go_on()}")
+        raise Interrupted(signum)
+
+    def finish(self):
+        """Save the final model, write a sample with the best one, and sum up."""
+        run, progress = self.run, self.progress
+        final, best = progress.final, progress.best or progress.final
+        self.save_model("final_model.pth", final["val_loss"])
+        if best is final:
+            self.save_model("best_model.pth", final["val_loss"])
+        self.model.load_state_dict(read_torch_file(run.path("best_model.pth"), MODEL_FORMAT)["model"])
+        with evaluating(self.model):
+            sample = self.write_sample(self.model)
+        run.record("sample", **self.place(), text=sample)
+        run.say(f"a sample of best_model.pth:\n{sample}", file=sys.stdout)
+        summary = {
+            f"{kind}_{name}": result[name] for kind, result in (("best", best), ("final", final)) for name in result
+        }
+        summary |= self.place() | {
+            "run_id": run.run_id, "ended": "finished", "resumes": progress.resumes,
+            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+        }  # fmt: skip
+        write_json(run.path("summary.json"), summary)
+        run.record("end", **self.place(), ended="finished")
+        for kind, result in (("best", best), ("final", final)):
+            run.log(f"{kind}: step {result['step']} {describe_evaluation(result)} -> {run.path(kind + '_model.pth')}")
+        run.say(f"{progress.tokens:,} tokens in {clock(progress.seconds)}; records in {run.folder}")
+        return summary
+
+
+def describe_evaluation(result):
+    return (
+        f"val_loss {result['val_loss']:.4f} perplexity {result['perplexity']:.2f} "
+        f"bits_per_byte {result['bits_per_byte']:.4f} accuracy {result['accuracy']:.4f}"
+    )

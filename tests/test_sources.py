@@ -1,0 +1,543 @@
+"""Where stories and dialogues come from: each kind of file gives the same rows; what is wrong is said in one line."""
+
+import csv
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from shell import UserError
+from sources import open_dataset, read_dialogues, read_stories
+
+datasets = pytest.importorskip("datasets")
+huggingface_hub = pytest.importorskip("huggingface_hub")
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = REPOSITORY.parent / "shared"
+STORIES = ["Tom has a red ball.", 'Zoé said: "Hello, fox!" 🦊', "It was late, so they slept. The end."]
+LONG_STORIES = ["One day, Tom ran.\nHe fell.\n\nHe cried.", 'Zoé said:\n"Hello, fox!" 🦊', "The end."]
+SEPARATOR = "<|endoftext|>"
+HUB_NAME = "somebody/stories"
+LOCAL_ADVICE = "sample_data/stories"
+
+
+@pytest.fixture(autouse=True)
+def own_library_cache(tmp_path_factory, monkeypatch):
+    """`datasets` leaves lock files in its cache, even for local files."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("library")))
+
+
+def write(path, stories, column="text"):
+    """Write stories as the path's suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"number": number, column: story} for number, story in enumerate(stories)]
+    if path.suffix == ".jsonl":
+        path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    elif path.suffix == ".txt":
+        path.write_bytes("".join(story + "\n" for story in stories).encode())
+    elif path.suffix == ".csv":
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        datasets.Dataset.from_list(rows).to_parquet(str(path))
+    return path
+
+
+def write_conversations(path, *conversations):
+    path.write_text("".join(json.dumps({"conversation": turns}) + "\n" for turns in conversations), encoding="utf-8")
+    return path
+
+
+def stories_of(path, split="train", **options):
+    return list(read_stories(open_dataset(str(path))[split], **options))
+
+
+def dialogues_of(path, **options):
+    return list(read_dialogues(open_dataset(str(path))["train"], **options))
+
+
+def error_of(function, *args, **options):
+    """The message of the UserError that function raises: one line, for what the user can mend."""
+    with pytest.raises(UserError) as raised:
+        function(*args, **options)
+    assert "\n" not in str(raised.value) and raised.value.status == 2
+    return str(raised.value)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+SUFFIXES = [".jsonl", ".json", ".txt", ".csv", ".parquet"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_file_gives_the_same_stories(tmp_path, suffix):
+    path = write(tmp_path / f"stories{suffix}", STORIES)
+    assert stories_of(path) == STORIES
+    assert list(open_dataset(str(path))) == ["train"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_stories_of_several_lines_stay_whole(tmp_path, suffix):
+    assert stories_of(write(tmp_path / f"stories{suffix}", LONG_STORIES)) == LONG_STORIES
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_split_can_be_read_again(tmp_path, suffix):
+    split = open_dataset(str(write(tmp_path / f"stories{suffix}", STORIES)))["train"]
+    assert list(read_stories(split)) == list(read_stories(split)) == STORIES
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_empty_stories_are_passed_over(tmp_path, suffix):
+    path = write(tmp_path / f"stories{suffix}", [STORIES[0], "", STORIES[1], "   ", STORIES[2], ""])
+    assert stories_of(path) == STORIES
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_story_that_is_null_counts_as_empty(tmp_path, suffix):
+    assert stories_of(write(tmp_path / f"stories{suffix}", [STORIES[0], None, *STORIES[1:]])) == STORIES
+
+
+def test_a_json_file_may_hold_one_object_a_line(tmp_path):
+    assert stories_of(write(tmp_path / "stories.jsonl", STORIES).rename(tmp_path / "stories.json")) == STORIES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"\n{SEPARATOR}\n".join(LONG_STORIES), id="on lines of their own"),
+        pytest.param(SEPARATOR.join(LONG_STORIES), id="inside lines"),
+        pytest.param(f"\n{SEPARATOR}\n".join(LONG_STORIES) + f"\n{SEPARATOR}\n", id="after the last story"),
+        pytest.param(f"{SEPARATOR}{SEPARATOR} \n ".join(["", *LONG_STORIES, ""]), id="with nothing between"),
+    ],
+)
+def test_stories_in_a_text_file_end_at_the_separator_where_there_is_one(tmp_path, text):
+    (tmp_path / "stories.txt").write_bytes(text.encode())
+    assert stories_of(tmp_path / "stories.txt") == LONG_STORIES
+
+
+def test_several_stories_may_stand_in_a_line(tmp_path):
+    (tmp_path / "stories.txt").write_text(f"one{SEPARATOR}two{SEPARATOR}three\nmore{SEPARATOR}four{SEPARATOR}")
+    assert stories_of(tmp_path / "stories.txt") == ["one", "two", "three\nmore", "four"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".txt", ".csv"])
+def test_a_byte_order_mark_windows_line_ends_and_empty_lines_change_nothing(tmp_path, suffix):
+    path = write(tmp_path / f"stories{suffix}", STORIES)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*lines[:2], b"", b"", *lines[2:], b"", b""]))
+    assert stories_of(path) == STORIES
+
+
+def test_windows_line_ends_within_a_story_of_a_text_file_become_plain_ones(tmp_path):
+    text = f"\n{SEPARATOR}\n".join(LONG_STORIES)
+    (tmp_path / "stories.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert stories_of(tmp_path / "stories.txt") == LONG_STORIES
+
+
+def test_stories_are_stripped_at_their_ends_only(tmp_path):
+    assert stories_of(write(tmp_path / "stories.jsonl", ["\n  Tom  ran.\n\nThe end. \n"])) == ["Tom  ran.\n\nThe end."]
+
+
+def test_a_story_in_a_csv_file_may_be_any_word(tmp_path):
+    words = ["Tom ran.", "NA", "null", "None", "nan"]
+    assert stories_of(write(tmp_path / "stories.csv", words)) == words
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_another_column_can_be_named(tmp_path, suffix):
+    assert stories_of(write(tmp_path / f"stories{suffix}", STORIES, "story"), column="story") == STORIES
+
+
+@pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (3, 3), (9, 3), (None, 3)])
+def test_a_limit_holds_for_stories_that_are_not_empty(tmp_path, limit, count):
+    path = write(tmp_path / "stories.jsonl", ["", STORIES[0], " ", *STORIES[1:]])
+    assert stories_of(path, limit=limit) == STORIES[:count]
+
+
+def test_a_limit_reads_no_further(tmp_path):
+    path = write(tmp_path / "stories.jsonl", STORIES)
+    path.write_bytes(path.read_bytes() + b"broken\n")
+    assert stories_of(path, limit=3) == STORIES
+
+
+def test_the_projects_own_kinds_of_file_need_no_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for suffix in (".jsonl", ".json", ".txt"):
+        assert stories_of(write(tmp_path / f"stories{suffix}", STORIES)) == STORIES
+    message = error_of(stories_of, write(tmp_path / "stories.csv", STORIES))
+    assert "install" in message and "datasets" in message
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "test"])
+def test_a_folder_has_a_training_and_a_validation_file(tmp_path, suffix, name):
+    write(tmp_path / f"train{suffix}", STORIES)
+    write(tmp_path / f"{name}{suffix}", STORIES[:1])
+    assert list(open_dataset(str(tmp_path))) == ["train", "validation"]
+    assert stories_of(tmp_path) == STORIES and stories_of(tmp_path, "validation") == STORIES[:1]
+
+
+def test_a_test_split_is_left_alone_where_there_is_a_validation_split(tmp_path):
+    for name in ("train", "test", "validation"):
+        write(tmp_path / f"{name}.jsonl", [name])
+    assert stories_of(tmp_path) == ["train"] and stories_of(tmp_path, "validation") == ["validation"]
+
+
+@pytest.mark.parametrize(
+    "train, validation",
+    [
+        ("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"),
+        ("train/part.jsonl", "valid/part.jsonl"),
+        ("stories.jsonl", "validation.jsonl"),
+        ("TinyStories-train.txt", "TinyStories-valid.txt"),  # TinyStories' own files
+        ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt"),
+    ],
+)
+def test_a_folder_may_be_laid_out_as_on_the_hub(tmp_path, train, validation):
+    write(tmp_path / train, STORIES)
+    write(tmp_path / validation, STORIES[:1])
+    assert stories_of(tmp_path) == STORIES
+    assert stories_of(tmp_path, "validation") == STORIES[:1]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_the_parts_of_a_split_are_read_in_order(tmp_path, suffix):
+    for number, story in enumerate(STORIES):
+        write(tmp_path / "data" / f"train-0000{number}-of-00003{suffix}", [story])
+    assert stories_of(tmp_path) == STORIES
+
+
+@pytest.mark.parametrize("name", ["stories.jsonl", "any.txt", "deep/er/any.csv", "values.jsonl", "tests.jsonl"])
+def test_a_folder_may_hold_one_file_of_any_name(tmp_path, name):
+    write(tmp_path / name, STORIES)
+    assert stories_of(tmp_path) == STORIES
+
+
+def test_what_is_no_data_in_a_folder_is_passed_over(tmp_path):
+    write(tmp_path / "train.jsonl", STORIES)
+    for name in ("README.md", "LICENSE", "dataset_infos.yaml", "train.jsonl.bak"):
+        (tmp_path / name).write_text("not a story")
+    assert stories_of(tmp_path) == STORIES
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "stories.jsonl", "stories.parquet"])
+def test_a_readme_beside_the_stories_is_not_read_in_their_place(tmp_path, name):
+    write(tmp_path / "README.txt", ["This is no story."])
+    write(tmp_path / name, STORIES)
+    assert stories_of(tmp_path) == STORIES
+
+
+# Errors of the data ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet", "no/such/stories", "nowhere/stories.txt"])
+def test_a_missing_path_is_said(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for path in (name, str(tmp_path / name)):
+        message = error_of(open_dataset, path)
+        assert f"no file or folder {path}" in message and "--dataset" in message
+
+
+def test_an_empty_folder_is_said(tmp_path):
+    message = error_of(open_dataset, str(tmp_path))
+    assert str(tmp_path) in message and "train.jsonl" in message
+
+
+def test_a_folder_without_training_data_is_said(tmp_path):
+    write(tmp_path / "validation.jsonl", STORIES)
+    write(tmp_path / "test.jsonl", STORIES)
+    message = error_of(open_dataset, str(tmp_path))
+    assert str(tmp_path) in message and "train" in message and "validation" in message
+
+
+@pytest.mark.parametrize("name", ["stories.tsv", "stories", "stories.zip"])
+def test_an_unknown_kind_of_file_is_said(tmp_path, name):
+    (tmp_path / name).write_text("Tom ran.")
+    message = error_of(open_dataset, str(tmp_path / name))
+    assert str(tmp_path / name) in message and ".jsonl .json .txt .csv .parquet" in message
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_empty_file_is_said(tmp_path, suffix):
+    (tmp_path / f"stories{suffix}").write_bytes(b"")
+    assert str(tmp_path / f"stories{suffix}") in error_of(stories_of, tmp_path / f"stories{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".txt"])
+def test_a_file_of_empty_stories_is_said(tmp_path, suffix):
+    path = write(tmp_path / f"stories{suffix}", ["", "  "])
+    assert f"no stories in {path}" in (message := error_of(stories_of, path)) and "--dataset" in message
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_wrong_column_is_said_with_the_columns_that_are_there(tmp_path, suffix):
+    message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", STORIES, "story"))
+    for part in (str(path), " 1", "number, story", '"text"', "--text_column"):
+        assert part in message
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_column_of_numbers_is_said(tmp_path, suffix):
+    message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", [7, 8]))
+    for part in (str(path), " 1", '"text"', "7", "not text"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "name, content, part",
+    [
+        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n\n{"text": Tom}\n', "line 3: not JSON", id="broken line"),
+        pytest.param("a.json", b'{"text": "Tom ran."}\n{"text": "To', "line 2: not JSON", id="cut off"),
+        pytest.param("a.json", b'[{"text": "Tom ran."},\n{"text": Tom}]', "line 2", id="broken list"),
+        pytest.param("a.jsonl", b'{"text": "Zoe"}\n{"text": "Zo\xe9"}\n', "line 2: not UTF-8", id="jsonl, latin 1"),
+        pytest.param("a.txt", b"Tom ran.\n\nZo\xe9 ran.\n", "line 3: not UTF-8", id="txt, latin 1"),
+        pytest.param("a.json", b'[{"text": "Zo\xe9"}]', "not UTF-8", id="json, latin 1"),
+        pytest.param("a.csv", b"text\nZo\xe9\n", "utf-8", id="csv, latin 1"),
+        pytest.param("a.json", b'[{"text": "Tom ran."}, "a text"]', "item 2: a str found", id="strings in a list"),
+        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n["Zoe"]\n', "line 2: a list found", id="list in a line"),
+        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n{"text": ["a"]}\n', "line 2", id="list in a column"),
+        pytest.param("a.jsonl", b"[" * 100_000, "line 1: not JSON", id="too deep"),
+        pytest.param("a.parquet", b"no parquet " * 20, "", id="broken parquet"),
+        pytest.param("a.parquet", b"PAR1 no parquet PAR1", "", id="broken parquet's inside"),
+        pytest.param("a.csv", b'text\n"Tom ran.\nZoe', "", id="broken csv"),
+    ],
+)
+def test_broken_data_is_said_with_its_place(tmp_path, name, content, part):
+    (tmp_path / name).write_bytes(content)
+    message = error_of(stories_of, tmp_path / name)
+    assert str(tmp_path / name) in message and part in message.removeprefix(str(tmp_path / name))
+
+
+def test_a_truncated_parquet_file_is_said(tmp_path):
+    path = write(tmp_path / "stories.parquet", STORIES)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert str(path) in error_of(stories_of, path)
+
+
+# Dialogues ------------------------------------------------------------------------------------------------------------
+
+
+def turns(*texts, **more):
+    return [{"text": text} | more for text in texts]
+
+
+def test_turns_without_a_role_alternate(tmp_path):
+    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello.", "A story?", "Tom ran."))
+    roles = ["user", "assistant", "user", "assistant"]
+    assert dialogues_of(path) == [list(zip(roles, ["Hi!", "Hello.", "A story?", "Tom ran."], strict=True))]
+
+
+def test_roles_that_are_given_win(tmp_path):
+    given = [("system", "Be kind."), ("user", "Hi!"), ("user", "You?"), ("assistant", "Hello."), ("assistant", "You!")]
+    path = write_conversations(tmp_path / "train.jsonl", [{"role": role, "text": text} for role, text in given])
+    assert dialogues_of(path) == [given]
+
+
+def test_a_role_of_null_counts_as_none(tmp_path):
+    """So a table stores it where only some turns have a role."""
+    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello.", role=None))
+    assert dialogues_of(path) == [[("user", "Hi!"), ("assistant", "Hello.")]]
+
+
+def test_conversations_can_come_from_parquet(tmp_path):
+    rows = [{"conversation": turns("Hi!", "Hello.")}, {"conversation": turns("A story?", "Tom ran.")}]
+    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "train.parquet"))
+    expected = [[("user", "Hi!"), ("assistant", "Hello.")], [("user", "A story?"), ("assistant", "Tom ran.")]]
+    assert dialogues_of(tmp_path / "train.parquet") == expected
+
+
+@pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (5, 3), (None, 3)])
+def test_a_limit_holds_for_dialogues_in_which_the_assistant_speaks(tmp_path, limit, count):
+    silent, spoken = turns("Hi!"), [turns(f"Question {number}?", "Answer.") for number in range(3)]
+    path = write_conversations(tmp_path / "train.jsonl", silent, [], *spoken[:1], silent, *spoken[1:])
+    assert [dialogue[0][1] for dialogue in dialogues_of(path, limit=limit)] == [
+        f"Question {number}?" for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "row, parts",
+    [
+        ({"text": "Tom ran."}, ["line 2", "text", '"conversation"']),
+        ({"conversation": "Hi!"}, ["line 2", '"conversation"']),
+        ([turns("Hi!")], ["line 2", "list", '"conversation"']),
+        ({"conversation": [*turns("Hi!"), {"content": "Hello."}]}, ["line 2", "turn 2", '"text"']),
+        ({"conversation": ["Hi!", "Hello."]}, ["line 2", "turn 1", '"text"']),
+        ({"conversation": turns("Hi!", 5)}, ["line 2", "turn 2", '"text"']),
+        ({"conversation": turns("Hi!", "Hello.", role="robot")}, ["line 2", "turn 1", "role"]),
+    ],
+)
+def test_a_row_that_is_no_conversation_is_said_with_its_place(tmp_path, row, parts):
+    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello."))
+    path.write_text(path.read_text() + json.dumps(row) + "\n")
+    message = error_of(dialogues_of, path)
+    assert str(path) in message
+    for part in parts:
+        assert part in message.removeprefix(str(path))
+
+
+def test_a_file_without_answers_is_said(tmp_path):
+    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!"), [])
+    assert f"no dialogues in {path}" in (message := error_of(dialogues_of, path)) and "--dataset" in message
+
+
+# The hub --------------------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """Stands in for the hub: `splits` is what it has, `error` what it raises instead; `calls` is what was asked."""
+
+    def __init__(self):
+        self.splits, self.error, self.calls = {"train": STORIES}, None, []
+
+    def dataset_info(self, name, **options):
+        self.calls.append((name, options))
+        if self.error:
+            raise self.error
+        return mock.Mock(sha="0123abc")
+
+    def load_dataset(self, name, **options):
+        self.calls.append((name, options))
+        return {
+            part: datasets.Dataset.from_list([{"text": story} for story in stories])
+            for part, stories in self.splits.items()
+        }
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    hub = Hub()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", hub.dataset_info)
+    monkeypatch.setattr(datasets, "load_dataset", hub.load_dataset)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return hub
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "test"])
+def test_the_splits_of_a_hub_data_set_are_found(hub, name):
+    hub.splits = {"train": STORIES, name: STORIES[:1]}
+    assert stories_of(HUB_NAME) == STORIES
+    assert stories_of(HUB_NAME, "validation") == STORIES[:1]
+
+
+def test_a_hub_data_set_without_a_train_split_is_said(hub):
+    hub.splits = {"everything": STORIES}
+    message = error_of(open_dataset, HUB_NAME)
+    assert HUB_NAME in message and "train" in message and "everything" in message
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_hub_data_set_is_streamed_where_that_is_asked_for(hub, streaming):
+    open_dataset(HUB_NAME, streaming=streaming)
+    name, options = hub.calls[-1]
+    assert name == HUB_NAME and options["streaming"] is streaming and options["revision"] == "0123abc"
+
+
+def test_no_code_of_a_hub_data_set_is_trusted(hub):
+    open_dataset(HUB_NAME)
+    assert hub.calls and not any("trust_remote_code" in options for _, options in hub.calls)
+
+
+def test_offline_the_hub_is_not_asked(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub.error = ConnectionError("the hub was asked")
+    assert stories_of(HUB_NAME) == STORIES
+    assert hub.calls[-1][1]["streaming"] is False  # what was downloaded is read from the disk
+
+
+def test_the_splits_of_a_hub_data_set_have_their_own_fingerprints(hub):
+    """Otherwise they would share one token cache, and validation would be on the training stories."""
+    hub.splits = {"train": STORIES, "validation": STORIES[:1]}
+    splits = open_dataset(HUB_NAME)
+    assert splits["train"].fingerprint() != splits["validation"].fingerprint()
+    assert splits["train"].fingerprint() == open_dataset(HUB_NAME)["train"].fingerprint()
+
+
+def network_errors():
+    """What is raised where the hub cannot be reached; the HTTP library below depends on huggingface_hub's version."""
+    errors = [ConnectionError("refused"), TimeoutError("timed out"), OSError("no route\nto host"), ConnectionError()]
+    for library in ("httpx", "httpx2", "requests"):
+        try:
+            errors.append(importlib.import_module(library).ReadTimeout("timed out"))
+        except ImportError:
+            continue
+    errors.append(huggingface_hub.errors.HfHubHTTPError("500 Server Error\nRequest ID: 1", response=mock.Mock()))
+    return errors
+
+
+@pytest.mark.parametrize("error", network_errors(), ids=repr)
+def test_a_hub_out_of_reach_is_said_with_a_local_way_round(hub, error):
+    hub.error = error
+    message = error_of(open_dataset, HUB_NAME)
+    assert HUB_NAME in message and f"--dataset a local file or folder, such as {LOCAL_ADVICE}" in message
+
+
+def test_a_name_that_the_hub_does_not_know_is_said(hub):
+    hub.error = huggingface_hub.errors.RepositoryNotFoundError("404 Client Error\nNot Found", response=mock.Mock())
+    message = error_of(open_dataset, HUB_NAME)
+    assert f"no data set {HUB_NAME}" in message and LOCAL_ADVICE in message
+
+
+def test_a_name_that_no_data_set_can_have_is_said(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    assert "no data set a story?" in error_of(open_dataset, "a story?")
+
+
+def test_a_hub_that_stops_answering_is_said(hub, monkeypatch):
+    class Breaking:
+        def iter(self, batch_size):
+            yield {"text": STORIES}
+            raise ConnectionError("reset\nby peer")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: {"train": Breaking()})
+    assert f"{HUB_NAME}, after row 3" in error_of(stories_of, HUB_NAME)
+
+
+# The program ----------------------------------------------------------------------------------------------------------
+
+
+def run_step_1(folder, *flags, **environment):
+    """Run train_bpe_tokenizer_hf.py in a folder; returns (exit status, stdout, lines on stderr)."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "train_bpe_tokenizer_hf.py"), *flags],
+        cwd=folder, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=30,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+def test_step_1_ends_with_one_line_where_the_hub_is_out_of_reach(tmp_path):
+    (tmp_path / "work").mkdir()
+    online = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "http_proxy", "HTTP_PROXY"), "")
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
+    status, out, lines = run_step_1(tmp_path / "work", **online, **away)
+    assert (status, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith("error: ") and f"--dataset a local file or folder, such as {LOCAL_ADVICE}" in lines[0]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["stories.parquet", "stories.jsonl"])
+def test_step_1_ends_with_one_line_where_the_data_is_broken(tmp_path, name):
+    (tmp_path / name).write_bytes(b"text\nZo\xe9\n")
+    status, out, lines = run_step_1(tmp_path, "--dataset", name, HF_HOME=str(tmp_path / "home"))
+    assert (status, out, len(lines)) == (2, "", 1)
+    assert lines[0].startswith(f"error: {name}")
+    assert not list(tmp_path.glob("*.pkl*"))
+
+
+@pytest.mark.skipif(not (SHARED / "tinystories").is_dir(), reason="needs TinyStories beside the repository")
+def test_the_shared_part_of_tinystories_has_850_and_75_stories():
+    assert len(stories_of(SHARED / "tinystories")) == 850
+    assert len(stories_of(SHARED / "tinystories", "validation")) == 75
