@@ -15,6 +15,7 @@ import pickle
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -275,12 +276,12 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say):
     try:
         lengths, sizes = [], []
         with open(partial / "tokens.bin", "wb") as file, tqdm(unit=" texts", disable=not sys.stderr.isatty()) as bar:
-            for texts in batches_of_text(read()):
-                encoded = list(encode(texts))
-                lengths += [len(ids) for ids, _ in encoded]
+            for encoded in computed_ahead(lambda texts: list(encode(texts)), batches_of_text(read())):
+                new_lengths = [len(ids) for ids, _ in encoded]
+                tokens = itertools.chain.from_iterable(ids for ids, _ in encoded)
+                np.fromiter(tokens, dtype, count=sum(new_lengths)).tofile(file)
+                lengths += new_lengths
                 sizes += [size for _, size in encoded]
-                flat = itertools.chain.from_iterable(ids for ids, _ in encoded)
-                np.fromiter(flat, dtype, count=sum(lengths[-len(encoded) :])).tofile(file)
                 bar.update(len(encoded))
         if not lengths:
             raise UserError(f"nothing to predict in {split.name}: no dialogue in which the assistant answers the user")
@@ -301,6 +302,18 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say):
         f"({cache.sizes.sum() / cache.starts[-1]:.2f} bytes a token), written to the token cache {folder}"
     )
     return cache
+
+
+def computed_ahead(function, items):
+    """map(function, items), each result computed in a thread while the one before it is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead = None
+        for item in items:
+            ahead, result = pool.submit(function, item), ahead
+            if result is not None:
+                yield result.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 def open_cache(folder):

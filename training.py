@@ -23,7 +23,9 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from data import computed_ahead
 from model import IGNORED
+from optimizer import learning_rate, make_optimizers
 from records import MODEL_FORMAT, VERSION, read_torch_file, save_model
 from shell import Interrupted, UserError, add_fields, flag, say, write_json, written_atomically
 
@@ -45,7 +47,8 @@ class TrainingSettings:
     min_lr: float = flag(0.0, "learning rate at the end of the schedule")
     warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
     scheduler: str = flag("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
-    weight_decay: float = flag(0.1, "AdamW's decay, on matrices only")
+    optimizer: str = flag("adamw", "muon: for the matrices inside, with AdamW for the rest", choices=("adamw", "muon"))
+    weight_decay: float = flag(0.1, "decay of the weights, on matrices only")
     adam_beta1: float = flag(0.9, "AdamW's first beta")
     adam_beta2: float = flag(0.95, "AdamW's second beta")
     max_grad_norm: float = flag(1.0, "gradients longer than this are scaled down to it; 0: never")
@@ -165,38 +168,18 @@ class Progress:
     tokens_since_log: int = 0
 
 
-def make_optimizer(model, settings):
-    """AdamW (Loshchilov and Hutter 2019) with decay on matrices only, in one fused update where the device has one."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.adam_beta1, settings.adam_beta2), fused=fused)
-
-
-def learning_rate(step, total_steps, settings):
-    """The rate of step 0, 1, ..., total_steps - 1: a linear warm-up, then down to min_lr by cosine or linearly."""
-    warmup = min(1000, round(0.02 * total_steps)) if settings.warmup_steps is None else settings.warmup_steps
-    if step < warmup:
-        return settings.lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, total_steps - warmup)
-    left = 0.5 * (1 + math.cos(math.pi * done)) if settings.scheduler == "cosine" else 1 - done
-    return settings.min_lr + (settings.lr - settings.min_lr) * left
-
-
-def micro_batches(rows, first, settings, device):
-    """The rows of one step as a list of (inputs, targets), int64 tensors on the CPU, small enough for the device."""
-    size = settings.batch_size
+def micro_batches(rows, step, settings, device):
+    """The rows of a step as a list of (inputs, targets), int64 tensors on the CPU, small enough for the device."""
+    first, size = step * settings.rows_per_step, settings.batch_size
     if device.type == "cpu":
         size = min(size, max(1, CPU_TOKENS // rows.length))
     starts = range(0, settings.rows_per_step, size)
     batches = [rows.batch(first + start, min(size, settings.rows_per_step - start)) for start in starts]
-    return [(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in batches]
+    as_tensor = lambda array: torch.from_numpy(array).pin_memory() if device.type == "cuda" else torch.from_numpy(array)
+    return [(as_tensor(inputs), as_tensor(targets)) for inputs, targets in batches]
 
 
-def training_step(model, optimizer, precision, batches, settings):
+def training_step(model, optimizers, precision, batches, settings):
     """One update from the mean loss over all predicted tokens of the micro-batches.
 
     Returns (summed loss in nats, a tensor on the device; tokens predicted; the gradient's norm, a tensor).
@@ -205,14 +188,16 @@ def training_step(model, optimizer, precision, batches, settings):
     total = torch.zeros((), device=precision.device)
     for inputs, targets in batches:
         with precision.autocast():
-            loss = model(inputs.to(precision.device), targets.to(precision.device))
+            loss = model(*(t.to(precision.device, non_blocking=True) for t in (inputs, targets)))
         precision.scaler.scale(loss / max(1, tokens)).backward()
         total += loss.detach()
-    precision.scaler.unscale_(optimizer)
+    for optimizer in optimizers:
+        precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    precision.scaler.step(optimizer)
+    for optimizer in optimizers:
+        precision.scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
     precision.scaler.update()
-    optimizer.zero_grad(set_to_none=True)
     return total, tokens, norm
 
 
@@ -306,7 +291,7 @@ class Trainer:
     def __init__(self, model, rows, validation, settings, run, precision, fingerprints, write_sample):
         self.model, self.rows, self.validation, self.settings = model, rows, validation, settings
         self.run, self.precision, self.fingerprints, self.write_sample = run, precision, fingerprints, write_sample
-        self.optimizer, self.progress = make_optimizer(model, settings), Progress()
+        self.optimizers, self.progress = make_optimizers(model, settings), Progress()
         self.loss_since_log = torch.zeros((), device=precision.device)
         steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
         self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
@@ -326,13 +311,14 @@ class Trainer:
         )
         self.model.train()
         with signals_noted() as signals, bar:
-            while progress.step < self.total_steps and not self.is_stale():
+            batches_of = lambda step: micro_batches(self.rows, step, settings, self.precision.device)
+            for batches in computed_ahead(batches_of, range(progress.step, self.total_steps)):
+                if self.is_stale():
+                    break
                 rate = learning_rate(progress.step, self.total_steps, settings)
-                for group in self.optimizer.param_groups:
+                for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = rate
-                first_row = progress.step * settings.rows_per_step
-                batches = micro_batches(self.rows, first_row, settings, self.precision.device)
-                loss, tokens, norm = training_step(self.model, self.optimizer, self.precision, batches, settings)
+                loss, tokens, norm = training_step(self.model, self.optimizers, self.precision, batches, settings)
                 self.loss_since_log += loss
                 progress.tokens_since_log += tokens
                 progress.tokens += tokens
@@ -446,7 +432,7 @@ class Trainer:
         content = {
             "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id,
             "progress": dataclasses.asdict(progress), "flags": self.flags(),
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "model": self.model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.precision.scaler.state_dict(), "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self.precision.device.type == "cuda" else [],
         }  # fmt: skip
@@ -467,7 +453,8 @@ class Trainer:
             names = ", ".join(f"--{name} {before.get(name)} (now {now[name]})" for name in changed)
             raise UserError(f"{run.checkpoint} was trained with {names}; go on with the same, or start a new run")
         self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.precision.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])
         if self.precision.device.type == "cuda" and content["random_cuda"]:

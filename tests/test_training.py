@@ -1,5 +1,6 @@
 """A training run: its arithmetic, what it leaves behind, how it stops and goes on, and the files it reads."""
 
+import contextlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import torch
 import training
 from data import SPECIAL_TOKENS, Rows, TokenCache
 from model import IGNORED, ModelConfig, Transformer
+from optimizer import make_optimizers
 from records import Run, load_model, save_model
 from shell import FlagParser, Interrupted, UserError, parse_flags, written_atomically
 from training import (
@@ -24,7 +26,6 @@ from training import (
     add_training_flags,
     evaluate,
     learning_rate,
-    make_optimizer,
     micro_batches,
     seed_everything,
     signals_noted,
@@ -138,8 +139,8 @@ def weights_after_steps(rows, steps=4, **settings):
     model, settings = make_model(), make_settings(max_grad_norm=0, **settings)
     optimizer, results = torch.optim.SGD(model.parameters(), lr=0.5), []
     for step in range(steps):
-        batches = micro_batches(rows, step * settings.rows_per_step, settings, CPU)
-        loss, tokens, norm = training_step(model, optimizer, Precision(CPU), batches, settings)
+        batches = micro_batches(rows, step, settings, CPU)
+        loss, tokens, norm = training_step(model, [optimizer], Precision(CPU), batches, settings)
         results.append([loss.item(), tokens, norm.item()])
     return {**model.state_dict(), "results": torch.tensor(results)}
 
@@ -171,7 +172,7 @@ def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_the_micro_batches_of_a_step_are_its_rows_in_order(accumulation):
     rows, settings = make_rows(packed=False), make_settings(batch_size=2, gradient_accumulation_steps=accumulation)
-    seen = [row for first in (0, settings.rows_per_step) for row in rows_of(micro_batches(rows, first, settings, CPU))]
+    seen = [row for step in (0, 1) for row in rows_of(micro_batches(rows, step, settings, CPU))]
     assert seen == rows_of([rows.batch(number, 1) for number in range(2 * settings.rows_per_step)])
 
 
@@ -186,7 +187,7 @@ def test_the_loss_and_the_gradient_are_means_over_predicted_tokens():
     expected = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     gradient = torch.autograd.grad(expected, list(model.parameters()))
     batches, still = micro_batches(rows, 0, settings, CPU), torch.optim.SGD(model.parameters(), lr=0.0)
-    loss, tokens, norm = training_step(model, still, Precision(CPU), batches, settings)
+    loss, tokens, norm = training_step(model, [still], Precision(CPU), batches, settings)
     assert tokens == (targets != IGNORED).sum()
     assert loss.item() / tokens == pytest.approx(expected.item(), rel=1e-5)
     assert norm.item() == pytest.approx(math.sqrt(sum((g**2).sum().item() for g in gradient)), rel=1e-4)
@@ -197,7 +198,8 @@ def test_a_long_gradient_is_scaled_down_and_a_short_one_left_alone(longest, fact
     model, settings = make_model(), make_settings(max_grad_norm=longest)
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     batches = micro_batches(make_rows(), 0, settings, CPU)
-    _, _, norm = training_step(model, torch.optim.SGD(model.parameters(), lr=1.0), Precision(CPU), batches, settings)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    _, _, norm = training_step(model, [sgd], Precision(CPU), batches, settings)
     moved = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
     assert norm > 0.1  # as it was before scaling
     assert moved.norm().item() == pytest.approx(norm.item() * factor if factor else longest, rel=1e-3)
@@ -208,7 +210,8 @@ def test_only_matrices_decay():
     for parameter in model.parameters():
         parameter.data.fill_(1.0)
         parameter.grad = torch.zeros_like(parameter)
-    make_optimizer(model, settings).step()
+    for optimizer in make_optimizers(model, settings):
+        optimizer.step()
     for parameter in model.parameters():
         expected = 1 - settings.lr * 0.5 if parameter.dim() == 2 else 1.0
         torch.testing.assert_close(parameter.data, torch.full_like(parameter, expected))
@@ -466,21 +469,24 @@ def test_early_stopping_stops_after_so_many_evaluations_without_a_lower_loss(tmp
 # Stopping and going on ------------------------------------------------------------------------------------------------
 
 
-class RowsWithSignal(Rows):
-    """Rows in the midst of which a signal comes: while step `step` (1, 2, ...) asks for its own."""
+@contextlib.contextmanager
+def signal_at(step, signum):
+    """A signal comes in the midst of step `step` (1, 2, ...), and ends the run after it."""
 
-    def batch(self, first, count):
-        if first == 4 * (self.step - 1):
-            os.kill(os.getpid(), self.signum)
-        return super().batch(first, count)
+    def rate(done, *args):
+        if done == step - 1:
+            os.kill(os.getpid(), signum)
+        return learning_rate(done, *args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as stopped:
+        patch.setattr(training, "learning_rate", rate)
+        yield stopped
 
 
 def interrupt(folder, step, signum=signal.SIGTERM, **settings):
     """A run that a signal ends at this step."""
-    rows = make_rows(RowsWithSignal)
-    rows.step, rows.signum = step, signum
-    with pytest.raises(Interrupted) as stopped:
-        train_in(folder, rows, **settings)
+    with signal_at(step, signum) as stopped:
+        train_in(folder, **settings)
     return stopped.value.signum
 
 
@@ -517,10 +523,8 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps):
     train_in(tmp_path / "whole", **settings)
     interrupt(tmp_path / "parts", steps[0], **settings)
     for step in steps[1:]:
-        rows = make_rows(RowsWithSignal)
-        rows.step, rows.signum = step, signal.SIGTERM
-        with pytest.raises(Interrupted):
-            train_in(tmp_path / "parts", rows, LATEST, **settings)
+        with signal_at(step, signal.SIGTERM):
+            train_in(tmp_path / "parts", None, LATEST, **settings)
     summary = train_in(tmp_path / "parts", None, LATEST, **settings)
     for name in ("final_model.pth", "best_model.pth"):
         assert_equal_weights(weights(tmp_path / "parts" / name), weights(tmp_path / "whole" / name))
@@ -545,10 +549,8 @@ def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
 def test_a_run_that_goes_on_from_an_older_checkpoint_keeps_its_own_newest_ones(tmp_path):
     train_in(tmp_path, save_steps=1, keep_checkpoints=5)
     oldest = min(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*"))
-    rows = make_rows(RowsWithSignal)
-    rows.step, rows.signum = oldest + 1, signal.SIGTERM
-    with pytest.raises(Interrupted):
-        train_in(tmp_path, rows, {"resume_from_checkpoint": str(tmp_path / f"checkpoint-{oldest}.pth")})
+    with signal_at(oldest + 1, signal.SIGTERM):
+        train_in(tmp_path, None, {"resume_from_checkpoint": str(tmp_path / f"checkpoint-{oldest}.pth")})
     assert make_run(tmp_path, **LATEST).checkpoint == tmp_path / f"checkpoint-{oldest + 1}.pth"
     assert make_run(tmp_path, **LATEST).checkpoint.exists()
 

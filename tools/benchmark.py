@@ -4,9 +4,9 @@
     python tools/benchmark.py --only training --models course --compare path/to/reference.py
 
 --compare runs another program that prints one line of JSON (`real_tokens_per_second`, `generated_tokens_per_second`,
-`peak_rss_mb`, `peak_gpu_mb`) beside ours, in turns, and prints the ratios: machines are noisy, so only numbers of one run
-say anything. Each measurement runs in a process of its own, so that its peak memory is its own. Needs torch, numpy and
-tokenizers, nothing else, and any torch from 2.9 on.
+`peak_rss_mb`, `peak_gpu_mb`) beside ours, in turns, and prints the ratios: machines are noisy, so only numbers of one
+run say anything. Each measurement runs in a process of its own, so that its peak memory is its own. Needs torch, numpy
+and tokenizers, nothing else, and any torch from 2.9 on.
 """
 
 import argparse
@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data import SPECIAL_TOKENS, Rows, TokenCache, batches_of_text, cache_stories, train_tokenizer  # noqa: E402
 from model import ModelConfig, Transformer, generate  # noqa: E402
+from optimizer import make_optimizers  # noqa: E402
 from sources import Split  # noqa: E402
-from training import Precision, TrainingSettings, choose_device, make_optimizer, micro_batches, training_step  # noqa: E402
+from training import Precision, TrainingSettings, choose_device, micro_batches, training_step  # noqa: E402
 
 MODELS = {
     "course": {},
@@ -63,7 +64,7 @@ def random_stories(count, vocab_size, seed=0):
 
 
 def flops_per_token(model):
-    """Of one training step: 6 a weight that multiplies, and 12 x layers x hidden x context for attention (PaLM, app. B)."""
+    """Of training: 6 a weight that multiplies, and 12 x layers x hidden x context for attention (PaLM, appendix B)."""
     config = model.config
     weights = model.num_parameters()[0] + config.vocab_size * config.hidden_size
     return 6 * weights + 12 * config.num_layers * config.hidden_size * config.max_seq_len
@@ -95,14 +96,14 @@ def measure_training(device, name, batch_size, packed, amp_dtype, steps):
     model = Transformer(config).to(device).train()
     settings = TrainingSettings(batch_size=batch_size)
     precision = Precision(device, amp_dtype is not None, amp_dtype or "float16", quiet)
-    optimizer = make_optimizer(model, settings)
+    optimizers = make_optimizers(model, settings)
     stories = random_stories(batch_size * (steps + 2) * config.max_seq_len // STORY_TOKENS + 50, config.vocab_size)
     rows = Rows(stories, config.max_seq_len, SPECIAL, packed, seed=0)
     tokens = seconds = 0
     for step in range(-1, steps):  # one step to warm up
         began = time.perf_counter()
-        batches = micro_batches(rows, (step + 1) * batch_size, settings, device)
-        _, predicted, _ = training_step(model, optimizer, precision, batches, settings)
+        batches = micro_batches(rows, step + 1, settings, device)
+        _, predicted, _ = training_step(model, optimizers, precision, batches, settings)
         if step in (-1, steps - 1):
             synchronize(device)
         if step >= 0:
