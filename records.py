@@ -76,7 +76,9 @@ class Run:
     final_model.pth, summary.json.  Nothing is written before `start`; what was said until then goes into train.log too.
     """
 
-    def __init__(self, args):
+    def __init__(self, args, writes=True):
+        """writes: False for a rank that says and writes nothing, because another one does.  Raises UserError."""
+        self.writes = writes
         self.args, self.folder = vars(args) | {"program": Path(sys.argv[0]).name}, Path(args.output_dir)
         self.checkpoint, self.run_id = None, uuid.uuid4().hex
         self.lines, self.log_file, self.metrics, self.board = [], None, None, None
@@ -92,7 +94,7 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
         replaced = args.overwrite or resume == "auto" or self.held_pilot()
-        if self.held_run() and not self.checkpoint and not replaced:
+        if self.writes and self.held_run() and not self.checkpoint and not replaced:
             raise UserError(
                 f"{self.folder} already holds a run; pass --overwrite to replace it, "
                 f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
@@ -116,6 +118,8 @@ class Run:
 
     def start(self, resumed_step=None):
         """Open the records: of a new run, replacing an old one's, or of a run that goes on after resumed_step."""
+        if not self.writes:
+            return
         after = [path for step, path in self.checkpoints() if resumed_step is not None and step > resumed_step]
         for path in self.held_run() if resumed_step is None else after:  # what comes after resumed_step comes anew
             path.unlink()
@@ -141,6 +145,8 @@ class Run:
 
     def say(self, message, file=None):
         """To stderr (or file) and train.log; before `start`, kept until then."""
+        if not self.writes:
+            return
         tqdm.write(message, file=file or sys.stderr)
         if self.log_file:
             print(message, file=self.log_file, flush=True)
@@ -153,6 +159,8 @@ class Run:
 
     def record(self, event, tags=None, **values):
         """A row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
+        if not self.writes:
+            return
         print(json.dumps({"event": event} | values), file=self.metrics, flush=True)
         for tag, value in (tags or {}).items():
             if self.board:

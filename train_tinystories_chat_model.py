@@ -9,10 +9,10 @@ The shape comes from the model file.  The loss counts only what the assistant sa
 
 from data import Rows, cache_dialogues, load_tokenizer, render_dialogue
 from model import generate
-from records import Run, load_model
-from shell import FlagParser, parse_flags, printable, run_program, settings_from
-from train_tinystories_model import add_data_flags, fingerprints_of, open_text, say_pilot
-from training import Precision, TrainingSettings, add_training_flags, choose_device, seed_everything, train
+from records import load_model
+from shell import FlagParser, parse_flags, printable, run_program
+from train_tinystories_model import add_data_flags, fingerprints_of, open_text
+from training import add_training_flags, seed_everything, start_run, train
 
 PILOT = {
     "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 6, "dropout": 0.0,
@@ -36,14 +36,13 @@ def parse_args(argv=None):
 
 def main():
     args = parse_args()
-    run, settings = Run(args), settings_from(args, TrainingSettings)
-    say_pilot(run, args, PILOT)
+    ranks, run, settings, precision = start_run(args, PILOT)
     tokenizer = load_tokenizer(args.tokenizer_path)
-    device = choose_device(args.device, run.say)
-    model, _ = load_model(args.pretrained_model_path, tokenizer, device, run.say, dropout=args.dropout)
+    model, _ = load_model(args.pretrained_model_path, tokenizer, precision.device, run.say, dropout=args.dropout)
     special, length = tokenizer.special, model.config.max_seq_len
     read = lambda split, limit: cache_dialogues(split, tokenizer, args.cache_dir, length, limit, run.say)
-    train_cache, validation_cache = open_text(args, run, read)
+    with ranks.first_alone():
+        train_cache, validation_cache = open_text(args, run, read)
     packed = args.batching == "packed"
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
@@ -56,10 +55,10 @@ def main():
         new = generate(model, [prompt], 150, end=special["<eos>"], banned=banned, temperature=0.8)
         return f"user: {QUESTION}\nassistant: {printable(tokenizer.decode([tokens[0] for tokens in new]))}"
 
-    precision = Precision(device, args.amp, args.amp_dtype, run.say)
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
-    train(model, rows, validation, settings, run, precision, fingerprints, write_sample)
+    train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
     run.close()
+    ranks.close()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ import argparse
 
 from data import Rows, cache_stories, default_cache_dir, load_tokenizer, training_and_validation
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer, generate
-from records import Run
-from shell import FlagParser, UserError, parse_flags, printable, run_program, settings_from
+from shell import FlagParser, parse_flags, printable, run_program, settings_from
 from sources import open_dataset
-from training import Precision, TrainingSettings, add_training_flags, choose_device, seed_everything, train
+from training import add_training_flags, seed_everything, start_run, train
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
 PILOT = {
@@ -66,17 +65,8 @@ def add_data_flags(parser, dataset, kinds, batching="packed"):
 
 def open_text(args, run, read):
     """Both splits of --dataset as token caches; read(split, limit) makes one."""
-    for name in ("max_train_samples", "max_eval_samples"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     splits = open_dataset(args.dataset, streaming=args.max_train_samples is not None)
     return training_and_validation(splits, read, args.max_train_samples, args.max_eval_samples, say=run.say)
-
-
-def say_pilot(run, args, pilot):
-    if args.pilot_run:
-        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
-        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
 
 
 def fingerprints_of(tokenizer, *caches):
@@ -86,19 +76,18 @@ def fingerprints_of(tokenizer, *caches):
 
 def main():
     args = parse_args()
-    run, settings = Run(args), settings_from(args, TrainingSettings)
-    say_pilot(run, args, PILOT)
+    ranks, run, settings, precision = start_run(args, PILOT)
     tokenizer = load_tokenizer(args.tokenizer_path)
     args.vocab_size = tokenizer.vocab_size
     config = settings_from(args, ModelConfig)
-    device = choose_device(args.device, run.say)
     read = lambda split, limit: cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, run.say)
-    train_cache, validation_cache = open_text(args, run, read)
+    with ranks.first_alone():
+        train_cache, validation_cache = open_text(args, run, read)
     packed, length, special = args.batching == "packed", config.max_seq_len, tokenizer.special
     rows = Rows(train_cache, length, special, packed, seed=settings.seed)
     validation = Rows(validation_cache, length, special)
     seed_everything(settings.seed)
-    model = Transformer(config).to(device)
+    model = Transformer(config).to(precision.device)
 
     def write_sample(model):
         start = tokenizer.encode("Once upon a time")
@@ -106,10 +95,10 @@ def main():
         new = generate(model, [[special["<bos>"], *start]], 200, end=special["<eos>"], banned=banned, temperature=0.8)
         return printable(tokenizer.decode(start + [tokens[0] for tokens in new]))
 
-    precision = Precision(device, args.amp, args.amp_dtype, run.say)
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
-    train(model, rows, validation, settings, run, precision, fingerprints, write_sample)
+    train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
     run.close()
+    ranks.close()
 
 
 if __name__ == "__main__":

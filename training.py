@@ -8,17 +8,16 @@ cross-entropy in nats per predicted token; bits per byte is that loss / ln 2 x t
 vocabularies.
 """
 
+import contextlib
 import dataclasses
 import math
 import platform
-import random
 import signal
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
@@ -26,12 +25,14 @@ from tqdm import tqdm
 from data import computed_ahead
 from model import IGNORED
 from optimizer import learning_rate, make_optimizers
-from records import MODEL_FORMAT, VERSION, read_torch_file, save_model
-from shell import Interrupted, UserError, add_fields, flag, say, write_json, written_atomically
+from ranks import Ranks
+from records import MODEL_FORMAT, VERSION, Run, read_torch_file, save_model
+from shell import Interrupted, UserError, add_fields, flag, say, settings_from, write_json, written_atomically
 
 CHECKPOINT_FORMAT = "tinystories-checkpoint"
 CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
 SECONDS_BETWEEN_CHECKPOINTS = 600
+ONE_RANK = Ranks(1)
 
 
 # Settings and flags ---------------------------------------------------------------------------------------------------
@@ -105,10 +106,13 @@ def add_training_flags(parser, output_dir, **defaults):
 # Device and precision -------------------------------------------------------------------------------------------------
 
 
-def choose_device(name="auto", say=say):
+def choose_device(name="auto", say=say, local_rank=None):
     """The torch.device of that name; auto takes CUDA, then Apple's MPS, then the CPU, and says which."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
+        torch.cuda.set_device(local_rank)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -150,6 +154,25 @@ class Precision:
         return str(self.dtype).removeprefix("torch.") if self.amp else "float32"
 
 
+def start_run(args, pilot):
+    """(ranks, run, settings, precision) of a trainer's flags; pilot: the flags that --pilot_run sets.
+
+    Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
+    """
+    ranks, settings = Ranks(), settings_from(args, TrainingSettings)
+    run = Run(args, writes=ranks.rank == 0)
+    if settings.batch_size % ranks.count:
+        raise UserError(f"--batch_size {settings.batch_size} cannot be shared equally by {ranks.count} processes")
+    for name in ("max_train_samples", "max_eval_samples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.pilot_run:
+        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
+        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
+    device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
+    return ranks, run, settings, Precision(device, args.amp, args.amp_dtype, run.say)
+
+
 # The loop -------------------------------------------------------------------------------------------------------------
 
 
@@ -168,28 +191,32 @@ class Progress:
     tokens_since_log: int = 0
 
 
-def micro_batches(rows, step, settings, device):
-    """The rows of a step as a list of (inputs, targets), int64 tensors on the CPU, small enough for the device."""
-    first, size = step * settings.rows_per_step, settings.batch_size
+def micro_batches(rows, step, settings, device, rank=0, ranks=1):
+    """A rank's share of a step's rows: a list of (inputs, targets), int64 on the CPU, small enough for the device."""
+    share, size = settings.rows_per_step // ranks, settings.batch_size // ranks
+    first = step * settings.rows_per_step + rank * share
     if device.type == "cpu":
         size = min(size, max(1, CPU_TOKENS // rows.length))
-    starts = range(0, settings.rows_per_step, size)
-    batches = [rows.batch(first + start, min(size, settings.rows_per_step - start)) for start in starts]
+    batches = [rows.batch(first + start, min(size, share - start)) for start in range(0, share, size)]
     as_tensor = lambda array: torch.from_numpy(array).pin_memory() if device.type == "cuda" else torch.from_numpy(array)
     return [(as_tensor(inputs), as_tensor(targets)) for inputs, targets in batches]
 
 
-def training_step(model, optimizers, precision, batches, settings):
-    """One update from the mean loss over all predicted tokens of the micro-batches.
+def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RANK):
+    """One update from the mean loss over all predicted tokens of the micro-batches of all ranks.
 
-    Returns (summed loss in nats, a tensor on the device; tokens predicted; the gradient's norm, a tensor).
+    Returns (this rank's summed loss in nats, a tensor on the device; tokens predicted by all ranks; the gradient's
+    norm, a tensor).
     """
-    tokens = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+    (tokens,) = ranks.sum(sum(int((targets != IGNORED).sum()) for _, targets in batches))
     total = torch.zeros((), device=precision.device)
-    for inputs, targets in batches:
-        with precision.autocast():
-            loss = model(*(t.to(precision.device, non_blocking=True) for t in (inputs, targets)))
-        precision.scaler.scale(loss / max(1, tokens)).backward()
+    for number, (inputs, targets) in enumerate(batches, start=1):
+        together = contextlib.nullcontext() if ranks.count == 1 or number == len(batches) else model.no_sync()
+        with together:
+            with precision.autocast():
+                loss = model(*(t.to(precision.device, non_blocking=True) for t in (inputs, targets)))
+            # the ranks' gradients are averaged, and shall be summed
+            precision.scaler.scale(loss * (ranks.count / max(1, tokens))).backward()
         total += loss.detach()
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
@@ -198,7 +225,7 @@ def training_step(model, optimizers, precision, batches, settings):
         precision.scaler.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
     precision.scaler.update()
-    return total, tokens, norm
+    return total, int(tokens), norm
 
 
 @contextmanager
@@ -212,25 +239,26 @@ def evaluating(model):
         model.train()
 
 
-def evaluate(model, rows, precision, batch_size=32):
-    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch."""
+def evaluate(model, rows, precision, batch_size=32, ranks=ONE_RANK):
+    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, shared out among the ranks."""
     size = max(1, min(batch_size, CPU_TOKENS // rows.length if precision.device.type == "cpu" else batch_size))
     loss = correct = torch.zeros((), device=precision.device)
     tokens = 0
     with evaluating(model), precision.autocast():
-        for first in range(0, rows.per_epoch, size):
+        for first in range(ranks.rank * size, rows.per_epoch, ranks.count * size):
             inputs, targets = map(torch.from_numpy, rows.batch(first, min(size, rows.per_epoch - first)))
             tokens += int((targets != IGNORED).sum())
             targets = targets.flatten().to(precision.device)
             logits = model(inputs.to(precision.device)).flatten(0, 1).float()
             loss = loss + F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
             correct = correct + (logits.argmax(-1) == targets).sum()
-    mean = loss.item() / tokens
+    loss, correct, tokens = ranks.sum(loss.item(), correct.item(), tokens)
+    mean = loss / tokens
     return {
         "val_loss": mean,
         "perplexity": perplexity(mean),
         "bits_per_byte": mean / math.log(2) * tokens / max(1, rows.bytes),
-        "accuracy": correct.item() / tokens,
+        "accuracy": correct / tokens,
     }
 
 
@@ -270,27 +298,29 @@ def signals_noted():
 
 
 def seed_everything(seed):
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    """Seed what draws numbers: torch, for weights and dropout (the order of the data has a generator of its own)."""
     torch.manual_seed(seed)
 
 
-def train(model, rows, validation, settings, run, precision, fingerprints, write_sample):
+def train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks=ONE_RANK):
     """Train model on rows (`data.Rows`), evaluate it on validation, and leave the run's records in its folder.
 
     fingerprints: {"tokenizer": ..., "data": ...}; a checkpoint is gone on with only where they are the same.
     write_sample: a function of the model that returns a text for the log.
     Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end.
     """
-    return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample).train()
+    return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks).train()
 
 
 class Trainer:
     """One run of `train`: the loop, and what it does between steps."""
 
-    def __init__(self, model, rows, validation, settings, run, precision, fingerprints, write_sample):
+    def __init__(self, model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks):
         self.model, self.rows, self.validation, self.settings = model, rows, validation, settings
         self.run, self.precision, self.fingerprints, self.write_sample = run, precision, fingerprints, write_sample
+        self.ranks, self.network = ranks, ranks.wrap(model)
+        if ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
+            seed_everything(settings.seed + ranks.rank)
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
         self.loss_since_log = torch.zeros((), device=precision.device)
         steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
@@ -311,14 +341,17 @@ class Trainer:
         )
         self.model.train()
         with signals_noted() as signals, bar:
-            batches_of = lambda step: micro_batches(self.rows, step, settings, self.precision.device)
+            device, rank, ranks = self.precision.device, self.ranks.rank, self.ranks.count
+            batches_of = lambda step: micro_batches(self.rows, step, settings, device, rank, ranks)
             for batches in computed_ahead(batches_of, range(progress.step, self.total_steps)):
                 if self.is_stale():
                     break
                 rate = learning_rate(progress.step, self.total_steps, settings)
                 for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = rate
-                loss, tokens, norm = training_step(self.model, self.optimizers, self.precision, batches, settings)
+                loss, tokens, norm = training_step(
+                    self.network, self.optimizers, self.precision, batches, settings, self.ranks
+                )
                 self.loss_since_log += loss
                 progress.tokens_since_log += tokens
                 progress.tokens += tokens
@@ -331,10 +364,11 @@ class Trainer:
                     self.log(rate, norm)
                 if progress.step % self.eval_steps == 0 or progress.step in self.epoch_ends:
                     self.evaluate()
-                if signals or self.checkpoint_is_due():
+                signum, due = self.agree(max(signals, default=0), self.checkpoint_is_due())
+                if signum or due:
                     self.save_checkpoint()
-                if signals:
-                    self.stop(signals[0])
+                if signum:
+                    self.stop(signum)
             if self.is_stale():
                 self.run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
             self.save_checkpoint()
@@ -374,7 +408,8 @@ class Trainer:
     def log(self, rate, norm):
         """Record the mean loss and the speed since the last log line."""
         progress, now = self.progress, time.perf_counter()
-        loss = self.loss_since_log.item() / max(1, progress.tokens_since_log)  # waits for the device
+        (loss,) = self.ranks.sum(self.loss_since_log.item())  # waits for the device
+        loss /= max(1, progress.tokens_since_log)
         speed = progress.tokens_since_log / (now - self.log_began)
         place, norm = self.place(), norm.item()
         left = progress.seconds / progress.step * (self.total_steps - progress.step)
@@ -392,7 +427,9 @@ class Trainer:
     def evaluate(self):
         """Record an evaluation; save best_model.pth if no other had a lower loss."""
         progress, began = self.progress, time.perf_counter()
-        progress.final = result = evaluate(self.model, self.validation, self.precision) | {"step": progress.step}
+        progress.final = result = evaluate(self.model, self.validation, self.precision, ranks=self.ranks) | {
+            "step": progress.step
+        }
         loss = result["val_loss"]
         is_best = not progress.best or loss < progress.best["val_loss"]
         progress.stale_evaluations = 0 if is_best else progress.stale_evaluations + 1
@@ -413,12 +450,20 @@ class Trainer:
 
     def save_model(self, name, loss):
         tokenizer, run = self.fingerprints["tokenizer"], self.run
-        save_model(run.path(name), self.model, tokenizer, self.progress.step, loss, run.run_id)
+        if self.ranks.rank == 0:
+            save_model(run.path(name), self.model, tokenizer, self.progress.step, loss, run.run_id)
 
     def flags(self):
         """What a run that goes on must have in common with the one before, but for FREE_ON_RESUME."""
         batching = {"batching": "packed" if self.rows.packed else "padded"}
         return dataclasses.asdict(self.settings) | self.model.config.as_dict() | batching | self.fingerprints
+
+    def agree(self, signum, due):
+        """A signal that any rank got, and whether rank 0 finds a checkpoint due."""
+        if self.ranks.count == 1:
+            return signum, due
+        signals, due = self.ranks.sum(signum, due and self.ranks.rank == 0)
+        return signum or (signal.SIGTERM if signals else 0), bool(due)
 
     def checkpoint_is_due(self):
         if self.settings.save_steps:
@@ -428,12 +473,15 @@ class Trainer:
     def save_checkpoint(self):
         """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
         run, progress, began = self.run, self.progress, time.perf_counter()
-        progress.loss_since_log = self.loss_since_log.item()
+        (progress.loss_since_log,) = self.ranks.sum(self.loss_since_log.item())
+        random = self.ranks.gather(torch.get_rng_state())
+        if self.ranks.rank > 0:
+            return
         content = {
             "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id,
             "progress": dataclasses.asdict(progress), "flags": self.flags(),
             "model": self.model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.precision.scaler.state_dict(), "random": torch.get_rng_state(),
+            "scaler": self.precision.scaler.state_dict(), "random": random,
             "random_cuda": torch.cuda.get_rng_state_all() if self.precision.device.type == "cuda" else [],
         }  # fmt: skip
         with written_atomically(run.path(f"checkpoint-{progress.step}.pth")) as file:
@@ -456,12 +504,13 @@ class Trainer:
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.precision.scaler.load_state_dict(content["scaler"])
-        torch.set_rng_state(content["random"])
+        torch.set_rng_state(content["random"][self.ranks.rank % len(content["random"])])
         if self.precision.device.type == "cuda" and content["random_cuda"]:
             torch.cuda.set_rng_state_all(content["random_cuda"])
         for name, value in content["progress"].items():
             setattr(self.progress, name, value)
-        self.loss_since_log += self.progress.loss_since_log
+        if self.ranks.rank == 0:
+            self.loss_since_log += self.progress.loss_since_log
         self.progress.resumes += 1
         run.run_id = content["run_id"]
         if not run.path("best_model.pth").exists():  # a checkpoint from another folder
@@ -479,6 +528,8 @@ class Trainer:
         self.save_model("final_model.pth", final["val_loss"])
         if best is final:
             self.save_model("best_model.pth", final["val_loss"])
+        if self.ranks.rank > 0:
+            return None
         self.model.load_state_dict(read_torch_file(run.path("best_model.pth"), MODEL_FORMAT)["model"])
         with evaluating(self.model):
             sample = self.write_sample(self.model)

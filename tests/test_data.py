@@ -307,8 +307,9 @@ def test_cached_dialogues_are_those_that_are_rendered(tokenizer, tmp_path, said)
 def test_dialogues_without_anything_to_predict_are_said(tokenizer, tmp_path, said, turns):
     row = {"conversation": [{"role": role, "text": text} for role, text in turns]}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as raised:
         cache_dialogues(open_dataset(str(tmp_path / "train.jsonl"))["train"], tokenizer, tmp_path, 50, say=said.append)
+    assert str(tmp_path / "train.jsonl") in str(raised.value)
 
 
 def test_a_cache_is_made_once_and_used_again(tokenizer, tmp_path, said):

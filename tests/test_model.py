@@ -69,7 +69,7 @@ def assert_same(one, other, tolerance=1e-5):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"num_heads": 3}, "--num_heads"),
+        ({"num_heads": 6}, "--num_heads 6 does not divide"),
         ({"hidden_size": 18, "num_heads": 2}, "--num_heads"),  # a head of 9 has no pairs to turn
         ({"vocab_size": 0}, "--vocab_size"),
         ({"num_layers": 0}, "--num_layers"),
@@ -484,6 +484,10 @@ def test_min_new_tokens_delays_the_end():
     assert write(model, [prompt], 20, temperature=0, end=end) == [[end]]
     (text,) = write(model, [prompt], 20, temperature=0, end=end, min_new_tokens=6)
     assert end not in text[:6] and len(text) > 6
+
+    for parameter in model.parameters():  # now all tokens are equally likely, and the first allowed one is taken
+        parameter.zero_()
+    assert write(model, [prompt], 20, temperature=0, end=0, banned=[1], min_new_tokens=6) == [[2] * 6 + [0]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])

@@ -102,9 +102,8 @@ def test_empty_stories_are_passed_over(tmp_path, suffix):
     assert stories_of(path) == STORIES
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
-def test_a_story_that_is_null_counts_as_empty(tmp_path, suffix):
-    assert stories_of(write(tmp_path / f"stories{suffix}", [STORIES[0], None, *STORIES[1:]])) == STORIES
+def test_a_story_that_a_table_lacks_counts_as_empty(tmp_path):
+    assert stories_of(write(tmp_path / "stories.parquet", [STORIES[0], None, *STORIES[1:]])) == STORIES
 
 
 def test_a_json_file_may_hold_one_object_a_line(tmp_path):
@@ -308,7 +307,7 @@ def test_a_column_of_numbers_is_said(tmp_path, suffix):
         pytest.param("a.csv", b"text\nZo\xe9\n", "utf-8", id="csv, latin 1"),
         pytest.param("a.json", b'[{"text": "Tom ran."}, "a text"]', "item 2: a str found", id="strings in a list"),
         pytest.param("a.jsonl", b'{"text": "Tom ran."}\n["Zoe"]\n', "line 2: a list found", id="list in a line"),
-        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n{"text": ["a"]}\n', "line 2", id="list in a column"),
+        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n{"text": null}\n', "line 2", id="null"),
         pytest.param("a.jsonl", b"[" * 100_000, "line 1: not JSON", id="too deep"),
         pytest.param("a.parquet", b"no parquet " * 20, "", id="broken parquet"),
         pytest.param("a.parquet", b"PAR1 no parquet PAR1", "", id="broken parquet's inside"),

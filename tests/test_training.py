@@ -116,6 +116,14 @@ def one_line(error):
     return message
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_as_at_a_shell():
+    """Where the tests run in the background SIGINT is ignored, and a run would leave it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, summary) of a run that came to its end."""
@@ -127,7 +135,8 @@ def finished(tmp_path_factory):
 def val_losses(monkeypatch):
     """A list: the validation losses that the run's evaluations shall find, one after the other."""
     losses, real = [], training.evaluate
-    monkeypatch.setattr(training, "evaluate", lambda *args: real(*args) | {"val_loss": losses.pop(0)})
+    prescribed = lambda *args, **options: real(*args, **options) | {"val_loss": losses.pop(0)}
+    monkeypatch.setattr(training, "evaluate", prescribed)
     return losses
 
 
@@ -256,6 +265,12 @@ def test_the_run_takes_its_steps_at_the_rates_of_the_schedule(finished):
     assert [row["lr"] for row in rows] == [learning_rate(step, len(rows), make_settings()) for step in range(len(rows))]
 
 
+def test_at_a_rate_of_0_a_run_changes_no_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "learning_rate", lambda *_: 0.0)
+    train_in(tmp_path)
+    assert_equal_weights(weights(tmp_path / "final_model.pth"), make_model().state_dict())
+
+
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
@@ -303,10 +318,12 @@ def test_an_evaluation_does_not_depend_on_how_training_rows_are_made(tmp_path):
 def test_an_evaluation_changes_neither_weights_nor_chance():
     model, rows = make_model(dropout=0.5), make_validation()
     before, state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
+    with_gradients = []
+    model.register_forward_hook(lambda *_: with_gradients.append(torch.is_grad_enabled()))
     evaluate(model, rows, Precision(CPU))
     assert_equal_weights(before, model.state_dict())
     assert torch.equal(state, torch.get_rng_state())
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert with_gradients and not any(with_gradients)
 
 
 def test_a_hopeless_loss_has_a_perplexity_too():
@@ -419,9 +436,9 @@ def test_the_best_model_is_the_one_with_the_lowest_validation_loss(tmp_path, val
     val_losses[:] = [4.0, 2.0, 3.0, 2.0] + [5.0] * 20
     seen, evaluate = [], training.evaluate
 
-    def watched(model, *args):
+    def watched(model, *args, **options):
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-        return evaluate(model, *args)
+        return evaluate(model, *args, **options)
 
     monkeypatch.setattr(training, "evaluate", watched)
     summary = train_in(tmp_path, eval_steps=1)
@@ -431,6 +448,8 @@ def test_the_best_model_is_the_one_with_the_lowest_validation_loss(tmp_path, val
     assert (summary["best_step"], summary["best_val_loss"]) == (2, 2.0)
     content = torch.load(tmp_path / "best_model.pth", weights_only=True)
     assert (content["step"], content["val_loss"], content["run_id"]) == (2, 2.0, summary["run_id"])
+    content = torch.load(tmp_path / "final_model.pth", weights_only=True)
+    assert (content["step"], content["val_loss"]) == (len(seen), 5.0)
 
 
 def test_the_best_model_has_the_loss_that_the_summary_says(finished):
@@ -534,6 +553,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps):
         name: whole[name] for name in whole if name.startswith(("best_", "final_"))
     }
     assert summary["tokens"] == whole["tokens"] and summary["resumes"] == len(steps)
+    assert summary["run_id"] == metrics(tmp_path / "parts", "run")[0]["run_id"] != whole["run_id"]
 
 
 def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
@@ -829,9 +849,10 @@ def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(change):
     assert one_line(refusal)
 
 
-def test_half_precision_on_a_cpu_goes_on_in_float32_and_says_so():
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_on_a_cpu_goes_on_in_float32_and_says_so(dtype):
     said = []
-    precision = Precision(CPU, amp=True, amp_dtype="bfloat16", say=said.append)
+    precision = Precision(CPU, amp=True, amp_dtype=dtype, say=said.append)
     assert len(said) == 1 and "--amp" in said[0] and "float32" in said[0]
     assert precision.name() == "float32"
     with precision.autocast():

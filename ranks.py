@@ -1,0 +1,63 @@
+"""Several processes that train one model: `torchrun` starts one a GPU, or several on a CPU; otherwise there is one.
+
+Each rank takes its own share of the rows of a step; gradients are averaged by DistributedDataParallel. Numbers that all
+ranks must agree on go over the CPU, so that no GPU waits for them.
+"""
+
+import contextlib
+import datetime
+import os
+
+import torch
+import torch.distributed as distributed
+from torch.nn.parallel import DistributedDataParallel
+
+WAIT = datetime.timedelta(hours=6)  # for the rank that tokenizes
+
+
+class Ranks:
+    """rank: this process's number, from 0; count: how many there are."""
+
+    def __init__(self, count=None):
+        """count: how many; None: as `torchrun` says."""
+        self.count = count or int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+        if self.count == 1:
+            self.rank = 0
+        else:
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
+
+    def wrap(self, model):
+        """The network whose backward pass averages the gradients of all ranks; model itself where there is one rank."""
+        if self.count == 1:
+            return model
+        return DistributedDataParallel(model)
+
+    def sum(self, *numbers):
+        """The sums of numbers over all ranks."""
+        if self.count == 1:
+            return numbers
+        totals = torch.tensor(numbers, dtype=torch.float64)
+        distributed.all_reduce(totals)
+        return totals.tolist()
+
+    def gather(self, tensor):
+        """A list of every rank's tensor, on the CPU and of one shape."""
+        if self.count == 1:
+            return [tensor]
+        tensors = [torch.empty_like(tensor) for _ in range(self.count)]
+        distributed.all_gather(tensors, tensor)
+        return tensors
+
+    @contextlib.contextmanager
+    def first_alone(self):
+        """Let rank 0 do what the others then find done."""
+        if self.count > 1 and self.rank > 0:
+            distributed.barrier()
+        yield
+        if self.count > 1 and self.rank == 0:
+            distributed.barrier()
+
+    def close(self):
+        if self.count > 1:
+            distributed.destroy_process_group()

@@ -1,0 +1,79 @@
+"""Two processes on a CPU train what one trains; `torchrun` starts them, as it would on several GPUs."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_programs import ROOT, dialogue, run, story, write_rows
+
+SHAPE = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
+SHAPE += ["--max_seq_len", "48", "--dropout", "0"]
+FLAGS = ["--cache_dir", "cache", "--batch_size", "8", "--gradient_accumulation_steps", "2", "--logging_steps", "3"]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def torchrun(folder, program, *flags, status=0):
+    """Run a program in two processes; returns what they printed."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command = [sys.executable, *launcher, str(ROOT / f"{program}.py"), *map(str, flags)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=180)
+    assert (done.returncode == 0) == (status == 0), done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with runs of one process and of two, for stories and for dialogues."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(50)])
+    write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(50, 60)])
+    write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(30)])
+    write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(30, 36)])
+    run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 350)
+    stories = ["--dataset", "stories", *FLAGS, *SHAPE, "--epochs", "2"]
+    run(folder, "train_tinystories_model", *stories, "--output_dir", "one")
+    torchrun(folder, "train_tinystories_model", *stories, "--output_dir", "two")
+    talks = ["--dataset", "talks", *FLAGS, "--dropout", "0", "--epochs", "1"]
+    talks += ["--pretrained_model_path", "one/best_model.pth"]
+    run(folder, "train_tinystories_chat_model", *talks, "--output_dir", "chat_one")
+    torchrun(folder, "train_tinystories_chat_model", *talks, "--output_dir", "chat_two")
+    return folder, stories
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two")])
+def test_two_ranks_end_with_the_weights_of_one_process(trained, one, two):
+    folder, _ = trained
+    first, second = weights(folder / one / "final_model.pth"), weights(folder / two / "final_model.pth")
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+
+
+@pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two")])
+def test_two_ranks_record_what_one_process_records_and_only_once(trained, one, two):
+    folder, _ = trained
+    rows = [
+        [json.loads(line) for line in Path(folder / name / "metrics.jsonl").read_text().splitlines()]
+        for name in (one, two)
+    ]
+    assert [(row["event"], row["step"]) for row in rows[0]] == [(row["event"], row["step"]) for row in rows[1]]
+    for first, second in zip(*rows, strict=True):
+        for name in ("train_loss", "val_loss", "accuracy", "grad_norm", "tokens"):
+            assert first.get(name, 0) == pytest.approx(second.get(name, 0), rel=2e-3)
+
+
+def test_rows_that_cannot_be_shared_equally_are_refused(trained):
+    folder, stories = trained
+    done = torchrun(folder, "train_tinystories_model", *stories, "--batch_size", 7, "--output_dir", "odd", status=2)
+    assert "--batch_size 7" in done.stderr and not (folder / "odd").exists()
