@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from sources import clean, read_dialogues, read_stories
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 IGNORED = -100  # a target with this value is not predicted
+SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # where byte-level BPE never merges across
 BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
 
 
@@ -174,14 +176,13 @@ def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
     `<bos>`, `<system> text` if there is one, then for each pair `<user> text <assistant> text <eos>`.  open_ended: the
     dialogue ends with the user's turn, and the ids with `<assistant>`, for the model to go on.
     max_tokens: the oldest pairs are dropped until the rest fits; a last pair that does not fit loses the beginning of
-    the user's text, and then the end of the answer; a system text gets half of max_tokens at most.
+    the user's text, and then the end of the answer; first a system text is cut to half of max_tokens.
     Returns (ids, pairs dropped, bytes of what the assistant says).
     """
     special, (system, pairs) = tokenizer.special, join_turns(turns, open_ended)
     texts = [system or "", *(text or "" for pair in pairs for text in pair)]
     encoded = tokenizer.encode_batch(texts)
     head = [special["<bos>"], *([special["<system>"], *encoded[0]] if system else [])]
-    head = head if max_tokens is None else head[: max(1, max_tokens // 2)]
     ends = [[] if answer is None else [special["<eos>"]] for _, answer in pairs]
     asked = [[special["<user>"], *ids] for ids in encoded[1::2]]
     answers = [[special["<assistant>"], *ids, *end] for ids, end in zip(encoded[2::2], ends, strict=True)]
@@ -191,6 +192,9 @@ def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
         while length > max_tokens and first + 1 < len(pairs):
             length -= len(asked[first]) + len(answers[first])
             first += 1
+        if length > max_tokens:
+            length -= len(head) - len(head[: max(1, max_tokens // 2)])
+            head = head[: max(1, max_tokens // 2)]
         if length > max_tokens and pairs:
             kept = max(0, len(asked[-1]) - 1 - (length - max_tokens))
             asked[-1] = [special["<user>"], *asked[-1][len(asked[-1]) - kept :]]
@@ -238,6 +242,11 @@ def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=sa
     begin, end = tokenizer.special["<bos>"], tokenizer.special["<eos>"]
 
     def encode(stories):
+        if len(stories) == 1:  # perhaps a very long one: piece by piece, its tokens in an array
+            (story,) = stories
+            parts = [np.array(tokenizer.encode(piece), np.uint32) for piece in pieces(story)]
+            yield np.concatenate([[begin], *parts, [end]]), len(story.encode())
+            return
         for story, ids in zip(stories, tokenizer.encode_batch(stories), strict=True):
             yield [begin, *ids, end], len(story.encode())
 
@@ -326,6 +335,15 @@ def open_cache(folder):
         return None
     whole = len(tokens) == description["tokens"] == starts[-1] and len(starts) == len(sizes) + 1
     return TokenCache(tokens, starts, sizes) if whole else None
+
+
+def pieces(text, size=BATCH_BYTES):
+    """Cut a text before single spaces into pieces of about size characters; their tokens are those of the whole."""
+    start = 0
+    while len(text) - start > size and (cut := SINGLE_SPACE.search(text, start + size)):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
 
 
 def batches_of_text(texts):

@@ -132,8 +132,11 @@ def decoded(line, place):
 def parsed(text, place):
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{place}: not JSON ({error.msg} at {where}); mend it, or take it out") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON ({error})") from None
+        raise UserError(f"{place}: not JSON that can be read ({error}); mend it, or take it out") from None
 
 
 def json_lines(path):
@@ -164,19 +167,16 @@ def text_stories(path):
         if os.path.getsize(path):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 separated = content.find(STORY_SEPARATOR.encode()) >= 0
-        story, first = "", 1
+        parts, first = [], 1
         for number, line in enumerate(file, start=1):
             text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
-            story += text.removeprefix("\ufeff") if number == 1 else text
-            if separated:
-                *ended, story = story.split(STORY_SEPARATOR)
-            else:
-                ended, story = [story], ""
-            for text in ended:
-                yield {"text": text.strip()}, f"{path}, line {first}"
-                first = number + 1
-        if story.strip():
-            yield {"text": story.strip()}, f"{path}, line {first}"
+            text = text.removeprefix("\ufeff") if number == 1 else text
+            *ends, rest = text.split(STORY_SEPARATOR) if separated else (text, "")
+            for end in ends:
+                yield {"text": "".join([*parts, end]).strip()}, f"{path}, line {first}"
+                parts, first = [], number + 1
+            parts.append(rest)
+        yield {"text": "".join(parts).strip()}, f"{path}, line {first}"
 
 
 def load_with_library(*args, **kwargs):
@@ -204,7 +204,9 @@ def library_rows(load, name):
         raise
     except Exception as error:  # pyarrow, csv and the network raise their own kinds
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{name}, after row {number}: cannot be read ({reason})") from None
+        raise UserError(
+            f"{name}, after row {number}: cannot be read ({reason}); take a whole file, or .jsonl"
+        ) from None
 
 
 def clean(text):
@@ -227,7 +229,9 @@ def read_stories(split, column="text", limit=None):
             found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
             raise UserError(f'{place}: {found} found where "{column}" was expected; pass --text_column')
         if not isinstance(row[column], str):
-            raise UserError(f'{place}: column "{column}" holds {json.dumps(row[column], default=str)[:40]}, not text')
+            raise UserError(
+                f'{place}: column "{column}" holds {json.dumps(row[column], default=str)[:40]}, not text; see --text_column'
+            )
         if story := row[column].strip():
             yield clean(story)
             count += 1
@@ -248,7 +252,9 @@ def read_dialogues(split, limit=None):
         turns = row.get("conversation") if isinstance(row, dict) else None
         if not isinstance(turns, list):
             found = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(f'{place}: {found} found where a list "conversation" of turns was expected')
+            raise UserError(
+                f'{place}: {found} found where a list "conversation" of turns was expected; see README, step 4'
+            )
         dialogue = []
         for index, turn in enumerate(turns):
             text = turn.get("text") if isinstance(turn, dict) else None

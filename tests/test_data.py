@@ -282,9 +282,10 @@ def test_a_story_with_a_lone_surrogate_has_the_size_of_what_is_scored(tokenizer,
 
 
 def test_the_batches_of_text_make_no_difference(tokenizer, tmp_path, monkeypatch, said):
-    whole = cache_stories(Counted(STORIES * 9), tokenizer, tmp_path / "whole", say=said.append)
+    stories = [f"{number}. Tom ran." for number in range(40)]
+    whole = cache_stories(Counted(stories), tokenizer, tmp_path / "whole", say=said.append)
     monkeypatch.setattr(data, "BATCH_BYTES", 60)
-    parts = cache_stories(Counted(STORIES * 9), tokenizer, tmp_path / "parts", say=said.append)
+    parts = cache_stories(Counted(stories), tokenizer, tmp_path / "parts", say=said.append)
     assert texts_of(whole) == texts_of(parts) and whole.sizes.tolist() == parts.sizes.tolist()
 
 
@@ -634,3 +635,10 @@ def test_rows_of_cached_stories_spell_the_stories(tokenizer, tmp_path, said):
     cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, say=said.append)
     predicted = predicted_of(Rows(cache, 16, tokenizer.special))
     assert tokenizer.decode(predicted) == "".join(STORIES) and predicted.count(EOS) == len(STORIES)
+
+
+def test_a_long_story_cut_into_pieces_has_the_tokens_of_the_whole(tokenizer):
+    text = "\n\n".join([LONG, "Tom  said:   no!\tYes ?  \n ", LONG]) * 3
+    parts = list(data.pieces(text, size=25))
+    assert len(parts) > 10 and "".join(parts) == text
+    assert [token for part in parts for token in tokenizer.encode(part)] == tokenizer.encode(text)
