@@ -204,9 +204,7 @@ def library_rows(load, name):
         raise
     except Exception as error:  # pyarrow, csv and the network raise their own kinds
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(
-            f"{name}, after row {number}: cannot be read ({reason}); take a whole file, or .jsonl"
-        ) from None
+        raise UserError(f"{name}, after row {number}: cannot be read ({reason}); is the file whole?") from None
 
 
 def clean(text):
@@ -229,9 +227,8 @@ def read_stories(split, column="text", limit=None):
             found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
             raise UserError(f'{place}: {found} found where "{column}" was expected; pass --text_column')
         if not isinstance(row[column], str):
-            raise UserError(
-                f'{place}: column "{column}" holds {json.dumps(row[column], default=str)[:40]}, not text; see --text_column'
-            )
+            held = json.dumps(row[column], default=str)[:40]
+            raise UserError(f'{place}: column "{column}" holds {held}, not text; pass --text_column')
         if story := row[column].strip():
             yield clean(story)
             count += 1
@@ -252,9 +249,7 @@ def read_dialogues(split, limit=None):
         turns = row.get("conversation") if isinstance(row, dict) else None
         if not isinstance(turns, list):
             found = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(
-                f'{place}: {found} found where a list "conversation" of turns was expected; see README, step 4'
-            )
+            raise UserError(f'{place}: {found} found where a list "conversation" of turns was expected')
         dialogue = []
         for index, turn in enumerate(turns):
             text = turn.get("text") if isinstance(turn, dict) else None
