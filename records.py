@@ -94,7 +94,8 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
         replaced = args.overwrite or resume == "auto" or self.held_pilot()
-        if self.writes and self.held_run() and not self.checkpoint and not replaced:
+        self.goes_on = self.checkpoint is not None and self.checkpoint.parent.resolve() == self.folder.resolve()
+        if self.writes and self.held_run() and not self.goes_on and not replaced:
             raise UserError(
                 f"{self.folder} already holds a run; pass --overwrite to replace it, "
                 f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
@@ -120,14 +121,14 @@ class Run:
         """Open the records: of a new run, replacing an old one's, or of a run that goes on after resumed_step."""
         if not self.writes:
             return
-        after = [path for step, path in self.checkpoints() if resumed_step is not None and step > resumed_step]
-        for path in self.held_run() if resumed_step is None else after:  # what comes after resumed_step comes anew
+        after = [path for step, path in self.checkpoints() if self.goes_on and step > resumed_step]
+        for path in after if self.goes_on else self.held_run():  # what comes after resumed_step comes anew
             path.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "args.json", self.args)
-        mode = "w" if resumed_step is None else "a"
+        mode = "a" if self.goes_on else "w"
         metrics = self.folder / "metrics.jsonl"
-        if resumed_step is not None and metrics.exists():
+        if self.goes_on and metrics.exists():
             rows = [line for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
             kept = [line for line in rows if json.loads(line).get("step", 0) <= resumed_step]
             with written_atomically(metrics) as file:

@@ -129,6 +129,14 @@ def describe_device(device):
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
+def has_bfloat16(device):
+    """Whether a device has units for bfloat16 (emulating it, which every device can, is slow)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.12 on
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 class Precision:
     """How the network is computed on a device: float32, or with --amp in half precision, where the device can do it.
 
@@ -138,10 +146,12 @@ class Precision:
 
     def __init__(self, device, amp=False, amp_dtype="float16", say=say):
         self.device, self.dtype = device, getattr(torch, amp_dtype)
-        if amp and device.type != "cuda":
-            say(f"--amp: no half precision on {device.type}; the run goes on in float32")
+        if amp and device.type == "cpu" and has_bfloat16(device):
+            self.dtype = torch.bfloat16  # what half precision is on a CPU
+        elif amp and device.type != "cuda":
+            say(f"--amp: no half precision on this {device.type}; the run goes on in float32")
             amp = False
-        if amp and self.dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        elif amp and self.dtype == torch.bfloat16 and not has_bfloat16(device):
             say("--amp_dtype bfloat16: this card has no units for it; the run goes on in float32; float16 works here")
             amp = False
         self.amp = amp
@@ -371,7 +381,8 @@ class Trainer:
                     self.stop(signum)
             if self.is_stale():
                 self.run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
-            self.save_checkpoint()
+            if not self.run.path(f"checkpoint-{progress.step}.pth").exists():
+                self.save_checkpoint()
             return self.finish()
 
     def describe(self):

@@ -77,6 +77,7 @@ def assert_same(one, other, tolerance=1e-5):
         ({"num_heads": 0}, "--num_heads"),
         ({"intermediate_size": -1}, "--intermediate_size"),
         ({"max_seq_len": 0}, "--max_seq_len"),
+        ({"max_seq_len": 1}, "--max_seq_len"),  # nothing could be written past it
         ({"num_layers": 1.5}, "--num_layers"),
         ({"window_size": 0}, "--window_size"),
         ({"window_size": -4}, "--window_size"),

@@ -582,6 +582,15 @@ def test_a_run_resumed_into_another_folder_ends_with_a_best_model(tmp_path, val_
     assert weights(tmp_path / "other/best_model.pth")
 
 
+def test_a_run_is_not_resumed_into_the_folder_of_another_one(finished, tmp_path):
+    train_in(tmp_path, seed=9, epochs=1)
+    before, checkpoint = files(tmp_path), next(finished[0].glob("checkpoint-*.pth"))
+    with pytest.raises(UserError) as refusal:
+        train_in(tmp_path, None, {"resume_from_checkpoint": str(checkpoint)})
+    assert str(tmp_path) in one_line(refusal)
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("patience", [0, 2])
 def test_a_run_that_came_to_its_end_can_be_resumed_and_ends_the_same(tmp_path, val_losses, patience):
     val_losses[:] = [3.0, 2.0] + [2.5] * 20
@@ -850,7 +859,8 @@ def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(change):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_on_a_cpu_goes_on_in_float32_and_says_so(dtype):
+def test_half_precision_on_a_cpu_without_it_goes_on_in_float32_and_says_so(dtype, monkeypatch):
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
     said = []
     precision = Precision(CPU, amp=True, amp_dtype=dtype, say=said.append)
     assert len(said) == 1 and "--amp" in said[0] and "float32" in said[0]

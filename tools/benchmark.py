@@ -29,7 +29,7 @@ from data import SPECIAL_TOKENS, Rows, TokenCache, batches_of_text, cache_storie
 from model import ModelConfig, Transformer, generate  # noqa: E402
 from optimizer import make_optimizers  # noqa: E402
 from sources import Split  # noqa: E402
-from training import Precision, TrainingSettings, choose_device, micro_batches, training_step  # noqa: E402
+from training import Precision, TrainingSettings, choose_device, has_bfloat16, micro_batches, training_step  # noqa: E402
 
 MODELS = {
     "course": {},
@@ -213,7 +213,7 @@ def parse_args():
 
 def measurements(args, device):
     """Yield (name, function, its arguments) of all that is to be measured."""
-    half = [None] if device.type != "cuda" else [None, "float16", "bfloat16"]
+    half = [None, *(["float16"] if device.type == "cuda" else []), *(["bfloat16"] if has_bfloat16(device) else [])]
     for name in args.models or (["course"] if device.type == "cpu" else list(MODELS)):
         if "training" in args.only:
             for packed in (True, False):
