@@ -15,8 +15,8 @@ from train_tinystories_model import add_data_flags, fingerprints_of, open_text
 from training import add_training_flags, seed_everything, start_run, train
 
 PILOT = {
-    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 6, "dropout": 0.0,
-    "logging_steps": 20,
+    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 5, "dropout": 0.0,
+    "logging_steps": 20, "eval_steps": 50,
 }  # fmt: skip
 QUESTION = "Can you tell me a story about a little dog?"
 

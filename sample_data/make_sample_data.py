@@ -1,0 +1,197 @@
+"""Write the sample data: 1,100 stories and 660 dialogues, all composed here, out of the texts in `texts.py`.
+
+    python sample_data/make_sample_data.py                              # once more the files of the project
+    python sample_data/make_sample_data.py --seed 7 --output_dir other
+
+A story is a plot (a beginning, something that goes wrong, an ending) with its hero, things, places and sentences drawn
+by a random generator with a fixed seed.  Varied enough to learn from: `xz -9e` needs 1.28 bits a byte for the stories
+(real TinyStories: 2.0), and no run of 12 words stands in more than 0.6% of them.  Most dialogues ask for a story of an
+animal or a thing; those in HELD_OUT_SUBJECTS are asked for in validation dialogues only, to see whether a chat model
+can copy into its story a word that it was never asked for.
+"""
+
+import argparse
+import json
+import random
+import re
+from pathlib import Path
+
+from texts import ANIMALS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, PLOTS, PRONOUNS, SAID, TALES, THINGS
+
+STORIES = {"train": 1000, "validation": 100}
+CONVERSATIONS = {"train": 600, "valid": 60}
+STORY_WORDS, TALE_WORDS = range(130, 261), range(40, 91)
+
+
+# Composing -----------------------------------------------------------------------------------------------------------
+
+
+def choose(rng, items):
+    return items[int(rng.random() * len(items))]
+
+
+def draw(rng, items, count):
+    """Choose several items, none twice."""
+    items = list(items)
+    return [items.pop(int(rng.random() * len(items))) for _ in range(count)]
+
+
+def expand(rng, template, slots):
+    """Choose among the `{a|b}` of a template, innermost first, and fill its `[key]`; `[Key]` begins with a capital."""
+
+    def fill(found):
+        alternatives, key = found.groups()
+        if key is None:
+            return choose(rng, alternatives.split("|"))
+        text = expand(rng, "{" + slots[key.lower()] + "}", slots).lstrip()
+        return text[:1].upper() + text[1:] if key[0].isupper() else text
+
+    while (filled := re.sub(r"\{([^{}]*)\}|\[(\w+)\]", fill, template)) != template:
+        template = filled
+    return template
+
+
+def quote(rng, speaker, speech):
+    """Put the speaker before, between or after the sentences of a speech."""
+    first, *others = re.findall(r"[^.!?]+[.!?]", speech)
+    place = choose(rng, ("before", "between", "after"))
+    verb = choose(rng, SAID[(speech if place == "after" else first)[-1]])
+    if place == "before":
+        return f'{speaker[0].upper()}{speaker[1:]} {verb}, "{speech}"'
+    start, rest = (first, "".join(others).strip()) if place == "between" else (speech, "")
+    said = f"{speaker} {verb}" if speaker in ("she", "he") else f"{verb} {speaker}"
+    return f'"{re.sub("[.]$", ",", start)}" {said}.' + (f' "{rest}"' if rest else "")
+
+
+def write_out(rng, template, slots):
+    """Expand a template into finished text: spaces and paragraphs in order, speeches quoted, `an` before a vowel."""
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in expand(rng, template, slots).split("//"))
+    text = re.sub(r" (?=[.,!?])", "", text)
+    text = re.sub(r"<(\w+): ([^<>]+)>", lambda found: quote(rng, expand(rng, f"[{found[1]}]", slots), found[2]), text)
+    return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
+
+
+def phrases_without(excluded=()):
+    """The phrases and the lists of animals, of those of each habitat, and of things, without the excluded ones."""
+    animals = [animal for animal in ANIMALS if animal not in excluded]
+    lists = {"any_animal": animals, "any_thing": [thing for thing in THINGS if thing not in excluded]}
+    lists |= {habitat: [animal for animal in animals if ANIMALS[animal][0] == habitat] for habitat in HABITATS}
+    return PHRASES | {key: "|".join(items) for key, items in (NAMES | lists).items()}
+
+
+def cast(rng, role, phrases):
+    """The slots of one text: who is in it (the role is `child`, an animal or a thing), and where it happens."""
+    sex, other = draw(rng, ("girl", "boy"), 2)
+    habitat, *traits = ANIMALS.get(role, ["child", "", ""])
+    (name, friend), fkind = (expand(rng, f"[{names}]", phrases) for names in (sex, other)), other
+    slots = phrases | {"kind": sex, "hobby": "[child_hobby]"}
+    if habitat != "child":
+        name, friend = draw(rng, NAMES["pet_name"], 2)
+        fkind, third, fourth = draw(rng, [kind for kind in phrases[habitat].split("|") if kind != role], 3)
+        slots |= {"third": third, "fourth": fourth, "food": traits[0], "moved": traits[1], "fmoved": ANIMALS[fkind][2]}
+        slots |= {"kind": role, "hobby": "[animal_hobby]", "mate": friend}
+        slots |= {"buddy": "[friend] the [fkind]", "fspeaker": "[friend]|the {|[little] |[nice] }[fkind]"}
+    elif role != "child":
+        sex, name = "thing", f"the {role}"
+        slots |= {"kind": role, "thing": role, "opening": "[thing_opening]", "ending": "[thing_ending]"}
+    slots |= {"name": name, "friend": friend, "fkind": fkind}
+    slots |= zip(("he", "him", "his", "fhe", "fhim", "fhis"), PRONOUNS[sex] + PRONOUNS[other], strict=True)
+    slots |= zip(("live", "home", "place"), HABITATS[habitat], strict=True)
+    slots = settle(rng, {key: slots[key] for key in ("ehe~elder", "place", "thing", "color", "trait")}, slots)
+    return slots | {"use": THINGS[slots["thing"]][0], "call": re.sub("^(her|his) ", "", slots["elder"]).title()}
+
+
+def settle(rng, choices, slots):
+    """Choose what the keys of a plot stand for in the whole text."""
+    for key, template in choices.items():
+        if key not in ("cast", "text"):
+            chosen = [part.strip() for part in expand(rng, "{" + template + "}", slots).split("~")]
+            slots |= zip(key.split("~"), chosen, strict=True)
+    return slots
+
+
+def make_story(rng, phrases):
+    plot = choose(rng, PLOTS)
+    slots = settle(rng, plot, cast(rng, expand(rng, "{" + plot["cast"] + "}", phrases), phrases))
+    story = write_out(rng, "[opening]{ | // }" + plot["text"] + "{ | // }[ending]", slots)
+    return story if len(story.split()) in STORY_WORDS else make_story(rng, phrases)
+
+
+def make_turns(rng, user, assistant, slots):
+    """Write out a pair of turns. Some users type in small letters and leave the last mark out."""
+    asked = write_out(rng, user, slots)
+    return [asked.lower().rstrip(".?!") if rng.random() < 0.2 else asked, write_out(rng, assistant, slots)]
+
+
+def make_tale(rng, subject, phrases):
+    """Compose two pairs of turns: a story of the subject is asked for and told, and a question about it is answered."""
+    form = "thing" if subject in THINGS else choose(rng, ("animal", "animal", "pair"))
+    tale = choose(rng, [tale for tale in TALES if tale["cast"] == form or (form, tale["cast"]) == ("animal", "pair")])
+    slots = settle(rng, {"wish~intro": f"[{form}_wish]"}, cast(rng, subject, phrases))
+    slots["hero"] = "[name]|the [kind]"
+    if slots["name"] not in slots["intro"]:
+        slots |= {"hero": "the [kind]", "he": "it", "him": "it", "his": "its"}
+    slots = settle(rng, tale, slots)
+    told = make_turns(rng, "[request]", "[preface] [tale_opening] " + tale["text"], slots)
+    again = len(told[1].split()) not in TALE_WORDS
+    return make_tale(rng, subject, phrases) if again else [told, make_turns(rng, "[ask]", "[answer]", slots)]
+
+
+def make_conversation(rng, subject, phrases):
+    """Compose one to three pairs of turns; most conversations tell a story of the subject."""
+
+    def talk(kind):
+        slots = settle(rng, {"feeling~help": "[feelings]"}, cast(rng, subject, phrases))
+        return make_turns(rng, "[user]", "[assistant]", settle(rng, {"user~assistant": f"[{kind}]"}, slots))
+
+    pairs = [talk("hello")] if rng.random() < 0.25 else []
+    if rng.random() < 0.7:
+        pairs += make_tale(rng, subject, phrases)[: choose(rng, (1, 2))]
+    else:
+        question = "thing_question" if subject in THINGS else "animal_question"
+        pairs += [talk(choose(rng, ("hello", "goodbye", "feeling_question", question, question)))]
+    if rng.random() < 0.3:
+        pairs += [talk("goodbye")]
+    return [{"text": turn} for pair in pairs[:3] for turn in pair]
+
+
+# The files -----------------------------------------------------------------------------------------------------------
+
+
+def write_rows(path, count, make_row, written):
+    """Write a `.jsonl` file of rows that were not written before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        while count:
+            line = json.dumps(make_row()) + "\n"
+            if line not in written:
+                written.add(line)
+                file.write(line)
+                count -= 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description="write the sample stories and dialogues")
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent, help="default: the program's folder")
+    parser.add_argument("--seed", type=int, default=42, help="another seed, other stories (default: %(default)s)")
+    args = parser.parse_args()
+    rng, written = random.Random(args.seed), set()
+
+    phrases = phrases_without()
+    for split, count in STORIES.items():
+        path = args.output_dir / "stories" / f"{split}.jsonl"
+        write_rows(path, count, lambda: {"text": make_story(rng, phrases)}, written)
+
+    known = [subject for subject in (*ANIMALS, *THINGS) if subject not in HELD_OUT_SUBJECTS]
+    known_phrases = phrases_without(HELD_OUT_SUBJECTS)
+    makers = {
+        "train": lambda: make_conversation(rng, choose(rng, known), known_phrases),
+        "valid": lambda: make_conversation(rng, choose(rng, choose(rng, (known, HELD_OUT_SUBJECTS))), phrases),
+    }
+    for split, count in CONVERSATIONS.items():
+        path = args.output_dir / "conversations" / f"{split}.jsonl"
+        write_rows(path, count, lambda make=makers[split]: {"conversation": make()}, written)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The sample data: written by its program to the last byte, varied enough, in the formats that the trainers read."""
+
+import collections
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
+ROWS = {
+    "stories/train.jsonl": 1000, "stories/validation.jsonl": 100,
+    "conversations/train.jsonl": 600, "conversations/valid.jsonl": 60,
+}  # fmt: skip
+
+
+def read(name):
+    return [json.loads(line) for line in (FOLDER / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return [row["text"] for name in ROWS if name.startswith("stories") for row in read(name)]
+
+
+def test_the_program_still_writes_exactly_these_files(tmp_path):
+    program = FOLDER / "make_sample_data.py"
+    subprocess.run([sys.executable, str(program), "--output_dir", str(tmp_path)], check=True, timeout=120)
+    for name in ROWS:
+        assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "count"), ROWS.items())
+def test_the_files_have_their_rows_in_plain_characters(name, count):
+    rows, text = read(name), (FOLDER / name).read_bytes()
+    assert len(rows) == count
+    assert all(byte == 10 or 32 <= byte < 127 for byte in text)
+
+
+def test_no_row_of_the_validation_files_stands_in_the_training_files():
+    for train, held_out in (("stories/train", "stories/validation"), ("conversations/train", "conversations/valid")):
+        known = {json.dumps(row) for row in read(f"{train}.jsonl")}
+        assert not known & {json.dumps(row) for row in read(f"{held_out}.jsonl")}
+
+
+def test_dialogues_are_pairs_of_turns_with_text():
+    for name in ("conversations/train.jsonl", "conversations/valid.jsonl"):
+        for row in read(name):
+            assert len(row["conversation"]) in (2, 4, 6)
+            assert all(set(turn) == {"text"} and turn["text"].strip() for turn in row["conversation"])
+
+
+def test_xz_cannot_squeeze_the_stories_below_1_2_bits_a_byte(stories):
+    text = "\n".join(stories).encode()
+    assert 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text) >= 1.2
+
+
+def test_no_run_of_12_words_stands_in_more_than_2_percent_of_the_stories(stories):
+    runs = collections.Counter()
+    for story in stories:
+        words = story.split()
+        runs.update({tuple(words[first : first + 12]) for first in range(len(words) - 11)})
+    assert max(runs.values()) <= 0.02 * len(stories)
