@@ -146,16 +146,10 @@ class Precision:
 
     def __init__(self, device, amp=False, amp_dtype="float16", say=say):
         self.device, self.dtype = device, getattr(torch, amp_dtype)
-        if amp and device.type == "cpu" and has_bfloat16(device):
-            self.dtype = torch.bfloat16  # what half precision is on a CPU
-        elif amp and device.type != "cuda":
-            say(f"--amp: no half precision on this {device.type}; the run goes on in float32")
-            amp = False
-        elif amp and self.dtype == torch.bfloat16 and not has_bfloat16(device):
-            say("--amp_dtype bfloat16: this card has no units for it; the run goes on in float32; float16 works here")
-            amp = False
-        self.amp = amp
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and self.dtype == torch.float16)
+        self.amp = amp and (has_bfloat16(device) if amp_dtype == "bfloat16" else device.type == "cuda")
+        if amp and not self.amp:
+            say(f"--amp: this {device.type} device has no units for {amp_dtype}; the run goes on in float32")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.dtype == torch.float16)
 
     def autocast(self):
         return torch.autocast(self.device.type, self.dtype, enabled=self.amp)
