@@ -1,0 +1,55 @@
+"""On a CUDA GPU: both half precisions learn, checkpoints go on, and text is what the CPU writes."""
+
+import signal
+
+import pytest
+import torch
+from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
+
+from model import ModelConfig, Transformer, generate
+from training import Precision, choose_device, seed_everything, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def train_on_gpu(folder, flags=None, **settings):
+    run, settings = make_run(folder, **flags or {}), make_settings(**settings)
+    device = choose_device("cuda")
+    seed_everything(settings.seed)
+    model = make_model().to(device)
+    precision = Precision(device, settings.amp, settings.amp_dtype, run.say)
+    fingerprints = {"tokenizer": "of the tokenizer", "data": [[20, 200]]}
+    summary = train(
+        model, make_rows(), make_validation(), settings, run, precision, fingerprints, lambda model: "a sample"
+    )
+    run.close()
+    return summary, precision.name()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_each_precision_learns_what_the_cpu_learns(tmp_path, dtype):
+    flags = {} if dtype == "float32" else {"amp": True, "amp_dtype": dtype}
+    plain, _ = train_on_gpu(tmp_path / "plain", epochs=6)
+    summary, name = train_on_gpu(tmp_path / "run", epochs=6, **flags)
+    assert name == dtype
+    assert summary["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=0.05)
+
+
+def test_a_float16_run_goes_on_from_its_checkpoint(tmp_path):
+    whole, _ = train_on_gpu(tmp_path / "whole", amp=True)
+    with signal_at(4, signal.SIGTERM):
+        train_on_gpu(tmp_path / "parts", amp=True)
+    parts, _ = train_on_gpu(tmp_path / "parts", LATEST, amp=True)
+    assert parts["final_val_loss"] == pytest.approx(whole["final_val_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "llama"])
+def test_greedy_text_is_that_of_the_cpu(arch):
+    torch.manual_seed(0)
+    shape = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "intermediate_size": 96, "max_seq_len": 16}
+    model = Transformer(ModelConfig(VOCAB, **shape, arch=arch)).eval()
+    prompts = [[3, 4, 5], [7], list(range(8, 20))]
+    write = lambda: list(generate(model, prompts, 40, temperature=0))
+    on_the_cpu = write()
+    model.cuda()
+    assert write() == on_the_cpu
