@@ -10,10 +10,9 @@ pipe: one message a line in, one reply a line out, and nothing else on stdout.
 import sys
 
 from data import load_tokenizer, render_dialogue
-from generate_tinystories_text import add_generation_flags, check_generation_flags, sampling
 from model import generate
 from records import load_model
-from shell import FlagParser, printable, run_program, say
+from shell import FlagParser, add_generation_flags, printable, run_program, sampling, say
 from training import choose_device
 
 HELP = "type a message and press Enter; /reset forgets the conversation; /help shows this; exit (or Ctrl-D) ends it"
@@ -21,23 +20,24 @@ HELP = "type a message and press Enter; /reset forgets the conversation; /help s
 
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
-    add_generation_flags(parser, "tinystories_chat_model/best_model.pth", 200)
-    args = parser.parse_args(argv)
-    check_generation_flags(args)
-    return args
+    add_generation_flags(parser, "tinystories_chat_model/best_model.pth")
+    return parser.parse_args(argv)
 
 
-def reply(model, tokenizer, turns, args):
+def reply(model, tokenizer, turns, max_new_tokens, options):
     """Yield the answer to turns, (role, text) with the user's last, piece by piece; say when old turns are left out.
 
-    Half the context at most is kept for the history, so that there is room for the answer.
+    A quarter of the context at most is kept free for the answer; a longer one goes on past the context.
     """
-    room = model.config.max_seq_len - min(args.max_new_tokens, model.config.max_seq_len // 2)
+    context = model.config.max_seq_len
+    room = context - min(max_new_tokens, context // 4)
     prompt, dropped, _ = render_dialogue(tokenizer, turns, room, open_ended=True)
     if dropped:
         del turns[: 2 * dropped]
         say("(the conversation no longer fits the model's context: its oldest turns are forgotten)")
-    steps = generate(model, [prompt], args.max_new_tokens, **sampling(args, tokenizer))
+    if len(render_dialogue(tokenizer, turns, open_ended=True)[0]) > room:
+        say("(the message does not fit the model's context: its beginning is left out)")
+    steps = generate(model, [prompt], max_new_tokens, **options)
     return tokenizer.stream(tokens[0] for tokens in steps)
 
 
@@ -45,7 +45,7 @@ def main():
     args = parse_args()
     tokenizer = load_tokenizer(args.tokenizer_path)
     model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
-    interactive = sys.stdin.isatty()
+    options, interactive = sampling(args, tokenizer), sys.stdin.isatty()
     if interactive:
         say(HELP)
     turns = []
@@ -64,7 +64,7 @@ def main():
         elif message:
             turns.append(("user", message))
             answer = ""
-            for piece in reply(model, tokenizer, turns, args):
+            for piece in reply(model, tokenizer, turns, args.max_new_tokens, options):
                 piece = printable(piece)
                 answer += piece
                 if interactive:

@@ -26,7 +26,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from shell import UserError, say, written_atomically
-from sources import clean, read_dialogues, read_stories
+from sources import clean, open_dataset, read_dialogues, read_stories
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 IGNORED = -100  # a target with this value is not predicted
@@ -447,3 +447,34 @@ class Rows:
             inputs[number, : len(ids) - 1] = ids[:-1]
             targets[number, : len(ids) - 1] = np.where(predicted[1:], ids[1:].astype(np.int64), IGNORED)
         return inputs, targets
+
+
+# The flags of both trainers ------------------------------------------------------------------------------------------
+
+
+def add_data_flags(parser, dataset, kinds, batching="packed"):
+    """The flags for the data that both trainers have in common."""
+    parser.add_argument("--dataset", default=dataset, help=f"{kinds} (default: %(default)s)")
+    parser.add_argument(
+        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
+    )
+    parser.add_argument("--max_train_samples", type=int, help="use only so many training texts (default: all)")
+    parser.add_argument("--max_eval_samples", type=int, help="use only so many validation texts (default: all)")
+    parser.add_argument(
+        "--batching", default=batching, choices=("packed", "padded"),
+        help="packed: texts run on, no padding; padded: a text a row, cut to the context (default: %(default)s)",
+    )  # fmt: skip
+
+
+def open_text(args, read, say=say, example="sample_data/stories"):
+    """Both splits of --dataset as token caches; read(split, limit) makes one; example: see `open_dataset`."""
+    splits = open_dataset(args.dataset, streaming=args.max_train_samples is not None, example=example)
+    return training_and_validation(splits, read, args.max_train_samples, args.max_eval_samples, say=say)
+
+
+def fingerprints_of(tokenizer, *caches):
+    """What a checkpoint must share with the run that goes on from it."""
+    return {"tokenizer": tokenizer.fingerprint, "data": [[len(cache), int(cache.lengths().sum())] for cache in caches]}

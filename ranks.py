@@ -60,4 +60,5 @@ class Ranks:
 
     def close(self):
         if self.count > 1:
+            distributed.barrier()  # a rank that leaves early takes the others' connections with it
             distributed.destroy_process_group()

@@ -1,18 +1,20 @@
 """What a run leaves behind: the model file, and the run's folder with its log and its numbers."""
 
+import contextlib
 import json
 import shlex
 import sys
 import time
 import uuid
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from model import ModelConfig, Transformer
-from shell import UserError, say, write_json, written_atomically
+from shell import UserError, say, settings_from, write_json, written_atomically
 
 MODEL_FORMAT, VERSION = "tinystories-model", 1
 
@@ -52,8 +54,9 @@ def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
     """
     content = read_torch_file(path, MODEL_FORMAT)
     try:
-        config = ModelConfig(**content["config"] | changes)
-        model = Transformer(config)
+        config = ModelConfig(**content["config"])
+        changed = settings_from(Namespace(**config.as_dict() | changes), ModelConfig)
+        model = Transformer(changed)
         model.load_state_dict(content.pop("model"))
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -148,11 +151,12 @@ class Run:
         """To stderr (or file) and train.log; before `start`, kept until then."""
         if not self.writes:
             return
-        tqdm.write(message, file=file or sys.stderr)
         if self.log_file:
             print(message, file=self.log_file, flush=True)
         else:
             self.lines.append(message)
+        with contextlib.suppress(OSError):  # a terminal that is gone must not end the run before its checkpoint
+            tqdm.write(message, file=file or sys.stderr)
 
     def log(self, message):
         """A line of the run's log proper, with the time, to stdout and train.log."""

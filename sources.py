@@ -9,7 +9,10 @@ import itertools
 import json
 import mmap
 import os
+import queue
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +25,7 @@ OWN_SUFFIXES = (".jsonl", ".json", ".txt")
 LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
 SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
+HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
 STORY_SEPARATOR = "<|endoftext|>"
 
 
@@ -34,11 +38,12 @@ class Split:
     fingerprint: Callable[[], str]
 
 
-def open_dataset(name, streaming=True):
+def open_dataset(name, streaming=True, example="sample_data/stories"):
     """Find the splits of a data set: {"train": Split, maybe "validation": Split}.
 
     name: a `.jsonl`, `.json`, `.txt`, `.csv` or `.parquet` file, a folder of such files, or a data set of the hub.
     streaming: read from the hub only what is used, instead of downloading all of it first.
+    example: what to name as a way to go on where the hub cannot be reached.
     Raises UserError if there is no such thing, or the hub does not answer.
     """
     path = Path(name)
@@ -49,7 +54,7 @@ def open_dataset(name, streaming=True):
     elif path.suffix in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
         raise UserError(f"no file or folder {name}; pass --dataset the path of your data")
     else:
-        splits = hub_splits(name, streaming)
+        splits = hub_splits(name, streaming, example)
     if "train" not in splits:
         raise UserError(f"{name} has no split named train, only {', '.join(splits) or 'none'}")
     validation = next((splits[known] for known in VALIDATION_NAMES if known in splits), None)
@@ -87,28 +92,54 @@ def folder_splits(folder):
     return {name: file_split(*same_suffix(paths)) for name, paths in named.items() if name is not None}
 
 
-def hub_splits(name, streaming):
+def hub_splits(name, streaming, example):
     """The splits of a data set on the Hugging Face hub."""
-    advice = "pass --dataset a local file or folder, such as sample_data/stories"
+    advice = f"to go on without it: --dataset {example}"
     try:
         import datasets
         import huggingface_hub
     except ImportError:
         raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 3
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        huggingface_hub.utils.disable_progress_bars()
     try:
-        revision = None if offline else huggingface_hub.HfApi().dataset_info(name, timeout=10).sha
+        revision = None if offline else within(HUB_SECONDS, huggingface_hub.HfApi().dataset_info, name, timeout=10).sha
         loaded = datasets.load_dataset(name, revision=revision, streaming=streaming and not offline)
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
-        raise UserError(f"no data set {name} here or on the hub; check the name, or {advice}") from None
+        raise UserError(f"no data set {name} here or on the hub; check the name; {advice}") from None
     except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
     fingerprint = lambda part: f"{name} {part} {revision}"
     return {
-        part: Split(f"{name} ({part})", partial(library_rows, lambda rows=rows: rows, name), partial(fingerprint, part))
+        part: Split(
+            f"{name} ({part})", partial(library_rows, lambda rows=rows: rows, name, advice), partial(fingerprint, part)
+        )
         for part, rows in loaded.items()
     }
+
+
+def within(seconds, function, *args, **options):
+    """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
+    results = queue.Queue()
+
+    def call():
+        try:
+            results.put((function(*args, **options), None))
+        except Exception as error:  # raised again below, where it can be caught
+            results.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} s") from None
+    if error:
+        raise error
+    return result
 
 
 def hash_files(paths):
@@ -190,7 +221,7 @@ def load_with_library(*args, **kwargs):
     return datasets.load_dataset(*args, **kwargs)
 
 
-def library_rows(load, name):
+def library_rows(load, name, advice="is the file whole?"):
     """Yield (row, place) of what load() returns, a `datasets` data set: in batches, many times faster than by rows."""
     number = 0
     try:
@@ -204,7 +235,7 @@ def library_rows(load, name):
         raise
     except Exception as error:  # pyarrow, csv and the network raise their own kinds
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{name}, after row {number}: cannot be read ({reason}); is the file whole?") from None
+        raise UserError(f"{name}, after row {number}: cannot be read ({reason}); {advice}") from None
 
 
 def clean(text):

@@ -53,7 +53,7 @@ class Counted:
 
     def __iter__(self):
         for number, story in enumerate(tqdm(self.stories, unit=" stories", disable=not sys.stderr.isatty()), start=1):
-            if self.set_aside_every and number % self.set_aside_every == 0:
+            if self.set_aside_every and number % self.set_aside_every == 10:
                 if len(self.set_aside) < HELD_OUT:
                     self.set_aside.append(story)
                 continue
@@ -75,6 +75,8 @@ def print_findings(tokenizer, wanted, held_out):
         size = sum(len(story.encode()) for story in held_out)
         tokens = sum(map(len, tokenizer.encode_batch(held_out)))
         print(f"bytes per token: {size / tokens:.2f}, on {len(held_out):,} stories that it was not trained on")
+    else:
+        print("bytes per token: not measured, as no stories are left that it was not trained on")
     first = len(SPECIAL_TOKENS) + 256
     learned = range(first, tokenizer.vocab_size)
     if learned:
@@ -88,21 +90,21 @@ def main():
     output = Path(args.output)
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} is already there; pass --overwrite to replace it, or --output another name")
-    if output.is_dir() or not output.parent.is_dir():
-        raise UserError(f"--output {output}: name a file in a folder that exists")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name a file")
     began = time.perf_counter()
     splits = open_dataset(args.dataset)
     stories = read_stories(splits["train"], args.text_column)
     sampled = itertools.islice(stories, args.sample) if args.sample else stories
     counted = Counted(sampled, None if args.sample or "validation" in splits else HELD_OUT_EVERY)
     tokenizer = train_tokenizer(counted, args.vocab_size)
-    tokenizer.save(output)
     print(f"stories: {counted.count:,} ({counted.bytes:,} bytes) from {args.dataset}")
     if "validation" in splits:
         held_out = list(read_stories(splits["validation"], args.text_column, HELD_OUT))
     else:
         held_out = counted.set_aside or list(itertools.islice(stories, HELD_OUT))
     print_findings(tokenizer, args.vocab_size, held_out)
+    tokenizer.save(output)
     print(f"wrote {output} ({output.stat().st_size:,} bytes) after {time.perf_counter() - began:.1f} s")
 
 

@@ -7,11 +7,10 @@
 The shape comes from the model file.  The loss counts only what the assistant says, the <eos> that ends it included.
 """
 
-from data import Rows, cache_dialogues, load_tokenizer, render_dialogue
+from data import Rows, add_data_flags, cache_dialogues, fingerprints_of, load_tokenizer, open_text, render_dialogue
 from model import generate
 from records import load_model
 from shell import FlagParser, parse_flags, printable, run_program
-from train_tinystories_model import add_data_flags, fingerprints_of, open_text
 from training import add_training_flags, seed_everything, start_run, train
 
 PILOT = {
@@ -42,7 +41,7 @@ def main():
     special, length = tokenizer.special, model.config.max_seq_len
     read = lambda split, limit: cache_dialogues(split, tokenizer, args.cache_dir, length, limit, run.say)
     with ranks.first_alone():
-        train_cache, validation_cache = open_text(args, run, read)
+        train_cache, validation_cache = open_text(args, read, run.say, "sample_data/conversations")
     packed = args.batching == "packed"
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.

@@ -9,10 +9,9 @@ is what the next steps take), the log and the curves.
 
 import argparse
 
-from data import Rows, cache_stories, default_cache_dir, load_tokenizer, training_and_validation
+from data import Rows, add_data_flags, cache_stories, fingerprints_of, load_tokenizer, open_text
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer, generate
 from shell import FlagParser, parse_flags, printable, run_program, settings_from
-from sources import open_dataset
 from training import add_training_flags, seed_everything, start_run, train
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
@@ -46,34 +45,6 @@ def parse_args(argv=None):
     return parse_flags(parser, PILOT, argv)
 
 
-def add_data_flags(parser, dataset, kinds, batching="packed"):
-    """The flags for the data that both trainers have in common."""
-    parser.add_argument("--dataset", default=dataset, help=f"{kinds} (default: %(default)s)")
-    parser.add_argument(
-        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
-    )
-    parser.add_argument("--max_train_samples", type=int, help="use only so many training texts (default: all)")
-    parser.add_argument("--max_eval_samples", type=int, help="use only so many validation texts (default: all)")
-    parser.add_argument(
-        "--batching", default=batching, choices=("packed", "padded"),
-        help="packed: texts run on, no padding; padded: a text a row, cut to the context (default: %(default)s)",
-    )  # fmt: skip
-
-
-def open_text(args, run, read):
-    """Both splits of --dataset as token caches; read(split, limit) makes one."""
-    splits = open_dataset(args.dataset, streaming=args.max_train_samples is not None)
-    return training_and_validation(splits, read, args.max_train_samples, args.max_eval_samples, say=run.say)
-
-
-def fingerprints_of(tokenizer, *caches):
-    """What a checkpoint must share with the run that goes on from it."""
-    return {"tokenizer": tokenizer.fingerprint, "data": [[len(cache), int(cache.lengths().sum())] for cache in caches]}
-
-
 def main():
     args = parse_args()
     ranks, run, settings, precision = start_run(args, PILOT)
@@ -82,7 +53,7 @@ def main():
     config = settings_from(args, ModelConfig)
     read = lambda split, limit: cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, run.say)
     with ranks.first_alone():
-        train_cache, validation_cache = open_text(args, run, read)
+        train_cache, validation_cache = open_text(args, read, run.say)
     packed, length, special = args.batching == "packed", config.max_seq_len, tokenizer.special
     rows = Rows(train_cache, length, special, packed, seed=settings.seed)
     validation = Rows(validation_cache, length, special)

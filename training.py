@@ -15,7 +15,6 @@ import platform
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +26,17 @@ from model import IGNORED
 from optimizer import learning_rate, make_optimizers
 from ranks import Ranks
 from records import MODEL_FORMAT, VERSION, Run, read_torch_file, save_model
-from shell import Interrupted, UserError, add_fields, flag, say, settings_from, write_json, written_atomically
+from shell import (
+    Interrupted,
+    UserError,
+    add_fields,
+    flag,
+    leave_terminal,
+    say,
+    settings_from,
+    write_json,
+    written_atomically,
+)
 
 CHECKPOINT_FORMAT = "tinystories-checkpoint"
 CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
@@ -75,6 +84,8 @@ class TrainingSettings:
         for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise UserError(f"--seed must be below 2 to the 63, not {self.seed}")
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 0 and below 1, not {getattr(self, name)}")
@@ -225,14 +236,16 @@ def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RAN
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
+    all_finite = not precision.scaler.is_enabled() or bool(torch.isfinite(norm))  # else the scaler backs off
     for optimizer in optimizers:
-        precision.scaler.step(optimizer)
+        if all_finite:
+            precision.scaler.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
     precision.scaler.update()
     return total, int(tokens), norm
 
 
-@contextmanager
+@contextlib.contextmanager
 def evaluating(model):
     """Without dropout and gradients."""
     model.eval()
@@ -279,15 +292,17 @@ def clock(seconds):
 FREE_ON_RESUME = {"logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "early_stopping_patience", "epochs"}
 
 
-@contextmanager
+@contextlib.contextmanager
 def signals_noted():
-    """A list that holds the number of the first SIGINT, SIGTERM or SIGHUP; a second Ctrl-C ends the program at once."""
+    """A list of the SIGINT, SIGTERM or SIGHUP that came; a second Ctrl-C ends the program at once."""
     noted, before = [], {}
 
     def note(signum, frame):
         if noted and signum == signal.SIGINT:
             raise KeyboardInterrupt
         noted.append(signum)
+        if signal.Signals(signum).name == "SIGHUP":
+            leave_terminal()
         say(f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint")
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, nohup has it ignored
@@ -313,7 +328,15 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
     write_sample: a function of the model that returns a text for the log.
     Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end.
     """
-    return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks).train()
+    try:
+        return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks).train()
+    except torch.OutOfMemoryError:
+        half, twice = max(1, settings.batch_size // 2), 2 * settings.gradient_accumulation_steps
+        raise UserError(
+            f"the GPU's memory is full at --batch_size {settings.batch_size}; the same steps in less memory: "
+            f"--batch_size {half} --gradient_accumulation_steps {twice}",
+            status=1,
+        ) from None
 
 
 class Trainer:
@@ -326,7 +349,7 @@ class Trainer:
         if ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
             seed_everything(settings.seed + ranks.rank)
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
-        self.loss_since_log = torch.zeros((), device=precision.device)
+        self.loss_since_log, self.saved_step = torch.zeros((), device=precision.device), None
         steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
         self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
         self.total_steps = max(self.epoch_ends)
@@ -375,7 +398,7 @@ class Trainer:
                     self.stop(signum)
             if self.is_stale():
                 self.run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
-            if not self.run.path(f"checkpoint-{progress.step}.pth").exists():
+            if self.saved_step != progress.step:
                 self.save_checkpoint()
             return self.finish()
 
@@ -478,6 +501,7 @@ class Trainer:
     def save_checkpoint(self):
         """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
         run, progress, began = self.run, self.progress, time.perf_counter()
+        self.saved_step = progress.step
         (progress.loss_since_log,) = self.ranks.sum(self.loss_since_log.item())
         random = self.ranks.gather(torch.get_rng_state())
         if self.ranks.rank > 0:
@@ -508,7 +532,8 @@ class Trainer:
         self.model.load_state_dict(content["model"])
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self.precision.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:
+            self.precision.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"][self.ranks.rank % len(content["random"])])
         if self.precision.device.type == "cuda" and content["random_cuda"]:
             torch.cuda.set_rng_state_all(content["random_cuda"])
@@ -518,8 +543,8 @@ class Trainer:
             self.loss_since_log += self.progress.loss_since_log
         self.progress.resumes += 1
         run.run_id = content["run_id"]
-        if not run.path("best_model.pth").exists():  # a checkpoint from another folder
-            self.progress.best = {}
+        if not run.goes_on or not run.path("best_model.pth").exists():  # the best model stands in another folder
+            self.progress.best, self.progress.stale_evaluations = {}, 0
 
     def stop(self, signum):
         self.run.say(f"stopped after step {self.progress.step} of {self.total_steps}, with a checkpoint saved")

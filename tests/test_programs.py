@@ -151,6 +151,30 @@ def test_sigterm_saves_a_checkpoint_and_auto_goes_on_from_it(course, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
+def test_a_dropped_connection_saves_a_checkpoint(course, tmp_path):
+    import fcntl
+    import pty
+    import termios
+
+    folder, _ = course
+    flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--epochs", 300, "--eval_steps", 100_000]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command("train_tinystories_model", *flags, "--output_dir", tmp_path / "run"),
+        cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    screen = ""
+    while " step 5/" not in screen:
+        screen += os.read(master, 4096).decode("utf-8", "replace")
+    os.close(master)
+    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert list((tmp_path / "run").glob("checkpoint-*.pth"))
+    assert "go on with: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
 def test_a_chat_at_a_terminal_streams_resets_and_survives_a_full_context(course):
     import pty
 
@@ -349,7 +373,7 @@ BAD_INPUT = [
     (step1, ["--dataset", "other.jsonl"], "--text_column"),
     (step1, ["--dataset", "latin1.jsonl"], "line 2"),
     (step1, ["--dataset", "stories", "--output", "bpe_tokenizer_tinystories.pkl"], "--overwrite"),
-    (step1, ["--dataset", "stories", "--output", "none/there.pkl"], "none"),
+    (step1, ["--dataset", "stories", "--output", "stories"], "stories"),
     (step1, ["--vocab_size", "100"], "--vocab_size"),
     (step2, ["--dataset", "none.jsonl"], "none.jsonl"),
     (step2, ["--dataset", "empty.jsonl"], "empty.jsonl"),
@@ -372,9 +396,13 @@ BAD_INPUT = [
     (step3, ["--model_path", "foreign.pth"], "foreign.pth"),
     (step3, ["--prompt", "long " * 60], "context"),
     (step3, ["--temperature", "-1"], "--temperature"),
+    (step3, ["--max_length", "30", "--max_new_tokens", "30"], "--max_length"),
+    (step3, ["--max_length", "30", "--min_new_tokens", "60"], "--min_new_tokens"),
     (step3, ["--top_p", "0"], "--top_p"),
     (step3, ["--tokenizer_path", "second.pkl"], "tokenizer"),
+    (step2, ["--seed", str(2**70)], "--seed"),
     (step4, [], "--pretrained_model_path"),
+    (step4, ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dropout", "5"], "--dropout must"),
     (step4, ["--pretrained_model_path", "none.pth"], "none.pth"),
     (step4, ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dataset", "stories"], "conversation"),
     (step5, ["--model_path", "none.pth"], "none.pth"),
