@@ -81,17 +81,15 @@ class Tokenizer:
 
     def stream(self, ids):
         """Yield text piece by piece while ids arrive; bytes that are not yet a character wait for the next ones."""
-        seen, waiting = [], ""
+        waiting = []
         for token in ids:
-            seen.append(token)
-            text = self.decode(seen)
-            if not text.endswith("�"):
-                yield text[len(waiting) :]
-                seen, waiting = seen[-1:], self.decode(seen[-1:])
-                if waiting.endswith("�"):
-                    seen, waiting = [], ""
-        if seen and self.decode(seen) != waiting:
-            yield self.decode(seen)[len(waiting) :]
+            waiting.append(token)
+            text = self.decode(waiting)
+            if not text.endswith("\ufffd"):
+                yield text
+                waiting = []
+        if waiting:
+            yield self.decode(waiting)
 
     def save(self, path):
         content = {"format": "tinystories-bpe-tokenizer", "version": 1, "special_tokens": SPECIAL_TOKENS}

@@ -314,7 +314,7 @@ def draw(distribution, uniform):
     """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,) drawn from the rows of distribution (B, V)."""
     cumulative = distribution.cumsum(-1)
     total = cumulative[:, -1:]
-    below_total = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    below_total = torch.minimum(uniform[:, None] * total, total * (1 - 2**-23))
     return torch.searchsorted(cumulative, below_total, right=True)[:, 0]
 
 

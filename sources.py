@@ -278,6 +278,8 @@ def read_dialogues(split, limit=None):
     count = 0
     for row, place in split.rows():
         turns = row.get("conversation") if isinstance(row, dict) else None
+        if isinstance(turns, dict):  # as `datasets` gives some: {"text": [...], "role": [...]}
+            turns = [dict(zip(turns, values, strict=True)) for values in zip(*turns.values(), strict=True)]
         if not isinstance(turns, list):
             found = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
             raise UserError(f'{place}: {found} found where a list "conversation" of turns was expected')

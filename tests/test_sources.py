@@ -345,6 +345,11 @@ def test_roles_that_are_given_win(tmp_path):
     assert dialogues_of(path) == [given]
 
 
+def test_turns_by_columns_are_turns(tmp_path):
+    path = write_conversations(tmp_path / "train.jsonl", {"text": ["Hi!", "Hello."], "role": ["user", "assistant"]})
+    assert dialogues_of(path) == [[("user", "Hi!"), ("assistant", "Hello.")]]
+
+
 def test_a_role_of_null_counts_as_none(tmp_path):
     """So a table stores it where only some turns have a role."""
     path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello.", role=None))
