@@ -11,6 +11,7 @@ vocabularies.
 import contextlib
 import dataclasses
 import math
+import os
 import platform
 import signal
 import sys
@@ -303,7 +304,9 @@ def signals_noted():
         noted.append(signum)
         if signal.Signals(signum).name == "SIGHUP":
             leave_terminal()
-        say(f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint")
+        message = f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint\n"
+        with contextlib.suppress(OSError):
+            os.write(2, message.encode())  # print could be what the signal interrupted
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, nohup has it ignored
         signum = getattr(signal, name, None)
