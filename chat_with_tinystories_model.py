@@ -10,10 +10,10 @@ pipe: one message a line in, one reply a line out, and nothing else on stdout.
 import sys
 
 from data import load_tokenizer, render_dialogue
+from devices import choose_device, ready_to_write
 from model import generate
 from records import load_model
 from shell import FlagParser, add_generation_flags, printable, run_program, sampling, say
-from training import choose_device
 
 HELP = "type a message and press Enter; /reset forgets the conversation; /help shows this; exit (or Ctrl-D) ends it"
 
@@ -45,6 +45,7 @@ def main():
     args = parse_args()
     tokenizer = load_tokenizer(args.tokenizer_path)
     model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
+    model = ready_to_write(model)
     options, interactive = sampling(args, tokenizer), sys.stdin.isatty()
     if interactive:
         say(HELP)

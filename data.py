@@ -432,15 +432,17 @@ class Rows:
             place, end = place + 1, int(self.ends[place])
         return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
 
-    def batch(self, first, count):
+    def batch(self, first, count, multiple=1):
         """Rows first, ..., first + count - 1 of the endless sequence of epochs.
 
-        Returns (inputs, targets), int64 (count, longest row): padding is `<pad>` in the inputs, IGNORED in the targets.
+        Returns (inputs, targets), int64 (count, width): padding is `<pad>` in the inputs, IGNORED in the targets.
+        width: that of the longest row, rounded up to a multiple, but never over `length`.
         """
         rows = [self.row(*divmod(index, self.per_epoch)) for index in range(first, first + count)]
         longest = max(len(ids) for ids, _ in rows) - 1
-        inputs = np.full((count, longest), self.special["<pad>"], dtype=np.int64)
-        targets = np.full((count, longest), IGNORED, dtype=np.int64)
+        width = min(self.length, -(-longest // multiple) * multiple)
+        inputs = np.full((count, width), self.special["<pad>"], dtype=np.int64)
+        targets = np.full((count, width), IGNORED, dtype=np.int64)
         for number, (ids, predicted) in enumerate(rows):
             inputs[number, : len(ids) - 1] = ids[:-1]
             targets[number, : len(ids) - 1] = np.where(predicted[1:], ids[1:].astype(np.int64), IGNORED)

@@ -7,10 +7,10 @@ The story, its beginning included, goes to stdout; a single one appears while it
 """
 
 from data import load_tokenizer
+from devices import choose_device, ready_to_write
 from model import generate
 from records import load_model
 from shell import FlagParser, UserError, add_generation_flags, printable, run_program, sampling, say
-from training import choose_device
 
 
 def parse_args(argv=None):
@@ -28,8 +28,8 @@ def parse_args(argv=None):
 def main():
     args = parse_args()
     tokenizer = load_tokenizer(args.tokenizer_path)
-    device = choose_device(args.device)
-    model, _ = load_model(args.model_path, tokenizer, device)
+    model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
+    model = ready_to_write(model)
     start = tokenizer.encode(args.prompt)
     prompt = [tokenizer.special["<bos>"], *start]
     context = model.config.max_seq_len

@@ -25,6 +25,7 @@ CHOICES = {"positions": ("learned", "rotary"), "norm": ("layer", "rms"), "mlp": 
 NORM_EPSILON = 1e-5
 ROTARY_BASE = 10_000.0
 IGNORED = -100  # a target with this value is not predicted
+CHUNK_LOGITS = {"cpu": 1 << 21, "gpu": 1 << 25}  # how many logits `CrossEntropy` holds at a time
 
 
 @dataclass
@@ -99,14 +100,26 @@ def make_norm(config):
 def rotary_table(head_size, length):
     """Cosines and sines of rotary positions (Su et al. 2021), each float32 (length, head_size), halves as in Llama."""
     frequencies = ROTARY_BASE ** -(torch.arange(0, head_size, 2) / head_size)
-    angles = torch.outer(torch.arange(length), frequencies).repeat(1, 2)
-    return angles.cos(), angles.sin()
+    angles = torch.outer(torch.arange(length), frequencies)
+    return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 
 def rotate(x, cos, sin):
     """Turn queries or keys x (B, H, T, D) by the angles of their positions; cos and sin are (B or 1, 1, T, D)."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).type_as(x)
+    return (x * cos + x.roll(x.size(-1) // 2, -1) * sin).type_as(x)
+
+
+def attend(q, k, v, mask, causal):
+    """Attention: q (B, H, T, D) looks at k and v (B, H, S, D) where mask allows it -> (B, H, T, D)."""
+    if k.dtype != torch.bfloat16 or k.device.type != "cpu":
+        return F.scaled_dot_product_attention(q.type_as(k), k, v, attn_mask=mask, is_causal=causal).type_as(q)
+    # PyTorch's kernel takes 2.5 times as long as this on a CPU with bfloat16 units
+    scores = (q * q.size(-1) ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1).type_as(v) @ v
 
 
 class Attention(nn.Module):
@@ -124,7 +137,7 @@ class Attention(nn.Module):
         if remember is not None:
             k, v = remember(k, v)
         causal = mask is None and x.size(1) > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # (B, H, T, D)
+        y = attend(q, k, v, mask, causal)
         return self.output(y.transpose(1, 2).flatten(2))
 
 
@@ -189,6 +202,12 @@ class Transformer(nn.Module):
         """(in the layers, in all), tied weights counted once."""
         return sum(p.numel() for p in self.blocks.parameters()), sum(p.numel() for p in self.parameters())
 
+    def flops_per_token(self):
+        """Operations that training takes a token: 6 a weight that multiplies, and attention (Chowdhery et al. 2022)."""
+        config, (in_layers, _) = self.config, self.num_parameters()
+        weights = in_layers + config.vocab_size * config.hidden_size
+        return 6 * weights + 12 * config.num_layers * config.hidden_size * config.max_seq_len
+
     def hidden(self, ids, positions=None, mask=None, cache=None):
         """ids int64 (B, T) -> (B, T, C), before the head.
 
@@ -213,7 +232,10 @@ class Transformer(nn.Module):
 
     def logits(self, hidden):
         """(..., C) -> (..., V), what softmax turns into the next token's probabilities."""
-        return F.linear(hidden, self.tokens.weight if self.config.tie_embeddings else self.head.weight)
+        return F.linear(hidden, self.head_weight())
+
+    def head_weight(self):
+        return self.tokens.weight if self.config.tie_embeddings else self.head.weight
 
     def forward(self, ids, targets=None):
         """ids (B, T), T <= max_seq_len -> logits (B, T, V); with targets (B, T): their summed cross-entropy in nats.
@@ -225,10 +247,45 @@ class Transformer(nn.Module):
         if targets is None:
             return self.logits(x)
         x, targets = x.flatten(0, 1), targets.flatten()
-        if x.device.type == "cpu":  # no product for what is not predicted; a GPU would make the host wait to find it
+        # No product for what is not predicted; but finding it makes a GPU's host wait, and the compiler wants one shape
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
             predicted = targets != IGNORED
             x, targets = x[predicted], targets[predicted]
-        return F.cross_entropy(self.logits(x).float(), targets, ignore_index=IGNORED, reduction="sum")
+        return CrossEntropy.apply(x, self.head_weight(), targets)
+
+
+class CrossEntropy(torch.autograd.Function):
+    """The summed cross-entropy of hidden (N, C) @ weight.T (V, C) and targets (N,), a chunk of positions at a time.
+
+    The logits (N, V) are the largest tensor of a small model. Here a chunk of them becomes loss and gradient while it
+    lies in the processor's cache, and no more than a chunk ever exists. Sums and softmax are float32; the products are
+    what autocast would make them. The loss is a sum, not a mean, so that its gradients fit into float16 unscaled.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets):
+        device, kind, hidden_gradients = hidden.device, hidden.device.type, []
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        loss, weight_gradient = torch.zeros((), device=device), torch.zeros_like(weight)
+        counted, head = (targets != IGNORED)[:, None], weight.to(dtype)
+        chunk = max(1, CHUNK_LOGITS["cpu" if kind == "cpu" else "gpu"] // len(weight))
+        with torch.autocast(kind, enabled=False):
+            for x, target, once in zip(*(t.split(chunk) for t in (hidden, targets[:, None], counted)), strict=True):
+                x, target = x.to(dtype) * once, target * once
+                logits = x @ head.T
+                chances, largest = logits.softmax(-1, torch.float32), logits.amax(-1, keepdim=True)
+                log_sum = largest - chances.amax(-1, keepdim=True).log()  # of the exponentials of the logits
+                loss += ((log_sum - logits.gather(1, target)) * once).sum()
+                gradient = chances.scatter_add_(1, target, -torch.ones_like(log_sum)).to(dtype)  # of the logits
+                hidden_gradients.append((gradient @ head) * once)
+                weight_gradient += gradient.T @ x
+        ctx.save_for_backward(torch.cat(hidden_gradients).type_as(hidden), weight_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx, gradient):
+        of_hidden, of_weight = ctx.saved_tensors
+        return of_hidden * gradient, of_weight * gradient, None
 
 
 class Cache:
@@ -242,7 +299,8 @@ class Cache:
         config, weight = model.config, model.tokens.weight
         shape = config.num_layers, rows, config.num_heads, config.max_seq_len, config.hidden_size // config.num_heads
         self.model = model
-        self.keys, self.values = (torch.zeros(shape, device=weight.device, dtype=weight.dtype) for _ in range(2))
+        dtype = torch.float32 if weight.device.type == "cpu" else weight.dtype  # a CPU reads them faster in float32
+        self.keys, self.values = (torch.zeros(shape, device=weight.device, dtype=dtype) for _ in range(2))
         self.lengths = [0] * rows
         self.remember = None
 
@@ -284,7 +342,7 @@ class Cache:
             else:
                 keys[everyone, :, positions[:, 0]] = k[:, :, 0].type_as(keys)
                 values[everyone, :, positions[:, 0]] = v[:, :, 0].type_as(values)
-            return keys[:, :, :longest].type_as(k), values[:, :, :longest].type_as(v)
+            return keys[:, :, :longest], values[:, :, :longest]
 
         self.remember = remember
         x = self.model.hidden(tokens[:, None], positions[:1] if equal else positions, mask, self)
@@ -293,29 +351,34 @@ class Cache:
 
 
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """The distribution (B, V) that a token is drawn from.
+    """What a token is drawn from, of logits (B, V): chances float32 (B, K) and the tokens they belong to, int64 (B, K).
 
-    temperature divides the logits; 0 puts everything on the likeliest token.  top_k > 0 leaves the k likeliest tokens
+    temperature divides the logits; 0 leaves the likeliest token alone.  top_k > 0 leaves the k likeliest tokens
     (Fan et al. 2018), top_p < 1 the fewest likeliest ones that together have at least top_p (Holtzman et al. 2019).
+    Tokens are in ascending order; None: all V of them.
     """
+    size = logits.size(-1)
     if temperature == 0:
-        return F.one_hot(logits.argmax(-1), logits.size(-1)).float()
-    logits = logits.float() / temperature
+        tokens = logits.argmax(-1, keepdim=True)
+        return torch.ones_like(tokens, dtype=torch.float32), tokens
     if not top_k and top_p >= 1:
-        return logits.softmax(-1)
-    kept, order = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))  # likeliest first
-    kept = kept.softmax(-1)
+        return (logits.float() / temperature).softmax(-1), None
+    kept, tokens = logits.topk(min(top_k or size, size))  # likeliest first
+    chances = (kept.float() / temperature).softmax(-1)
     if top_p < 1:
-        kept = kept.masked_fill(kept.cumsum(-1) - kept >= top_p, 0.0)
-    return torch.zeros_like(logits).scatter(-1, order, kept / kept.sum(-1, keepdim=True))
+        chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
+        chances = chances / chances.sum(-1, keepdim=True)
+    tokens, order = tokens.sort(-1)  # two that are almost as likely shall not change places for a rounding
+    return chances.gather(-1, order), tokens
 
 
-def draw(distribution, uniform):
-    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,) drawn from the rows of distribution (B, V)."""
-    cumulative = distribution.cumsum(-1)
+def draw(chances, tokens, uniform):
+    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,); chances (B, K) and tokens: `probabilities`."""
+    cumulative = chances.cumsum(-1)
     total = cumulative[:, -1:]
     below_total = torch.minimum(uniform[:, None] * total, total * (1 - 2**-23))
-    return torch.searchsorted(cumulative, below_total, right=True)[:, 0]
+    drawn = torch.searchsorted(cumulative, below_total, right=True)
+    return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
 
 
 @torch.inference_mode()
@@ -344,8 +407,8 @@ def generate(
     for step in range(max_new_tokens):
         barred = [*banned, end] if end is not None and step < min_new_tokens else list(banned)
         logits[:, barred] = -torch.inf
-        chances = probabilities(logits, temperature, top_k, top_p)
-        tokens = draw(chances, uniform[:, step].to(device))
+        chances, kept = probabilities(logits, temperature, top_k, top_p)
+        tokens = draw(chances, kept, uniform[:, step].to(device))
         new = tokens.tolist()
         yield [None if over else token for over, token in zip(ended, new, strict=True)]
         ended = [over or token == end for over, token in zip(ended, new, strict=True)]

@@ -1,13 +1,14 @@
 """One training run: its flags, optimizer, schedule and precision, the loop, evaluation, checkpoints.
 
-It knows nothing of what the tokens mean.  In reading order: `TrainingSettings` and the flags; `choose_device` and
-`Precision`; `train`, the loop; what the loop calls, in the order in which it calls it.
+It knows nothing of what the tokens mean.  In reading order: `TrainingSettings` and the flags; a step and an evaluation;
+`train`, the loop; what the loop calls, in the order in which it calls it.
 
 Words: a step is one optimizer update; tokens are tokens predicted, padding never counted; loss is the mean
 cross-entropy in nats per predicted token; bits per byte is that loss / ln 2 x tokens / bytes, which compares across
 vocabularies.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import math
@@ -18,11 +19,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import computed_ahead
+from devices import Precision, choose_device, compiled, compiling_pays, describe_device, peak_flops
 from model import IGNORED
 from optimizer import learning_rate, make_optimizers
 from ranks import Ranks
@@ -33,7 +36,6 @@ from shell import (
     add_fields,
     flag,
     leave_terminal,
-    say,
     settings_from,
     write_json,
     written_atomically,
@@ -41,6 +43,7 @@ from shell import (
 
 CHECKPOINT_FORMAT = "tinystories-checkpoint"
 CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
+WIDTHS = 32  # rows are padded to a multiple of this: few shapes, for each of which a library may prepare something
 SECONDS_BETWEEN_CHECKPOINTS = 600
 ONE_RANK = Ranks(1)
 
@@ -72,8 +75,13 @@ class TrainingSettings:
     keep_checkpoints: int = flag(2, "newest checkpoints to keep")
     logging_steps: int = flag(100, "steps between log lines")
     early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower validation loss; 0: never")
-    amp: bool = flag(False, "half precision on CUDA: autocast, with a gradient scaler for float16", action="store_true")
-    amp_dtype: str = flag("float16", "the half precision of --amp", choices=("float16", "bfloat16"))
+    amp: bool | None = flag(
+        None, "half precision (default: on a CPU with bfloat16 units only)", action=argparse.BooleanOptionalAction
+    )
+    amp_dtype: str | None = flag(
+        None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
+    )
+    compile: str = flag("auto", "torch.compile; auto: on CUDA, if the run is long", choices=("auto", "on", "off"))
 
     def __post_init__(self):
         for name in ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints"):
@@ -113,61 +121,6 @@ def add_training_flags(parser, output_dir, **defaults):
         "--pilot_run", action="store_true",
         help="minutes, on at most 1,000 training and 200 validation texts, with settings chosen so that it learns",
     )  # fmt: skip
-
-
-# Device and precision -------------------------------------------------------------------------------------------------
-
-
-def choose_device(name="auto", say=say, local_rank=None):
-    """The torch.device of that name; auto takes CUDA, then Apple's MPS, then the CPU, and says which."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and local_rank is not None:
-        name = f"cuda:{local_rank}"
-        torch.cuda.set_device(local_rank)
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
-    say(f"device: {describe_device(device)}")
-    return device
-
-
-def describe_device(device):
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
-
-
-def has_bfloat16(device):
-    """Whether a device has units for bfloat16 (emulating it, which every device can, is slow)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.12 on
-    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-
-
-class Precision:
-    """How the network is computed on a device: float32, or with --amp in half precision, where the device can do it.
-
-    float16 has few exponents: its gradients would vanish, so the loss is scaled up before the backward pass and the
-    gradients down after it (Micikevicius et al. 2018).  bfloat16 needs no scaling, but a card that has units for it.
-    """
-
-    def __init__(self, device, amp=False, amp_dtype="float16", say=say):
-        self.device, self.dtype = device, getattr(torch, amp_dtype)
-        self.amp = amp and (has_bfloat16(device) if amp_dtype == "bfloat16" else device.type == "cuda")
-        if amp and not self.amp:
-            say(f"--amp: this {device.type} device has no units for {amp_dtype}; the run goes on in float32")
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.dtype == torch.float16)
-
-    def autocast(self):
-        return torch.autocast(self.device.type, self.dtype, enabled=self.amp)
-
-    def name(self):
-        return str(self.dtype).removeprefix("torch.") if self.amp else "float32"
 
 
 def start_run(args, pilot):
@@ -211,11 +164,31 @@ def micro_batches(rows, step, settings, device, rank=0, ranks=1):
     """A rank's share of a step's rows: a list of (inputs, targets), int64 on the CPU, small enough for the device."""
     share, size = settings.rows_per_step // ranks, settings.batch_size // ranks
     first = step * settings.rows_per_step + rank * share
-    if device.type == "cpu":
-        size = min(size, max(1, CPU_TOKENS // rows.length))
-    batches = [rows.batch(first + start, min(size, share - start)) for start in range(0, share, size)]
-    as_tensor = lambda array: torch.from_numpy(array).pin_memory() if device.type == "cuda" else torch.from_numpy(array)
-    return [(as_tensor(inputs), as_tensor(targets)) for inputs, targets in batches]
+    return [
+        batch
+        for start in range(0, share, size)
+        for batch in cut_for(device, *rows.batch(first + start, min(size, share - start), WIDTHS))
+    ]
+
+
+def cut_for(device, inputs, targets):
+    """Turn a batch, arrays (rows, tokens), into tensors that suit the device: a list of (inputs, targets).
+
+    For a CPU, rows of similar length come together, at most CPU_TOKENS tokens in a part, and what lies after a row's
+    last predicted token is cut off.
+    """
+    if device.type != "cpu":
+        tensors = torch.from_numpy(inputs), torch.from_numpy(targets)
+        return [tuple(tensor.pin_memory() for tensor in tensors) if device.type == "cuda" else tensors]
+    lengths = np.maximum(1, ((targets != IGNORED) * np.arange(1, targets.shape[1] + 1)).max(axis=1))
+    lengths = np.minimum(-(-lengths // WIDTHS) * WIDTHS, targets.shape[1])
+    order, first, parts = np.argsort(lengths, kind="stable"), 0, []
+    for last in range(1, len(order) + 1):
+        if last == len(order) or (last - first + 1) * lengths[order[last]] > CPU_TOKENS:
+            part, width = order[first:last], lengths[order[last - 1]]
+            parts.append((torch.from_numpy(inputs[part, :width]), torch.from_numpy(targets[part, :width])))
+            first = last
+    return parts
 
 
 def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RANK):
@@ -237,11 +210,11 @@ def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RAN
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    all_finite = not precision.scaler.is_enabled() or bool(torch.isfinite(norm))  # else the scaler backs off
-    for optimizer in optimizers:
-        if all_finite:
-            precision.scaler.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
+    # After an overflow the scaler leaves out the step: AdamW's by itself, without the host waiting; two go together
+    together = len(optimizers) > 1 and precision.scaler.is_enabled()
+    for optimizer in optimizers if not together or torch.isfinite(norm) else []:
+        precision.scaler.step(optimizer)
+    model.zero_grad(set_to_none=True)
     precision.scaler.update()
     return total, int(tokens), norm
 
@@ -259,17 +232,17 @@ def evaluating(model):
 
 def evaluate(model, rows, precision, batch_size=32, ranks=ONE_RANK):
     """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, shared out among the ranks."""
-    size = max(1, min(batch_size, CPU_TOKENS // rows.length if precision.device.type == "cpu" else batch_size))
     loss = correct = torch.zeros((), device=precision.device)
     tokens = 0
     with evaluating(model), precision.autocast():
-        for first in range(ranks.rank * size, rows.per_epoch, ranks.count * size):
-            inputs, targets = map(torch.from_numpy, rows.batch(first, min(size, rows.per_epoch - first)))
-            tokens += int((targets != IGNORED).sum())
-            targets = targets.flatten().to(precision.device)
-            logits = model(inputs.to(precision.device)).flatten(0, 1).float()
-            loss = loss + F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-            correct = correct + (logits.argmax(-1) == targets).sum()
+        for first in range(ranks.rank * batch_size, rows.per_epoch, ranks.count * batch_size):
+            batch = rows.batch(first, min(batch_size, rows.per_epoch - first))
+            for inputs, targets in cut_for(precision.device, *batch):
+                tokens += int((targets != IGNORED).sum())
+                targets = targets.flatten().to(precision.device)
+                logits = model(inputs.to(precision.device)).flatten(0, 1).float()
+                loss = loss + F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+                correct = correct + (logits.argmax(-1) == targets).sum()
     loss, correct, tokens = ranks.sum(loss.item(), correct.item(), tokens)
     mean = loss / tokens
     return {
@@ -290,7 +263,9 @@ def clock(seconds):
 
 
 # What may be another on resuming; every other setting would train something else.
-FREE_ON_RESUME = {"logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "early_stopping_patience", "epochs"}
+FREE_ON_RESUME = {
+    "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "early_stopping_patience", "epochs", "compile",
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -354,6 +329,7 @@ class Trainer:
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
         self.loss_since_log, self.saved_step = torch.zeros((), device=precision.device), None
         steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
+        self.peak = peak_flops(precision.device, precision.dtype)
         self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
         self.total_steps = max(self.epoch_ends)
         self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
@@ -364,6 +340,7 @@ class Trainer:
             self.resume()
         self.run.start(progress.step if self.run.checkpoint else None)
         self.describe()
+        self.compile()
         self.began = time.perf_counter() - progress.seconds
         self.log_began = self.saved = time.perf_counter()
         bar = tqdm(
@@ -429,6 +406,21 @@ class Trainer:
             f"{self.precision.name()}; records in {run.folder}"
         )
 
+    def compile(self):
+        """Put the compiled network in the network's place, where that is asked for or pays; evaluation goes without."""
+        settings, precision, rows = self.settings, self.precision, self.rows
+        flops = (
+            self.model.flops_per_token() * self.total_steps * settings.rows_per_step * rows.length / self.ranks.count
+        )
+        worth = settings.compile == "auto" and rows.packed and compiling_pays(precision.device, self.peak, flops)
+        if settings.compile == "on" or worth:
+            batch = micro_batches(rows, self.progress.step, settings, precision.device, ranks=self.ranks.count)[0]
+            self.network = compiled(self.network, precision, *batch, say=self.run.say)
+
+    def mfu(self, tokens_per_second):
+        """The share of the devices' peak that a speed is, None where the peak is not known (Chowdhery et al. 2022)."""
+        return self.peak and tokens_per_second * self.model.flops_per_token() / (self.peak * self.ranks.count)
+
     def place(self):
         """The fields that every row of metrics.jsonl has: step, epoch, tokens and seconds."""
         progress, rows_seen = self.progress, self.progress.step * self.settings.rows_per_step
@@ -444,14 +436,15 @@ class Trainer:
         speed = progress.tokens_since_log / (now - self.log_began)
         place, norm = self.place(), norm.item()
         left = progress.seconds / progress.step * (self.total_steps - progress.step)
+        end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
         self.run.log(
             f"step {progress.step}/{self.total_steps} epoch {place['epoch']:.2f} train_loss {loss:.4f} "
             f"perplexity {perplexity(loss):.2f} lr {rate:.2e} grad_norm {norm:.2f} tokens/s {speed:,.0f} "
-            f"elapsed {clock(progress.seconds)} left {clock(left)}"
+            f"{percent('mfu', self.mfu(speed))}elapsed {clock(progress.seconds)} left {clock(left)} end {end}"
         )
         values = {"train_loss": loss, "perplexity": perplexity(loss), "lr": rate, "grad_norm": norm}
         tags = {"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate}
-        tags["Throughput/tokens_per_second"] = speed
+        tags |= {"Throughput/tokens_per_second": speed} | ({"Throughput/mfu": self.mfu(speed)} if self.peak else {})
         self.run.record("train", tags, **place, **values, tokens_per_second=round(speed, 1))
         self.loss_since_log, progress.tokens_since_log, self.log_began = torch.zeros_like(self.loss_since_log), 0, now
 
@@ -571,16 +564,24 @@ class Trainer:
         summary = {
             f"{kind}_{name}": result[name] for kind, result in (("best", best), ("final", final)) for name in result
         }
+        speed = progress.tokens / progress.seconds
         summary |= self.place() | {
             "run_id": run.run_id, "ended": "finished", "resumes": progress.resumes,
-            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+            "tokens_per_second": round(speed, 1),
         }  # fmt: skip
         write_json(run.path("summary.json"), summary)
         run.record("end", **self.place(), ended="finished")
         for kind, result in (("best", best), ("final", final)):
             run.log(f"{kind}: step {result['step']} {describe_evaluation(result)} -> {run.path(kind + '_model.pth')}")
-        run.say(f"{progress.tokens:,} tokens in {clock(progress.seconds)}; records in {run.folder}")
+        run.say(
+            f"{progress.tokens:,} tokens in {clock(progress.seconds)}, evaluations included: {speed:,.0f} tokens/s"
+            f"{percent(', mfu', self.mfu(speed)).rstrip()}; records in {run.folder}"
+        )
         return summary
+
+
+def percent(name, share):
+    return "" if share is None else f"{name} {share:.0%} "
 
 
 def describe_evaluation(result):

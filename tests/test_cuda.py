@@ -6,8 +6,10 @@ import pytest
 import torch
 from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
 
+from devices import Precision, choose_device
 from model import ModelConfig, Transformer, generate
-from training import Precision, choose_device, seed_everything, train
+from optimizer import make_optimizers
+from training import micro_batches, seed_everything, train, training_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -43,8 +45,35 @@ def test_a_float16_run_goes_on_from_its_checkpoint(tmp_path):
     assert parts["final_val_loss"] == pytest.approx(whole["final_val_loss"], rel=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path, dtype):
+    torch._dynamo.reset()
+    plain, _ = train_on_gpu(tmp_path / "plain", amp=True, amp_dtype=dtype)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    compiled, _ = train_on_gpu(tmp_path / "compiled", amp=True, amp_dtype=dtype, compile="on")
+    assert "compiled in" in (tmp_path / "compiled" / "train.log").read_text()
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    assert compiled["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_step_with_adamw_never_makes_the_host_wait(dtype):
+    device, settings = choose_device("cuda"), make_settings()
+    model, rows = make_model().to(device), make_rows()
+    precision, optimizers = Precision(device, dtype != "float32", dtype), make_optimizers(model, settings)
+    training_step(model, optimizers, precision, micro_batches(rows, 0, settings, device), settings)
+    batches = micro_batches(rows, 1, settings, device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        training_step(model, optimizers, precision, batches, settings)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
 def test_greedy_text_is_that_of_the_cpu(arch):
+    torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)
     shape = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "intermediate_size": 96, "max_seq_len": 16}
     model = Transformer(ModelConfig(VOCAB, **shape, arch=arch)).eval()

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import IGNORED, Cache, ModelConfig, Transformer, draw, generate, probabilities
+import model as model_module
+from model import IGNORED, Cache, CrossEntropy, ModelConfig, Transformer, attend, draw, generate, probabilities
 
 VOCAB, CONTEXT = 29, 12
 SHAPE = {
@@ -370,7 +371,75 @@ def test_the_smallest_contexts_can_be_written_past(context):
     assert len(text) == 9
 
 
+# The loss and attention in their fast forms ---------------------------------------------------------------------------
+
+
+@torch.enable_grad()
+def loss_and_gradients(loss_of, dtype=torch.float32):
+    """The loss of 50 positions, some not predicted, times 0.5, and the gradients of both factors."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(50, 32, generator=generator, requires_grad=True)
+    weight = torch.randn(VOCAB, 32, generator=generator, requires_grad=True)
+    targets = torch.randint(VOCAB, (50,), generator=generator)
+    targets[[0, 7, 8, 49]] = IGNORED
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        loss = loss_of(hidden, weight, targets)
+    (0.5 * loss).backward()
+    return loss.detach(), hidden.grad, weight.grad
+
+
+def plain_cross_entropy(hidden, weight, targets):
+    return F.cross_entropy(F.linear(hidden, weight).float(), targets, ignore_index=IGNORED, reduction="sum")
+
+
+@pytest.mark.parametrize("positions", [1, 7, 50, 1000])
+def test_the_loss_in_chunks_is_the_plain_loss(positions, monkeypatch):
+    monkeypatch.setitem(model_module.CHUNK_LOGITS, "cpu", positions * VOCAB)
+    for mine, plain in zip(*map(loss_and_gradients, (CrossEntropy.apply, plain_cross_entropy)), strict=True):
+        assert_same(mine, plain, 1e-4)
+
+
+def test_the_loss_in_bfloat16_sums_in_float32():
+    for mine, plain in zip(
+        loss_and_gradients(CrossEntropy.apply, torch.bfloat16), loss_and_gradients(plain_cross_entropy), strict=True
+    ):
+        assert mine.dtype == torch.float32
+        assert (mine - plain).norm() < 0.02 * plain.norm()
+
+
+@torch.enable_grad()
+def test_the_loss_of_logits_far_apart_is_finite():
+    hidden = torch.tensor([[300.0]], requires_grad=True)
+    loss = CrossEntropy.apply(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]))
+    assert loss == 600
+
+
+@pytest.mark.parametrize("seen", ["causal", "masked", "a mask a row", "all"])
+def test_attention_in_bfloat16_on_a_cpu_is_attention(seen):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 9, 8, generator=generator) for _ in range(3))
+    shape = {"masked": (9, 9), "a mask a row": (2, 1, 9, 9)}.get(seen)
+    mask = None if shape is None else (torch.rand(shape, generator=generator) < 0.5) | torch.eye(9, dtype=torch.bool)
+    exact = attend(q, k, v, mask, seen == "causal")
+    half = attend(*(t.bfloat16() for t in (q, k, v)), mask, seen == "causal")
+    assert half.dtype == torch.bfloat16
+    assert (half - exact).abs().max() < 0.03
+
+
+def test_weights_in_bfloat16_write_from_a_cache_that_is_float32():
+    model, prompts = make_model().bfloat16(), random_prompts(2, 5)
+    assert Cache(model, 2).keys.dtype == torch.float32
+    text = write(model, prompts, 3 * CONTEXT)
+    assert len(text) == 2 and all(0 <= token < VOCAB for row in text for token in row)
+
+
 # Drawing --------------------------------------------------------------------------------------------------------------
+
+
+def spread(logits, **options):
+    """The chances of all tokens (B, V), those that may not be drawn with 0."""
+    chances, tokens = probabilities(logits, **options)
+    return chances if tokens is None else torch.zeros_like(logits).scatter(-1, tokens, chances)
 
 
 def random_logits(rows=50):
@@ -381,22 +450,22 @@ def random_logits(rows=50):
     "options", [{}, {"temperature": 0}, {"temperature": 0.3}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 9, "top_p": 0.9}]
 )
 def test_probabilities_sum_to_1(options):
-    chances = probabilities(random_logits(), **options)
+    chances = spread(random_logits(), **options)
     assert (chances >= 0).all()
     assert_same(chances.sum(-1), torch.ones(50))
 
 
 def test_temperature_divides_the_logits_and_0_takes_the_likeliest_token():
     logits = random_logits()
-    assert_same(probabilities(logits), logits.softmax(-1))
-    assert_same(probabilities(logits, temperature=2.0), (logits / 2).softmax(-1))
-    assert torch.equal(probabilities(logits, temperature=0), F.one_hot(logits.argmax(-1), VOCAB).float())
+    assert_same(spread(logits), logits.softmax(-1))
+    assert_same(spread(logits, temperature=2.0), (logits / 2).softmax(-1))
+    assert torch.equal(spread(logits, temperature=0), F.one_hot(logits.argmax(-1), VOCAB).float())
 
 
 @pytest.mark.parametrize("k", [1, 4, VOCAB, VOCAB + 10])
 def test_top_k_leaves_the_k_likeliest_tokens_in_their_proportions(k):
     logits = random_logits()
-    chances, k = probabilities(logits, top_k=k), min(k, VOCAB)
+    chances, k = spread(logits, top_k=k), min(k, VOCAB)
     assert ((chances > 0).sum(-1) == k).all()
     kept = logits.softmax(-1).topk(k).values
     assert_same(chances.topk(k).values, kept / kept.sum(-1, keepdim=True))
@@ -405,7 +474,7 @@ def test_top_k_leaves_the_k_likeliest_tokens_in_their_proportions(k):
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])
 def test_top_p_leaves_the_fewest_tokens_that_have_at_least_p(p):
     logits = random_logits()
-    for chances, full in zip(probabilities(logits, top_p=p), logits.softmax(-1), strict=True):
+    for chances, full in zip(spread(logits, top_p=p), logits.softmax(-1), strict=True):
         kept = chances > 0
         assert full[kept].sum() >= p - 1e-6
         assert full[kept].sum() - full[kept].min() < p
@@ -416,7 +485,7 @@ def test_top_p_leaves_the_fewest_tokens_that_have_at_least_p(p):
 def test_draw_takes_tokens_as_often_as_they_are_likely():
     count, chances = 20_000, torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     uniform = torch.from_numpy(np.random.default_rng(0).random(count, np.float32))
-    drawn = torch.bincount(draw(chances.expand(count, -1), uniform), minlength=len(chances))
+    drawn = torch.bincount(draw(chances.expand(count, -1), None, uniform), minlength=len(chances))
     spread = (count * chances * (1 - chances)).sqrt()
     assert ((drawn - count * chances).abs() <= 4 * spread).all()
 
@@ -426,8 +495,8 @@ def test_draw_takes_tokens_as_often_as_they_are_likely():
 def test_draw_never_takes_a_token_of_probability_0(uniform, options):
     logits = random_logits(500)
     logits[:, [0, 1, VOCAB - 1]] = -math.inf
-    chances = probabilities(logits, **options)
-    assert (chances[range(500), draw(chances, torch.full((500,), uniform))] > 0).all()
+    drawn = draw(*probabilities(logits, **options), torch.full((500,), uniform))
+    assert (spread(logits, **options)[range(500), drawn] > 0).all()
 
 
 # Writing --------------------------------------------------------------------------------------------------------------

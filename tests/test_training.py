@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import sys
 from argparse import Namespace
@@ -14,14 +15,15 @@ import numpy as np
 import pytest
 import torch
 
+import devices
 import training
 from data import SPECIAL_TOKENS, Rows, TokenCache
+from devices import Precision
 from model import IGNORED, ModelConfig, Transformer
 from optimizer import make_optimizers
 from records import Run, load_model, save_model
 from shell import FlagParser, Interrupted, UserError, parse_flags, written_atomically
 from training import (
-    Precision,
     TrainingSettings,
     add_training_flags,
     evaluate,
@@ -179,10 +181,27 @@ def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_the_micro_batches_of_a_step_are_its_rows_in_order(accumulation):
+def test_the_micro_batches_of_a_step_are_its_rows(accumulation):
     rows, settings = make_rows(packed=False), make_settings(batch_size=2, gradient_accumulation_steps=accumulation)
-    seen = [row for step in (0, 1) for row in rows_of(micro_batches(rows, step, settings, CPU))]
-    assert seen == rows_of([rows.batch(number, 1) for number in range(2 * settings.rows_per_step)])
+    for step in (0, 1):
+        first = step * settings.rows_per_step
+        expected = rows_of([rows.batch(first + number, 1) for number in range(settings.rows_per_step)])
+        assert sorted(rows_of(micro_batches(rows, step, settings, CPU))) == sorted(expected)
+
+
+def test_a_cpu_gets_rows_of_similar_length_together_and_none_wider_than_it_must_be(monkeypatch):
+    monkeypatch.setattr(training, "CPU_TOKENS", 24)
+    monkeypatch.setattr(training, "WIDTHS", 4)
+    lengths = [3, 16, 4, 9, 1, 15, 0]
+    targets = np.full((len(lengths), 18), IGNORED)
+    for row, length in enumerate(lengths):
+        targets[row, length // 2 : length] = row
+    parts = training.cut_for(CPU, np.arange(len(lengths) * 18).reshape(-1, 18), targets)
+    assert [tuple(inputs.shape) for inputs, _ in parts] == [(4, 4), (1, 12), (1, 16), (1, 16)]
+    assert sorted(rows_of(parts)) == sorted(rows_of([(None, torch.from_numpy(targets))]))
+    for inputs, targets in parts:
+        for row, wanted in zip(inputs[:, 0] // 18, targets, strict=True):
+            assert {*wanted.tolist()} <= {IGNORED, row.item()}
 
 
 def rows_of(batches):
@@ -828,7 +847,7 @@ def parse(*argv):
 
 
 def test_a_flag_at_the_shell_wins_over_the_pilot_and_the_pilot_over_the_default():
-    assert (parse().epochs, parse().amp_dtype, parse().lr) == (9, "float16", TrainingSettings().lr)
+    assert (parse().epochs, parse().amp_dtype, parse().lr) == (9, None, TrainingSettings().lr)
     pilot = parse("--pilot_run")
     assert (pilot.epochs, pilot.amp_dtype, pilot.lr) == (7, "bfloat16", TrainingSettings().lr)
     for argv in (("--pilot_run", "--epochs", "2"), ("--epochs", "2", "--pilot_run")):
@@ -860,7 +879,7 @@ def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(change):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_on_a_cpu_without_it_goes_on_in_float32_and_says_so(dtype, monkeypatch):
-    monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     said = []
     precision = Precision(CPU, amp=True, amp_dtype=dtype, say=said.append)
     assert len(said) == 1 and "--amp" in said[0] and "float32" in said[0]
@@ -871,9 +890,73 @@ def test_half_precision_on_a_cpu_without_it_goes_on_in_float32_and_says_so(dtype
 
 def test_a_device_is_chosen_and_said_and_an_impossible_one_refused():
     said = []
-    assert training.choose_device("cpu", said.append) == CPU
+    assert devices.choose_device("cpu", said.append) == CPU
     assert len(said) == 1 and "cpu" in said[0]
     for name in ("toaster", "cuda:999"):
         with pytest.raises(UserError, match=f"--device {name}") as refusal:
-            training.choose_device(name, said.append)
+            devices.choose_device(name, said.append)
         assert one_line(refusal)
+
+
+def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowhere_else(monkeypatch):
+    for able, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(devices, "has_bfloat16", lambda device, able=able: able)
+        said = []
+        precision = Precision(CPU, amp=None, say=said.append)
+        assert precision.name() == name and not said and not precision.scaler.is_enabled()
+        with precision.autocast():
+            assert make_model()(torch.zeros(1, 3, dtype=torch.int64)).dtype == precision.dtype
+        assert Precision(CPU, amp=False).name() == "float32"
+        assert devices.ready_to_write(make_model()).tokens.weight.dtype == precision.dtype
+    assert parse("--no-amp").amp is False and parse("--amp").amp is True and parse().amp is None
+
+
+def test_the_peak_of_a_card_is_found_by_its_name(monkeypatch):
+    cards = {"Tesla T4": 65, "NVIDIA L4": 121, "NVIDIA A100-SXM4-40GB": 312, "NVIDIA H100 80GB HBM3": 990}
+    for name, peak in (cards | {"NVIDIA H200": 990, "NVIDIA L40S": None, "NVIDIA T400": None}).items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert devices.peak_flops(torch.device("cuda"), torch.float16) == (peak and peak * 1e12)
+    assert 1e8 < devices.peak_flops(CPU, torch.float32) < 1e14
+
+
+# Compiling ------------------------------------------------------------------------------------------------------------
+
+
+def test_only_a_long_run_is_worth_compiling():
+    cuda, hour = torch.device("cuda"), 3600 * 0.2
+    assert devices.compiling_pays(cuda, 65e12, hour * 65e12) and not devices.compiling_pays(cuda, 65e12, 1e12)
+    assert devices.compiling_pays(cuda, None, 1e18)  # a card that is not in the table
+    assert devices.compiling_pays(CPU, 2e11, 1e16) and not devices.compiling_pays(CPU, 2e11, 1e12)
+    assert not devices.compiling_pays(torch.device("mps"), None, 1e18)
+
+
+def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch):
+    graphs, compile_ = [], torch.compile
+
+    def keep(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend=keep))
+    plain = train_in(tmp_path / "plain")
+    assert not graphs  # so short a run is not worth it
+    compiled = train_in(tmp_path / "compiled", compile="on")
+    assert len(graphs) == 1  # though evaluations came between
+    assert compiled["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=1e-4)
+    assert "compiled in" in (tmp_path / "compiled" / "train.log").read_text()
+
+
+def test_where_compiling_fails_the_run_goes_on_without(tmp_path, monkeypatch):
+    def fail(network):
+        raise RuntimeError("no C compiler was found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    plain, failed = train_in(tmp_path / "plain"), train_in(tmp_path / "failed", compile="on")
+    assert failed["final_val_loss"] == plain["final_val_loss"]
+    log = (tmp_path / "failed" / "train.log").read_text()
+    assert "compiling failed, the run goes on without: no C compiler was found\n" in log and "much more" not in log
+
+
+def test_a_log_line_says_how_fast_the_run_is_and_when_it_ends(finished):
+    line = next(line for line in (finished[0] / "train.log").read_text().splitlines() if "train_loss" in line)
+    assert re.search(r"tokens/s [\d,]+ mfu \d+% elapsed 0:00:\d\d left 0:00:\d\d end [A-Z][a-z][a-z] \d\d:\d\d$", line)

@@ -3,10 +3,10 @@
     python tools/benchmark.py                                   # everything, on the best device there is
     python tools/benchmark.py --only training --models course --compare path/to/reference.py
 
---compare runs another program that prints one line of JSON (`real_tokens_per_second`, `generated_tokens_per_second`,
-`peak_rss_mb`, `peak_gpu_mb`) beside ours, in turns, and prints the ratios: machines are noisy, so only numbers of one
-run say anything. Each measurement runs in a process of its own, so that its peak memory is its own. Needs torch, numpy
-and tokenizers, nothing else, and any torch from 2.9 on.
+--compare, the last flag, runs another program that prints one line of JSON (`real_tokens_per_second`,
+`generated_tokens_per_second`, `peak_rss_mb`, `peak_gpu_mb`) before each measurement, and gives the ratios to it:
+machines are noisy, so only numbers of one run say anything. Each measurement runs in a process of its own, so that its
+peak memory is its own. Needs torch, numpy and tokenizers, nothing else, and any torch from 2.9 on.
 """
 
 import argparse
@@ -25,11 +25,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data import SPECIAL_TOKENS, Rows, TokenCache, batches_of_text, cache_stories, train_tokenizer  # noqa: E402
+from data import (  # noqa: E402
+    SPECIAL_TOKENS,
+    Rows,
+    TokenCache,
+    batches_of_text,
+    cache_stories,
+    computed_ahead,
+    train_tokenizer,
+)
+from devices import Precision, choose_device, compiled, has_bfloat16, peak_flops, ready_to_write  # noqa: E402
 from model import ModelConfig, Transformer, generate  # noqa: E402
 from optimizer import make_optimizers  # noqa: E402
 from sources import Split  # noqa: E402
-from training import Precision, TrainingSettings, choose_device, has_bfloat16, micro_batches, training_step  # noqa: E402
+from training import TrainingSettings, micro_batches, training_step  # noqa: E402
 
 MODELS = {
     "course": {},
@@ -40,7 +49,6 @@ MODELS = {
         "vocab_size": 50_257, "arch": "gpt2",
     },
 }  # fmt: skip
-PEAK_TFLOPS = {"T4": 65, "L4": 121, "A100": 312, "H100": 990, "H200": 990}  # dense 16-bit, from the data sheets
 SPECIAL = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
 STORY_TOKENS, STORY_SPREAD = 200, 0.3  # TinyStories' lengths under a 10,000-token BPE: median, sigma of the logarithm
 
@@ -63,59 +71,43 @@ def random_stories(count, vocab_size, seed=0):
     return TokenCache(tokens, starts, lengths * 4)
 
 
-def flops_per_token(model):
-    """Of training: 6 a weight that multiplies, and 12 x layers x hidden x context for attention (PaLM, appendix B)."""
-    config = model.config
-    weights = model.num_parameters()[0] + config.vocab_size * config.hidden_size
-    return 6 * weights + 12 * config.num_layers * config.hidden_size * config.max_seq_len
-
-
-def peak_flops(device):
-    """The device's operations a second: a GPU's from its data sheet, a CPU's from a matrix product, or None."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        return next((peak * 1e12 for card, peak in PEAK_TFLOPS.items() if card in name), None)
-    if device.type != "cpu":
-        return None
-    a, b = torch.randn(2048, 1024), torch.randn(1024, 1024)
-    best = math.inf
-    for _ in range(20):
-        began = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - began)
-    return 2 * 2048 * 1024 * 1024 / best
-
-
 def synchronize(device):
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def measure_training(device, name, batch_size, packed, amp_dtype, steps):
+def measure_training(device, name, batch_size, packed, amp_dtype, compiling, steps):
     config = config_of(name)
     model = Transformer(config).to(device).train()
     settings = TrainingSettings(batch_size=batch_size)
-    precision = Precision(device, amp_dtype is not None, amp_dtype or "float16", quiet)
-    optimizers = make_optimizers(model, settings)
+    precision = Precision(device, amp_dtype is not None, amp_dtype, quiet)
+    network, optimizers = model, make_optimizers(model, settings)
     stories = random_stories(batch_size * (steps + 2) * config.max_seq_len // STORY_TOKENS + 50, config.vocab_size)
     rows = Rows(stories, config.max_seq_len, SPECIAL, packed, seed=0)
-    tokens = seconds = 0
-    for step in range(-1, steps):  # one step to warm up
+    result, tokens = {}, 0
+    if compiling:
         began = time.perf_counter()
-        batches = micro_batches(rows, step + 1, settings, device)
-        _, predicted, _ = training_step(model, optimizers, precision, batches, settings)
-        if step in (-1, steps - 1):
+        network = compiled(model, precision, *micro_batches(rows, 0, settings, device)[0], say=quiet)
+        result["seconds_to_compile"] = round(time.perf_counter() - began, 1)
+        if network is model:
+            return {"failed": "torch.compile does not work here"}
+    batches_of = lambda step: micro_batches(rows, step, settings, device)
+    for step, batches in enumerate(computed_ahead(batches_of, range(steps + 1))):
+        _, predicted, _ = training_step(network, optimizers, precision, batches, settings)
+        if step == 0:  # to warm up
             synchronize(device)
-        if step >= 0:
-            tokens, seconds = tokens + predicted, seconds + time.perf_counter() - began
-    speed, peak = tokens / seconds, peak_flops(device)
-    mfu = speed * flops_per_token(model) / peak if peak else None
-    return {"tokens_per_second": round(speed), "mfu": mfu and round(mfu, 3)}
+            began = time.perf_counter()
+        else:
+            tokens += predicted
+    synchronize(device)
+    speed, peak = tokens / (time.perf_counter() - began), peak_flops(device, precision.dtype)
+    mfu = speed * model.flops_per_token() / peak if peak else None
+    return {"tokens_per_second": round(speed), "mfu": mfu and round(mfu, 3)} | result
 
 
 def measure_generation(device, name, batch_size, new_tokens):
     config = config_of(name)
-    model = Transformer(config).to(device).eval()
+    model = ready_to_write(Transformer(config).to(device).eval())
     prompts = [[SPECIAL["<bos>"], *range(10, 17)]] * batch_size
     for _ in generate(model, prompts, 4):
         pass
@@ -135,7 +127,7 @@ def words(seed=0, megabytes=20):
 
 
 def measure_tokenizing(megabytes):
-    """Bytes a second into the token cache, and of `encode_batch_fast` alone on the same text."""
+    """Bytes a second into the token cache, and their ratio to those of `encode_batch_fast` alone on the same text."""
     texts = list(words(megabytes=megabytes))
     size = sum(map(len, texts))
     tokenizer = train_tokenizer(texts[:2000], 10_000)
@@ -150,7 +142,7 @@ def measure_tokenizing(megabytes):
         for batch in batches_of_text(texts):
             tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
         alone = min(alone, time.perf_counter() - began)
-    return {"bytes_per_second": round(size / cached), "encode_batch_fast_alone": round(size / alone)}
+    return {"bytes_per_second": round(size / cached), "ratio": round(alone / cached, 2)}
 
 
 def in_a_process(function, *arguments):
@@ -190,7 +182,9 @@ def peak_rss_mb():
 
 def run_other(command):
     """The JSON that another program prints last."""
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"error: --compare {' '.join(command)} ended with status {done.returncode}; see above")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -202,7 +196,7 @@ def parse_args():
         "--models", nargs="+", choices=MODELS, default=None, help="default: course on CPU, all on a GPU"
     )
     parser.add_argument("--batch_size", type=int, default=64, help="rows a training step (default: 64)")
-    parser.add_argument("--steps", type=int, default=3, help="timed training steps (default: 3)")
+    parser.add_argument("--steps", type=int, help="timed training steps (default: 3 on a CPU, 50 on a GPU)")
     parser.add_argument("--new_tokens", type=int, default=200, help="length of the stories (default: 200)")
     parser.add_argument("--megabytes", type=int, default=20, help="text to tokenize (default: 20)")
     parser.add_argument("--device", default="auto")
@@ -214,12 +208,15 @@ def parse_args():
 def measurements(args, device):
     """Yield (name, function, its arguments) of all that is to be measured."""
     half = [None, *(["float16"] if device.type == "cuda" else []), *(["bfloat16"] if has_bfloat16(device) else [])]
+    steps = args.steps or (3 if device.type == "cpu" else 50)
     for name in args.models or (["course"] if device.type == "cpu" else list(MODELS)):
         if "training" in args.only:
-            for packed in (True, False):
+            for batching, compiling in (("packed", False), ("packed", True), ("padded", False)):
                 for dtype in half:
-                    label = f"training {name}, {'packed' if packed else 'padded'}, {dtype or 'float32'}"
-                    yield label, measure_training, (device, name, args.batch_size, packed, dtype, args.steps)
+                    label = f"training {name}, {batching}, {dtype or 'float32'}" + (", compiled" if compiling else "")
+                    yield label, measure_training, (
+                        device, name, args.batch_size, batching == "packed", dtype, compiling, steps,
+                    )  # fmt: skip
         if "generation" in args.only:
             for batch_size in (1, 8, 64):
                 yield f"generation {name}, {batch_size} at once", measure_generation, (
@@ -229,31 +226,50 @@ def measurements(args, device):
         yield f"tokenizing {args.megabytes} MB", measure_tokenizing, (args.megabytes,)
 
 
-def print_ratios(label, result, other):
-    kind, speed = label.split()[0], result.get("tokens_per_second")
-    theirs = other.get({"training": "real_tokens_per_second", "generation": "generated_tokens_per_second"}.get(kind))
-    if theirs and speed:
-        memory = result["peak_rss_mb"] / other["peak_rss_mb"] if other.get("peak_rss_mb") else math.nan
-        print(f"    {speed / theirs:.2f} x the other's {theirs} tokens/s; {memory:.2f} x its peak memory (RSS)")
+def ratios_to(other, kind, result):
+    """Our speed and memory as multiples of another program's."""
+    theirs = other.get({"training": "real_tokens_per_second", "generation": "generated_tokens_per_second"}[kind])
+    memory = "peak_gpu_mb" if other.get("peak_gpu_mb") else "peak_rss_mb"
+    ratios = {}
+    if theirs and result.get("tokens_per_second"):
+        ratios["ratio"] = round(result["tokens_per_second"] / theirs, 2)
+    if kind == "training" and other.get(memory) and result.get(memory):
+        ratios["memory_ratio"] = round(result[memory] / other[memory], 2)
+    return ratios
+
+
+COLUMNS = {
+    "tokens_per_second": "{:,.0f}", "bytes_per_second": "{:,}", "mfu": "{:.1%}", "peak_rss_mb": "{:,}",
+    "peak_gpu_mb": "{:,}", "seconds_to_compile": "{}", "ratio": "{:.2f}", "memory_ratio": "{:.2f}",
+}  # fmt: skip
+
+
+def print_row(label, result):
+    cells = [f"{label:42}", *(COLUMNS[name].format(result[name]) if result.get(name) else "" for name in COLUMNS)]
+    if "failed" in result:
+        cells[1] = result["failed"]
+    widths = [42, *map(len, COLUMNS)]
+    print(f"| {' | '.join(f'{cell:>{width}}' for cell, width in zip(cells, widths, strict=True))} |", flush=True)
 
 
 def main():
     args = parse_args()
     device = choose_device(args.device)
-    about = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.processor()}
+    about = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()}
     about |= {"device": torch.cuda.get_device_name() if device.type == "cuda" else str(device)}
     about |= {"threads": torch.get_num_threads(), "date": time.strftime("%Y-%m-%d"), "command": sys.argv[1:]}
     print(json.dumps(about))
-    results, other = {}, None
+    print(f"| {'measured':42} | {' | '.join(COLUMNS)} |")
+    print("|---|" + "--:|" * len(COLUMNS))
+    results = {}
     for label, function, arguments in measurements(args, device):
-        if args.compare:
-            other = run_other(args.compare)
-        result = in_a_process(function, *arguments)
-        results[label] = result | ({"other": other} if other else {})
-        print(f"{label:45}" + "  ".join(f"{name} {value:,}" for name, value in result.items() if value is not None))
+        kind = label.split()[0]
+        other = run_other(args.compare) if args.compare and kind != "tokenizing" else None
+        results[label] = result = in_a_process(function, *arguments)
         if other:
-            print_ratios(label, result, other)
-    Path(args.json).write_text(json.dumps({"about": about, "results": results}, indent=1))
+            result |= ratios_to(other, kind, result) | {"other": other}
+        print_row(label, result)
+        Path(args.json).write_text(json.dumps({"about": about, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""What the network is computed on: the device, its half precision, its peak, and the compiler.
+
+In reading order: `choose_device`; `Precision`, how training computes; `ready_to_write`, how writing does; `peak_flops`,
+what the device could do at best; `compiled`, the network translated into fewer and larger kernels.
+"""
+
+import math
+import re
+import time
+
+import torch
+
+from shell import UserError, say
+
+PEAK_TFLOPS = {"T4": 65, "L4": 121, "A100": 312, "H100": 990, "H200": 990}  # dense 16-bit, from the data sheets
+WORTH_COMPILING = 600  # seconds that a run must take without the compiler
+
+
+def choose_device(name="auto", say=say, local_rank=None):
+    """The torch.device of that name; auto takes CUDA, then Apple's MPS, then the CPU, and says which."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
+        torch.cuda.set_device(local_rank)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 from Ampere on
+        torch.backends.cuda.enable_cudnn_sdp(False)  # gradients of NaN on H100 (huggingface/trl issue 7181)
+    say(f"device: {describe_device(device)}")
+    return device
+
+
+def describe_device(device):
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def has_bfloat16(device):
+    """Whether a device has units for bfloat16 (emulating it, which every device can, is slow)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.12 on
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+class Precision:
+    """How training computes on a device: in float32, or in half precision where the device can do it.
+
+    float16 has few exponents: its gradients would vanish, so the loss is scaled up before the backward pass and the
+    gradients down after it (Micikevicius et al. 2018).  bfloat16 needs no scaling, but a device that has units for it.
+    """
+
+    def __init__(self, device, amp=False, amp_dtype=None, say=say):
+        """amp: half precision or not; None: on a CPU with bfloat16 units.  amp_dtype None: what suits the device."""
+        on_cpu = device.type == "cpu"
+        amp_dtype = amp_dtype or ("bfloat16" if on_cpu else "float16")
+        able = has_bfloat16(device) if amp_dtype == "bfloat16" else device.type == "cuda"
+        self.device = device
+        self.dtype = getattr(torch, amp_dtype) if able and (on_cpu if amp is None else amp) else torch.float32
+        if amp and not able:
+            say(f"--amp: this {device.type} device has no units for {amp_dtype}; the run goes on in float32")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def name(self):
+        return str(self.dtype).removeprefix("torch.")
+
+
+def ready_to_write(model):
+    """The model for `generate`: on a CPU with bfloat16 units the weights in bfloat16, half as much to read."""
+    device = model.tokens.weight.device
+    return model.bfloat16() if device.type == "cpu" and has_bfloat16(device) else model
+
+
+def peak_flops(device, dtype):
+    """The device's operations a second, or None: a GPU's in 16 bits, from `PEAK_TFLOPS`; a CPU's measured here."""
+    if device.type == "cuda":
+        words = re.split(r"[\s-]", torch.cuda.get_device_name(device))
+        return next((peak * 1e12 for card, peak in PEAK_TFLOPS.items() if card in words), None)
+    if device.type != "cpu":
+        return None
+    a, b, best = torch.randn(2048, 1024).to(dtype), torch.randn(1024, 1024).to(dtype), math.inf
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * 2048 * 1024 * 1024 / best
+
+
+def compiling_pays(device, peak, flops):
+    """Whether a run of that many operations, guessed at without the compiler, is long enough for it."""
+    usual = {"cuda": 0.2 * (peak or 50e12), "cpu": 2e11}.get(device.type)  # operations a second
+    return usual is not None and flops / usual > WORTH_COMPILING
+
+
+def compiled(network, precision, inputs, targets, say=say):
+    """The network compiled for training on batches like this one, or, where that fails, the network itself."""
+    say("compiling the network, which takes a minute or so; --compile off does without")
+    began, device = time.perf_counter(), precision.device
+    try:
+        faster = torch.compile(network)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), precision.autocast():
+            faster(inputs.to(device), targets.to(device)).backward()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no C compiler, no Triton (Windows), too old a card: each raises something else
+        say(f"compiling failed, the run goes on without: {str(error).strip().splitlines()[0][:200]}")
+        return network
+    finally:
+        network.zero_grad(set_to_none=True)
+    say(f"compiled in {time.perf_counter() - began:.0f} s")
+    return faster
