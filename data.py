@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,7 +284,7 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say):
     try:
         lengths, sizes = [], []
         with open(partial / "tokens.bin", "wb") as file, tqdm(unit=" texts", disable=not sys.stderr.isatty()) as bar:
-            for encoded in computed_ahead(lambda texts: list(encode(texts)), batches_of_text(read())):
+            for encoded in computed_ahead(lambda texts: list(encode(texts)), batches_of_text(read()), ahead=2):
                 new_lengths = [len(ids) for ids, _ in encoded]
                 tokens = itertools.chain.from_iterable(ids for ids, _ in encoded)
                 np.fromiter(tokens, dtype, count=sum(new_lengths)).tofile(file)
@@ -311,16 +312,16 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say):
     return cache
 
 
-def computed_ahead(function, items):
-    """map(function, items), each result computed in a thread while the one before it is used."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead = None
+def computed_ahead(function, items, ahead=1):
+    """map(function, items), the next results computed in threads, as many as `ahead` says, while one is used."""
+    waiting = deque()
+    with ThreadPoolExecutor(max_workers=ahead) as pool:
         for item in items:
-            ahead, result = pool.submit(function, item), ahead
-            if result is not None:
-                yield result.result()
-        if ahead is not None:
-            yield ahead.result()
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def open_cache(folder):

@@ -19,6 +19,7 @@ from data import (
     TokenCache,
     cache_dialogues,
     cache_stories,
+    computed_ahead,
     render_dialogue,
     reply_mask,
     train_tokenizer,
@@ -642,3 +643,29 @@ def test_a_long_story_cut_into_pieces_has_the_tokens_of_the_whole(tokenizer):
     parts = list(data.pieces(text, size=25))
     assert len(parts) > 10 and "".join(parts) == text
     assert [token for part in parts for token in tokenizer.encode(part)] == tokenizer.encode(text)
+
+
+# Working ahead --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_results_computed_ahead_come_in_order_and_not_too_early(ahead, count):
+    taken = []
+
+    def items():
+        for number in range(count):
+            taken.append(number)
+            yield number
+
+    for number, result in enumerate(computed_ahead(lambda number: number * 10, items(), ahead)):
+        assert result == number * 10
+        assert len(taken) <= number + 1 + ahead
+    assert len(taken) == count
+
+
+def test_an_error_while_computing_ahead_is_raised_where_the_result_is_used():
+    results = computed_ahead(lambda number: 1 // number, [2, 1, 0, 1])
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
