@@ -4,6 +4,7 @@ In reading order: `choose_device`; `Precision`, how training computes; `ready_to
 what the device could do at best; `compiled`, the network translated into fewer and larger kernels.
 """
 
+import contextlib
 import math
 import re
 import time
@@ -69,7 +70,9 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def autocast(self):
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
 
     def name(self):
         return str(self.dtype).removeprefix("torch.")
@@ -88,7 +91,7 @@ def peak_flops(device, dtype):
         return next((peak * 1e12 for card, peak in PEAK_TFLOPS.items() if card in words), None)
     if device.type != "cpu":
         return None
-    a, b, best = torch.randn(2048, 1024).to(dtype), torch.randn(1024, 1024).to(dtype), math.inf
+    a, b, best = torch.ones(2048, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype), math.inf
     for _ in range(8):
         began = time.perf_counter()
         a @ b
@@ -96,24 +99,29 @@ def peak_flops(device, dtype):
     return 2 * 2048 * 1024 * 1024 / best
 
 
-def compiling_pays(device, peak, flops):
+def compiling_pays(device, peak, dtype, flops):
     """Whether a run of that many operations, guessed at without the compiler, is long enough for it."""
-    usual = {"cuda": 0.2 * (peak or 50e12), "cpu": 2e11}.get(device.type)  # operations a second
+    usual = {"cuda": min(0.2 * (peak or 50e12), 50e12), "cpu": 0.2e12}.get(device.type)  # operations a second
+    if device.type == "cuda" and dtype == torch.float32:
+        usual /= 4
     return usual is not None and flops / usual > WORTH_COMPILING
 
 
-def compiled(network, precision, inputs, targets, say=say):
-    """The network compiled for training on batches like this one, or, where that fails, the network itself."""
+def compiled(network, precision, batches, say=say):
+    """The network compiled for training on batches of these shapes, or, where that fails, the network itself."""
     say("compiling the network, which takes a minute or so; --compile off does without")
     began, device = time.perf_counter(), precision.device
     try:
-        faster = torch.compile(network)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), precision.autocast():
-            faster(inputs.to(device), targets.to(device)).backward()
+        faster = torch.compile(network, dynamic=False)
+        for inputs, targets in {batch[0].shape: batch for batch in batches}.values():
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), precision.autocast():
+                loss = faster(inputs.to(device), targets.to(device))
+            loss.backward()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # no C compiler, no Triton (Windows), too old a card: each raises something else
-        say(f"compiling failed, the run goes on without: {str(error).strip().splitlines()[0][:200]}")
+        reason = str(error).strip() or type(error).__name__
+        say(f"compiling failed, the run goes on without: {reason.splitlines()[0][:200]}")
         return network
     finally:
         network.zero_grad(set_to_none=True)

@@ -258,7 +258,7 @@ class CrossEntropy(torch.autograd.Function):
     """The summed cross-entropy of hidden (N, C) @ weight.T (V, C) and targets (N,), a chunk of positions at a time.
 
     The logits (N, V) are the largest tensor of a small model. Here a chunk of them becomes loss and gradient while it
-    lies in the processor's cache, and no more than a chunk ever exists. Sums and softmax are float32; the products are
+    lies in the processor's cache, and only a chunk exists at a time. Sums and softmax are float32; the products are
     what autocast would make them. The loss is a sum, not a mean, so that its gradients fit into float16 unscaled.
     """
 
@@ -267,18 +267,19 @@ class CrossEntropy(torch.autograd.Function):
         device, kind, hidden_gradients = hidden.device, hidden.device.type, []
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         loss, weight_gradient = torch.zeros((), device=device), torch.zeros_like(weight)
-        counted, head = (targets != IGNORED)[:, None], weight.to(dtype)
+        head, targets, counted = weight.to(dtype), targets[:, None], (targets != IGNORED)[:, None]
         chunk = max(1, CHUNK_LOGITS["cpu" if kind == "cpu" else "gpu"] // len(weight))
         with torch.autocast(kind, enabled=False):
-            for x, target, once in zip(*(t.split(chunk) for t in (hidden, targets[:, None], counted)), strict=True):
-                x, target = x.to(dtype) * once, target * once
+            for x, target, is_counted in zip(*(t.split(chunk) for t in (hidden, targets, counted)), strict=True):
+                x, target = x.to(dtype) * is_counted, target * is_counted
                 logits = x @ head.T
                 chances, largest = logits.softmax(-1, torch.float32), logits.amax(-1, keepdim=True)
                 log_sum = largest - chances.amax(-1, keepdim=True).log()  # of the exponentials of the logits
-                loss += ((log_sum - logits.gather(1, target)) * once).sum()
+                loss += ((log_sum - logits.gather(1, target)) * is_counted).sum()
                 gradient = chances.scatter_add_(1, target, -torch.ones_like(log_sum)).to(dtype)  # of the logits
-                hidden_gradients.append((gradient @ head) * once)
+                hidden_gradients.append((gradient @ head) * is_counted)
                 weight_gradient += gradient.T @ x
+                del logits, chances, gradient  # before the next ones are made
         ctx.save_for_backward(torch.cat(hidden_gradients).type_as(hidden), weight_gradient)
         return loss
 

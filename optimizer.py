@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from devices import has_bfloat16
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal, for the matrices inside a network (Jordan et al. 2024).
@@ -21,7 +23,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+                if "average" not in self.state[matrix]:
+                    self.state[matrix]["average"] = torch.zeros_like(matrix)
+                average = self.state[matrix]["average"]
                 average.lerp_(matrix.grad, 1 - group["momentum"])
                 update = matrix.grad.lerp(average, group["momentum"])  # Nesterov's
                 parts = update.unflatten(0, (group["parts"], -1))
@@ -33,10 +37,10 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrices, steps=5):
     """Bring the singular values of matrices (..., M, N) near 1 with a Newton-Schulz iteration.
 
-    In bfloat16 where the card has units for it; elsewhere in float32, which is faster than emulating it.
+    In bfloat16 where the device has units for it; elsewhere in float32, which is faster than emulating it.
     """
     x = matrices.transpose(-1, -2) if matrices.size(-2) > matrices.size(-1) else matrices
-    if x.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False):
+    if has_bfloat16(x.device):
         x = x.bfloat16()
     x = x / (torch.linalg.vector_norm(x, dim=(-1, -2), keepdim=True) + 1e-7)
     for _ in range(steps):

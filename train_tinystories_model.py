@@ -17,7 +17,7 @@ from training import add_training_flags, seed_everything, start_run, train
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
 PILOT = {
     "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 8, "epochs": 5, "warmup_steps": 20,
-    "lr": 3e-3, "dropout": 0.0, "logging_steps": 20, "eval_steps": 100,
+    "optimizer": "muon", "lr": 3e-3, "dropout": 0.0, "logging_steps": 20, "eval_steps": 100,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""One training run: its flags, optimizer, schedule and precision, the loop, evaluation, checkpoints.
+"""One training run: its flags, the loop, evaluation, checkpoints.
 
 It knows nothing of what the tokens mean.  In reading order: `TrainingSettings` and the flags; a step and an evaluation;
 `train`, the loop; what the loop calls, in the order in which it calls it.
@@ -44,6 +44,7 @@ from shell import (
 CHECKPOINT_FORMAT = "tinystories-checkpoint"
 CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
 WIDTHS = 32  # rows are padded to a multiple of this: few shapes, for each of which a library may prepare something
+LOGITS_ROWS = 2048  # positions whose logits an evaluation holds at a time
 SECONDS_BETWEEN_CHECKPOINTS = 600
 ONE_RANK = Ranks(1)
 
@@ -81,7 +82,7 @@ class TrainingSettings:
     amp_dtype: str | None = flag(
         None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
     )
-    compile: str = flag("auto", "torch.compile; auto: on CUDA, if the run is long", choices=("auto", "on", "off"))
+    compile: str = flag("auto", "torch.compile; auto: for a long run on packed rows", choices=("auto", "on", "off"))
 
     def __post_init__(self):
         for name in ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints"):
@@ -158,6 +159,7 @@ class Progress:
     stale_evaluations: int = 0  # since the best one
     loss_since_log: float = 0.0  # summed, in nats
     tokens_since_log: int = 0
+    seconds_since_log: float = 0.0
 
 
 def micro_batches(rows, step, settings, device, rank=0, ranks=1):
@@ -210,9 +212,9 @@ def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RAN
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    # After an overflow the scaler leaves out the step: AdamW's by itself, without the host waiting; two go together
-    together = len(optimizers) > 1 and precision.scaler.is_enabled()
-    for optimizer in optimizers if not together or torch.isfinite(norm) else []:
+    # After an overflow the scaler leaves out AdamW's step, and the host need not wait to know; two must agree
+    left_out = len(optimizers) > 1 and precision.scaler.is_enabled() and not torch.isfinite(norm)
+    for optimizer in [] if left_out else optimizers:
         precision.scaler.step(optimizer)
     model.zero_grad(set_to_none=True)
     precision.scaler.update()
@@ -239,10 +241,12 @@ def evaluate(model, rows, precision, batch_size=32, ranks=ONE_RANK):
             batch = rows.batch(first, min(batch_size, rows.per_epoch - first))
             for inputs, targets in cut_for(precision.device, *batch):
                 tokens += int((targets != IGNORED).sum())
+                hidden = model.hidden(inputs.to(precision.device)).flatten(0, 1)
                 targets = targets.flatten().to(precision.device)
-                logits = model(inputs.to(precision.device)).flatten(0, 1).float()
-                loss = loss + F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-                correct = correct + (logits.argmax(-1) == targets).sum()
+                for x, target in zip(hidden.split(LOGITS_ROWS), targets.split(LOGITS_ROWS), strict=True):
+                    logits = model.logits(x).float()
+                    loss = loss + F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+                    correct = correct + (logits.argmax(-1) == target).sum()
     loss, correct, tokens = ranks.sum(loss.item(), correct.item(), tokens)
     mean = loss / tokens
     return {
@@ -323,15 +327,15 @@ class Trainer:
     def __init__(self, model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks):
         self.model, self.rows, self.validation, self.settings = model, rows, validation, settings
         self.run, self.precision, self.fingerprints, self.write_sample = run, precision, fingerprints, write_sample
-        self.ranks, self.network = ranks, ranks.wrap(model)
+        self.ranks = ranks
         if ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
             seed_everything(settings.seed + ranks.rank)
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
         self.loss_since_log, self.saved_step = torch.zeros((), device=precision.device), None
         steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
-        self.peak = peak_flops(precision.device, precision.dtype)
         self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
         self.total_steps = max(self.epoch_ends)
+        self.peak = peak_flops(precision.device, precision.dtype)
         self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
 
     def train(self):
@@ -340,14 +344,14 @@ class Trainer:
             self.resume()
         self.run.start(progress.step if self.run.checkpoint else None)
         self.describe()
-        self.compile()
-        self.began = time.perf_counter() - progress.seconds
-        self.log_began = self.saved = time.perf_counter()
         bar = tqdm(
             total=self.total_steps, initial=progress.step, unit=" steps", disable=not sys.stderr.isatty(), leave=False
         )
         self.model.train()
         with signals_noted() as signals, bar:
+            network = self.ranks.wrap(self.compile())
+            self.saved = time.perf_counter()
+            self.began, self.log_began = self.saved - progress.seconds, self.saved - progress.seconds_since_log
             device, rank, ranks = self.precision.device, self.ranks.rank, self.ranks.count
             batches_of = lambda step: micro_batches(self.rows, step, settings, device, rank, ranks)
             for batches in computed_ahead(batches_of, range(progress.step, self.total_steps)):
@@ -357,7 +361,7 @@ class Trainer:
                 for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = rate
                 loss, tokens, norm = training_step(
-                    self.network, self.optimizers, self.precision, batches, settings, self.ranks
+                    network, self.optimizers, self.precision, batches, settings, self.ranks
                 )
                 self.loss_since_log += loss
                 progress.tokens_since_log += tokens
@@ -407,15 +411,16 @@ class Trainer:
         )
 
     def compile(self):
-        """Put the compiled network in the network's place, where that is asked for or pays; evaluation goes without."""
+        """The model compiled, if that is asked for or pays, and works on all ranks; evaluation goes without."""
         settings, precision, rows = self.settings, self.precision, self.rows
-        flops = (
-            self.model.flops_per_token() * self.total_steps * settings.rows_per_step * rows.length / self.ranks.count
-        )
-        worth = settings.compile == "auto" and rows.packed and compiling_pays(precision.device, self.peak, flops)
-        if settings.compile == "on" or worth:
-            batch = micro_batches(rows, self.progress.step, settings, precision.device, ranks=self.ranks.count)[0]
-            self.network = compiled(self.network, precision, *batch, say=self.run.say)
+        tokens = self.total_steps * settings.rows_per_step * rows.length / self.ranks.count
+        pays = compiling_pays(precision.device, self.peak, precision.dtype, tokens * self.model.flops_per_token())
+        if settings.compile == "off" or (settings.compile == "auto" and not (pays and rows.packed)):
+            return self.model
+        batches = micro_batches(rows, 0, settings, precision.device, ranks=self.ranks.count)
+        network = compiled(self.model, precision, batches, self.run.say)
+        (worked,) = self.ranks.sum(network is not self.model)
+        return network if worked == self.ranks.count else self.model
 
     def mfu(self, tokens_per_second):
         """The share of the devices' peak that a speed is, None where the peak is not known (Chowdhery et al. 2022)."""
@@ -480,6 +485,7 @@ class Trainer:
     def flags(self):
         """What a run that goes on must have in common with the one before, but for FREE_ON_RESUME."""
         batching = {"batching": "packed" if self.rows.packed else "padded"}
+        batching |= {"amp": self.precision.name(), "amp_dtype": None}  # what came of the flags on this device
         return dataclasses.asdict(self.settings) | self.model.config.as_dict() | batching | self.fingerprints
 
     def agree(self, signum, due):
@@ -497,7 +503,7 @@ class Trainer:
     def save_checkpoint(self):
         """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
         run, progress, began = self.run, self.progress, time.perf_counter()
-        self.saved_step = progress.step
+        self.saved_step, progress.seconds_since_log = progress.step, began - self.log_began
         (progress.loss_since_log,) = self.ranks.sum(self.loss_since_log.item())
         random = self.ranks.gather(torch.get_rng_state())
         if self.ranks.rank > 0:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
 
-from devices import Precision, choose_device
+from devices import Precision, choose_device, has_bfloat16
 from model import ModelConfig, Transformer, generate
 from optimizer import make_optimizers
 from training import micro_batches, seed_everything, train, training_step
@@ -14,9 +14,9 @@ from training import micro_batches, seed_everything, train, training_step
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-def train_on_gpu(folder, flags=None, **settings):
+def train_on_gpu(folder, flags=None, device="cuda", **settings):
     run, settings = make_run(folder, **flags or {}), make_settings(**settings)
-    device = choose_device("cuda")
+    device = choose_device(device)
     seed_everything(settings.seed)
     model = make_model().to(device)
     precision = Precision(device, settings.amp, settings.amp_dtype, run.say)
@@ -28,10 +28,16 @@ def train_on_gpu(folder, flags=None, **settings):
     return summary, precision.name()
 
 
+def skip_without(dtype):
+    if dtype == "bfloat16" and not has_bfloat16(torch.device("cuda")):
+        pytest.skip("this card has no bfloat16 units")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_each_precision_learns_what_the_cpu_learns(tmp_path, dtype):
+    skip_without(dtype)
     flags = {} if dtype == "float32" else {"amp": True, "amp_dtype": dtype}
-    plain, _ = train_on_gpu(tmp_path / "plain", epochs=6)
+    plain, _ = train_on_gpu(tmp_path / "plain", device="cpu", epochs=6)
     summary, name = train_on_gpu(tmp_path / "run", epochs=6, **flags)
     assert name == dtype
     assert summary["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=0.05)
@@ -47,6 +53,7 @@ def test_a_float16_run_goes_on_from_its_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path, dtype):
+    skip_without(dtype)
     torch._dynamo.reset()
     plain, _ = train_on_gpu(tmp_path / "plain", amp=True, amp_dtype=dtype)
     counters = torch._dynamo.utils.counters
@@ -59,6 +66,7 @@ def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_step_with_adamw_never_makes_the_host_wait(dtype):
+    skip_without(dtype)
     device, settings = choose_device("cuda"), make_settings()
     model, rows = make_model().to(device), make_rows()
     precision, optimizers = Precision(device, dtype != "float32", dtype), make_optimizers(model, settings)

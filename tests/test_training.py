@@ -67,7 +67,7 @@ def make_model(**changes):
 
 
 def make_settings(**changes):
-    return TrainingSettings(**{"batch_size": 4, "epochs": 2, "lr": 1e-2, "logging_steps": 1} | changes)
+    return TrainingSettings(**{"batch_size": 4, "epochs": 2, "lr": 1e-2, "logging_steps": 1, "amp": False} | changes)
 
 
 def make_run(folder, **flags):
@@ -80,7 +80,7 @@ def train_in(folder, rows=None, flags=None, fingerprints=FINGERPRINTS, **setting
     run, settings = make_run(folder, **flags or {}), make_settings(**settings)
     seed_everything(settings.seed)
     model = make_model(dropout=0.2)
-    precision = Precision(CPU, say=run.say)
+    precision = Precision(CPU, settings.amp, settings.amp_dtype, run.say)
     try:
         return train(model, rows or make_rows(), make_validation(), settings, run, precision, fingerprints, sample)
     finally:
@@ -338,7 +338,7 @@ def test_an_evaluation_changes_neither_weights_nor_chance():
     model, rows = make_model(dropout=0.5), make_validation()
     before, state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
     with_gradients = []
-    model.register_forward_hook(lambda *_: with_gradients.append(torch.is_grad_enabled()))
+    model.blocks[0].register_forward_hook(lambda *_: with_gradients.append(torch.is_grad_enabled()))
     evaluate(model, rows, Precision(CPU))
     assert_equal_weights(before, model.state_dict())
     assert torch.equal(state, torch.get_rng_state())
@@ -556,8 +556,11 @@ def test_a_second_ctrl_c_ends_the_program_at_once():
 
 
 @pytest.mark.parametrize("steps", [(1,), (4,), (5,), (12,), (2, 3, 6)])  # 12 is the last
-def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps):
-    settings = {"logging_steps": 2, "eval_steps": 3}
+@pytest.mark.parametrize("speed", [{}, {"amp": True}, {"compile": "on"}], ids=str)
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps, speed, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **options: compile_(network, backend="eager", **options))
+    settings = {"logging_steps": 2, "eval_steps": 3} | speed
     train_in(tmp_path / "whole", **settings)
     interrupt(tmp_path / "parts", steps[0], **settings)
     for step in steps[1:]:
@@ -923,11 +926,13 @@ def test_the_peak_of_a_card_is_found_by_its_name(monkeypatch):
 
 
 def test_only_a_long_run_is_worth_compiling():
-    cuda, hour = torch.device("cuda"), 3600 * 0.2
-    assert devices.compiling_pays(cuda, 65e12, hour * 65e12) and not devices.compiling_pays(cuda, 65e12, 1e12)
-    assert devices.compiling_pays(cuda, None, 1e18)  # a card that is not in the table
-    assert devices.compiling_pays(CPU, 2e11, 1e16) and not devices.compiling_pays(CPU, 2e11, 1e12)
-    assert not devices.compiling_pays(torch.device("mps"), None, 1e18)
+    cuda, half, hour, pays = torch.device("cuda"), torch.float16, 3600 * 0.2, devices.compiling_pays
+    assert pays(cuda, 65e12, half, hour * 65e12) and not pays(cuda, 65e12, half, 1e12)
+    assert pays(cuda, 65e12, torch.float32, 5e15) and not pays(cuda, 65e12, half, 5e15)  # slower, so sooner worth it
+    assert pays(cuda, None, half, 1e18)  # a card that is not in the table
+    assert pays(cuda, 990e12, half, 1e17)  # the five epochs of the course
+    assert pays(CPU, 2e11, half, 1e16) and not pays(CPU, 2e11, half, 1e12)
+    assert not pays(torch.device("mps"), None, half, 1e18)
 
 
 def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch):
@@ -937,7 +942,7 @@ def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch)
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(torch, "compile", lambda network: compile_(network, backend=keep))
+    monkeypatch.setattr(torch, "compile", lambda network, **options: compile_(network, backend=keep, **options))
     plain = train_in(tmp_path / "plain")
     assert not graphs  # so short a run is not worth it
     compiled = train_in(tmp_path / "compiled", compile="on")
@@ -947,7 +952,7 @@ def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch)
 
 
 def test_where_compiling_fails_the_run_goes_on_without(tmp_path, monkeypatch):
-    def fail(network):
+    def fail(network, **options):
         raise RuntimeError("no C compiler was found\nand much more")
 
     monkeypatch.setattr(torch, "compile", fail)

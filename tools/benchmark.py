@@ -77,7 +77,7 @@ def synchronize(device):
 
 
 def measure_training(device, name, batch_size, packed, amp_dtype, compiling, steps):
-    config = config_of(name)
+    device, config = choose_device(str(device), quiet), config_of(name)  # this process's settings, too
     model = Transformer(config).to(device).train()
     settings = TrainingSettings(batch_size=batch_size)
     precision = Precision(device, amp_dtype is not None, amp_dtype, quiet)
@@ -87,7 +87,7 @@ def measure_training(device, name, batch_size, packed, amp_dtype, compiling, ste
     result, tokens = {}, 0
     if compiling:
         began = time.perf_counter()
-        network = compiled(model, precision, *micro_batches(rows, 0, settings, device)[0], say=quiet)
+        network = compiled(model, precision, micro_batches(rows, 0, settings, device), quiet)
         result["seconds_to_compile"] = round(time.perf_counter() - began, 1)
         if network is model:
             return {"failed": "torch.compile does not work here"}
@@ -106,7 +106,7 @@ def measure_training(device, name, batch_size, packed, amp_dtype, compiling, ste
 
 
 def measure_generation(device, name, batch_size, new_tokens):
-    config = config_of(name)
+    device, config = choose_device(str(device), quiet), config_of(name)
     model = ready_to_write(Transformer(config).to(device).eval())
     prompts = [[SPECIAL["<bos>"], *range(10, 17)]] * batch_size
     for _ in generate(model, prompts, 4):
