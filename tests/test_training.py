@@ -79,7 +79,7 @@ def train_in(folder, rows=None, flags=None, fingerprints=FINGERPRINTS, **setting
     """A run in a folder, from its beginning or as the flags say; returns its summary."""
     run, settings = make_run(folder, **flags or {}), make_settings(**settings)
     seed_everything(settings.seed)
-    model = make_model(dropout=0.2)
+    model = make_model(dropout=0.2).eval()  # as a model comes from its file
     precision = Precision(CPU, settings.amp, settings.amp_dtype, run.say)
     try:
         return train(model, rows or make_rows(), make_validation(), settings, run, precision, fingerprints, sample)
@@ -576,6 +576,15 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps, speed, mon
     }
     assert summary["tokens"] == whole["tokens"] and summary["resumes"] == len(steps)
     assert summary["run_id"] == metrics(tmp_path / "parts", "run")[0]["run_id"] != whole["run_id"]
+
+
+def test_a_run_goes_on_in_the_precision_it_had_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
+    interrupt(tmp_path, 3, amp=None)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # another machine
+    with pytest.raises(UserError, match="--amp bfloat16 \\(now float32\\)") as refusal:
+        train_in(tmp_path, None, LATEST, amp=None)
+    assert one_line(refusal)
 
 
 def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
