@@ -82,7 +82,7 @@ class TrainingSettings:
     amp_dtype: str | None = flag(
         None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
     )
-    compile: str = flag("auto", "torch.compile; auto: for a long run on packed rows", choices=("auto", "on", "off"))
+    compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
 
     def __post_init__(self):
         for name in ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints"):
