@@ -9,10 +9,10 @@ pipe: one message a line in, one reply a line out, and nothing else on stdout.
 
 import sys
 
+from checkpoints import load_model
 from data import load_tokenizer, render_dialogue
 from devices import choose_device, ready_to_write
 from model import generate
-from records import load_model
 from shell import FlagParser, add_generation_flags, printable, run_program, sampling, say
 
 HELP = "type a message and press Enter; /reset forgets the conversation; /help shows this; exit (or Ctrl-D) ends it"

@@ -12,10 +12,13 @@ import itertools
 import json
 import os
 import pickle
+import pickletools
 import re
 import shutil
 import sys
 import tempfile
+import zipfile
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,12 +29,18 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from shell import UserError, say, written_atomically
-from sources import clean, open_dataset, read_dialogues, read_stories
+from shell import UserError, locked, naming, on_disk, say, write_json, written_atomically
+from sources import BadRows, clean, open_dataset, read_dialogues, read_stories
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 IGNORED = -100  # a target with this value is not predicted
 SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # where byte-level BPE never merges across
+PLAIN_OPERATIONS = {
+    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "BINGET", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST",
+    "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE", "BININT",
+    "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
+}  # fmt: skip
+LARGEST_TOKENIZER = 100 << 20  # bytes of a file
 BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
 
 
@@ -43,6 +52,14 @@ class PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def read_plain_pickle(content):
+    """What a pickle of plain types holds.  Raises UnpicklingError for one that could run code or fill the memory."""
+    for operation, _, _ in pickletools.genops(content):
+        if operation.name not in PLAIN_OPERATIONS:
+            raise pickle.UnpicklingError(f"it is not made of plain types ({operation.name})")
+    return PlainUnpickler(io.BytesIO(content)).load()
 
 
 class Tokenizer:
@@ -62,9 +79,12 @@ class Tokenizer:
         self.backend.no_padding()
         self.backend.no_truncation()
         self.special = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
-        self.vocab_size = max(backend.get_vocab().values()) + 1
+        vocabulary = backend.get_vocab()
+        self.vocab_size = max(vocabulary.values()) + 1
+        if self.vocab_size > 2 * len(vocabulary):  # each id takes a row of the model's largest matrix
+            raise UserError(f"the tokenizer has {len(vocabulary):,} tokens and ids up to {self.vocab_size - 1:,}")
         merges = json.loads(backend.to_str())["model"].get("merges", [])
-        content = json.dumps([sorted(backend.get_vocab().items()), merges, SPECIAL_TOKENS])
+        content = json.dumps([sorted(vocabulary.items()), merges, SPECIAL_TOKENS])
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text):
@@ -93,9 +113,12 @@ class Tokenizer:
             yield self.decode(waiting)
 
     def save(self, path):
+        text, path = self.backend.to_str(), Path(path)
         content = {"format": "tinystories-bpe-tokenizer", "version": 1, "special_tokens": SPECIAL_TOKENS}
+        content |= {"tokenizer": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as file:
-            pickle.dump(content | {"tokenizer": self.backend.to_str()}, file, protocol=4)
+            pickle.dump(content, file, protocol=4)
 
 
 def train_tokenizer(texts, vocab_size):
@@ -123,17 +146,23 @@ def load_tokenizer(path):
     path, advice = Path(path), "train one with train_bpe_tokenizer_hf.py"
     if not path.is_file():
         raise UserError(f"no tokenizer file {path}; {advice}, or pass --tokenizer_path")
+    if path.stat().st_size > LARGEST_TOKENIZER:
+        raise UserError(f"{path} is no tokenizer file: it has {path.stat().st_size / 1e6:,.0f} MB; {advice}")
     content = path.read_bytes()
     try:
         if content[:1] == b"{":
             text = content.decode("utf-8")
         else:
-            saved = PlainUnpickler(io.BytesIO(content)).load()
+            saved = read_plain_pickle(content)
             if not isinstance(saved, dict) or saved.get("format") != "tinystories-bpe-tokenizer":
                 raise UserError(f"{path} is not a tokenizer file of this course; {advice}")
             if saved.get("version") != 1:
-                raise UserError(f"{path} has version {saved.get('version')} of the tokenizer format, not 1; {advice}")
+                raise UserError(
+                    f"{path} has version {str(saved.get('version'))[:40]} of the tokenizer format, not 1; {advice}"
+                )
             text = saved["tokenizer"]
+            if saved.get("sha256", (found := hashlib.sha256(text.encode()).hexdigest())) != found:
+                raise UserError(f"{path} is damaged: bytes in it have changed; {advice}")
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
@@ -236,7 +265,7 @@ def default_cache_dir():
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinystories_course"
 
 
-def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=say):
+def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=say, skip_bad_rows=False):
     """Tokenize stories, each as `<bos> story <eos>`, into a TokenCache, or open the one that is already there."""
     begin, end = tokenizer.special["<bos>"], tokenizer.special["<eos>"]
 
@@ -249,11 +278,11 @@ def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=sa
         for story, ids in zip(stories, tokenizer.encode_batch(stories), strict=True):
             yield [begin, *ids, end], len(story.encode())
 
-    stories = lambda: read_stories(split, column, limit)
-    return cached(split, tokenizer, cache_dir, ["stories", column, limit], stories, encode, say)
+    read = lambda bad: read_stories(split, column, limit, bad)
+    return cached(split, tokenizer, cache_dir, ["stories", column, limit], read, encode, say, skip_bad_rows)
 
 
-def cache_dialogues(split, tokenizer, cache_dir, max_tokens, limit=None, say=say):
+def cache_dialogues(split, tokenizer, cache_dir, max_tokens, limit=None, say=say, skip_bad_rows=False):
     """The same for dialogues, each rendered into at most max_tokens tokens, its oldest turns dropped where need be."""
 
     def encode(dialogues):
@@ -262,44 +291,56 @@ def cache_dialogues(split, tokenizer, cache_dir, max_tokens, limit=None, say=say
             if size:
                 yield ids, size
 
-    dialogues = lambda: read_dialogues(split, limit)
-    return cached(split, tokenizer, cache_dir, ["dialogues", max_tokens, limit], dialogues, encode, say)
+    read = lambda bad: read_dialogues(split, limit, bad)
+    return cached(split, tokenizer, cache_dir, ["dialogues", max_tokens, limit], read, encode, say, skip_bad_rows)
 
 
-def cached(split, tokenizer, cache_dir, settings, read, encode, say):
-    """Open the cache of what read() yields, or make it, whole or not at all.
+def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_rows):
+    """Open the cache of what read(a BadRows) yields, or make it, whole or not at all.
 
     It is found again by the fingerprints of the data and of the tokenizer and the settings.  encode turns a list of
     texts into (ids, bytes) for each.
     """
-    description = {"version": 1, "data": split.fingerprint(), "tokenizer": tokenizer.fingerprint, "settings": settings}
+    description = {"version": 2, "data": split.fingerprint(), "tokenizer": tokenizer.fingerprint, "settings": settings}
+    description |= {"skip_bad_rows": True} if skip_bad_rows else {}
     key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
-    folder = Path(cache_dir) / key
+    folder, bad = Path(cache_dir) / key, BadRows(skip_bad_rows)
     if cache := open_cache(folder):
         say(f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens, from the token cache {folder}")
         return cache
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder.parent.glob(f".{key}.*"))
     partial = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
     try:
-        lengths, sizes = [], []
+        lengths, sizes, checksum = [], [], 0
         with open(partial / "tokens.bin", "wb") as file, tqdm(unit=" texts", disable=not sys.stderr.isatty()) as bar:
-            for encoded in computed_ahead(lambda texts: list(encode(texts)), batches_of_text(read()), ahead=2):
+            locked(file)
+            for encoded in computed_ahead(lambda texts: list(encode(texts)), batches_of_text(read(bad)), ahead=2):
                 new_lengths = [len(ids) for ids, _ in encoded]
                 tokens = itertools.chain.from_iterable(ids for ids, _ in encoded)
-                np.fromiter(tokens, dtype, count=sum(new_lengths)).tofile(file)
+                content = np.fromiter(tokens, dtype, count=sum(new_lengths)).data
+                with naming(folder):
+                    file.write(content)
+                checksum = zlib.crc32(content, checksum)
                 lengths += new_lengths
                 sizes += [size for _, size in encoded]
                 bar.update(len(encoded))
-        if not lengths:
-            raise UserError(f"nothing to predict in {split.name}: no dialogue in which the assistant answers the user")
-        np.save(partial / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
-        np.save(partial / "sizes.npy", np.array(sizes, dtype=np.int64))
-        description |= {"dtype": np.dtype(dtype).name, "tokens": sum(lengths)}
-        (partial / "description.json").write_text(json.dumps(description, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)  # what open_cache did not find whole
-        with contextlib.suppress(OSError):  # another run was faster
-            partial.rename(folder)
+            if not lengths:
+                raise UserError(
+                    f"nothing to predict in {split.name}: no dialogue in which the assistant answers the user"
+                )
+            description |= {"dtype": np.dtype(dtype).name, "tokens": sum(lengths), "crc32": checksum}
+            with naming(folder):
+                on_disk(file)
+                with written_atomically(partial / "lengths.npz") as lengths_file:  # numpy's archives have check sums
+                    np.savez(lengths_file, lengths=np.array(lengths), sizes=np.array(sizes))
+                write_json(partial / "description.json", description)
+            if os.name == "nt":
+                file.close()  # Windows moves no folder that holds an open file
+            shutil.rmtree(folder, ignore_errors=True)  # what open_cache did not find whole
+            with contextlib.suppress(OSError):  # another run was faster
+                partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     cache = open_cache(folder)
@@ -309,7 +350,19 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say):
         f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens "
         f"({cache.sizes.sum() / cache.starts[-1]:.2f} bytes a token), written to the token cache {folder}"
     )
+    if bad.count:
+        say(f"{split.name}: {bad.summary()}")
     return cache
+
+
+def remove_abandoned(folders):
+    """Remove half-written caches whose process has ended: nobody holds the lock on their tokens."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            with open(folder / "tokens.bin", "rb") as file:
+                abandoned = locked(file)
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def computed_ahead(function, items, ahead=1):
@@ -329,10 +382,12 @@ def open_cache(folder):
     try:
         description = json.loads((folder / "description.json").read_text())
         tokens = np.memmap(folder / "tokens.bin", dtype=description["dtype"], mode="r")
-        starts, sizes = np.load(folder / "starts.npy"), np.load(folder / "sizes.npy")
-    except (OSError, ValueError, KeyError, EOFError):
+        with np.load(folder / "lengths.npz") as counts:
+            starts, sizes = np.concatenate([[0], counts["lengths"].cumsum()]), counts["sizes"]
+        whole = len(starts) == len(sizes) + 1 and len(tokens) == description["tokens"] == starts[-1]
+        whole = whole and zlib.crc32(tokens.data) == description["crc32"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    whole = len(tokens) == description["tokens"] == starts[-1] and len(starts) == len(sizes) + 1
     return TokenCache(tokens, starts, sizes) if whole else None
 
 
@@ -464,10 +519,17 @@ def add_data_flags(parser, dataset, kinds, batching="packed"):
     )
     parser.add_argument("--max_train_samples", type=int, help="use only so many training texts (default: all)")
     parser.add_argument("--max_eval_samples", type=int, help="use only so many validation texts (default: all)")
+    add_skip_flag(parser)
     parser.add_argument(
         "--batching", default=batching, choices=("packed", "padded"),
         help="packed: texts run on, no padding; padded: a text a row, cut to the context (default: %(default)s)",
     )  # fmt: skip
+
+
+def add_skip_flag(parser):
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="count rows that cannot be read and go on, instead of stopping"
+    )
 
 
 def open_text(args, read, say=say, example="sample_data/stories"):

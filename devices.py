@@ -56,6 +56,7 @@ class Precision:
 
     float16 has few exponents: its gradients would vanish, so the loss is scaled up before the backward pass and the
     gradients down after it (Micikevicius et al. 2018).  bfloat16 needs no scaling, but a device that has units for it.
+    On CUDA the scaler is there for every precision, at a scale of 1, since it also leaves out what is not finite.
     """
 
     def __init__(self, device, amp=False, amp_dtype=None, say=say):
@@ -67,7 +68,11 @@ class Precision:
         self.dtype = getattr(torch, amp_dtype) if able and (on_cpu if amp is None else amp) else torch.float32
         if amp and not able:
             say(f"--amp: this {device.type} device has no units for {amp_dtype}; the run goes on in float32")
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.scale = None if self.dtype == torch.float16 else 1.0  # None: as large as the gradients bear
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=self.scale or 2.0**16, enabled=device.type == "cuda")
+
+    def update_scaler(self):
+        self.scaler.update(self.scale)
 
     def autocast(self):
         if self.dtype == torch.float32:

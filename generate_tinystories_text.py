@@ -6,10 +6,10 @@
 The story, its beginning included, goes to stdout; a single one appears while it is written.
 """
 
+from checkpoints import load_model
 from data import load_tokenizer
 from devices import choose_device, ready_to_write
 from model import generate
-from records import load_model
 from shell import FlagParser, UserError, add_generation_flags, printable, run_program, sampling, say
 
 

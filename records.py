@@ -1,75 +1,20 @@
-"""What a run leaves behind: the model file, and the run's folder with its log and its numbers."""
+"""What a run leaves behind: its folder with the log, the numbers, the models and the checkpoints to go on from."""
 
 import contextlib
 import json
+import os
 import shlex
+import shutil
+import subprocess
 import sys
 import time
 import uuid
-import warnings
-from argparse import Namespace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from model import ModelConfig, Transformer
-from shell import UserError, say, settings_from, write_json, written_atomically
-
-MODEL_FORMAT, VERSION = "tinystories-model", 1
-
-
-def save_model(path, model, tokenizer_fingerprint, step=0, val_loss=None, run_id=None):
-    """Write the weights in float32 and all that is needed to load them; the file is there whole or not at all."""
-    state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
-    content = {"format": MODEL_FORMAT, "version": VERSION, "config": model.config.as_dict(), "model": state}
-    content |= {"tokenizer_fingerprint": tokenizer_fingerprint, "step": step, "val_loss": val_loss, "run_id": run_id}
-    with written_atomically(path) as file:
-        torch.save(content, file)
-
-
-def read_torch_file(path, kind):
-    """Read a file of torch.save that holds plain types and tensors only; runs no code in it.  Raises UserError."""
-    if not Path(path).is_file():
-        raise UserError(f"no file {path}; train a model first, or pass the path of one")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception:  # damaged bytes raise nearly every kind
-        raise UserError(f"{path} is damaged, or no file of this course; train it again, or take another one") from None
-    if not isinstance(content, dict) or content.get("format") != kind:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise UserError(f"{path} is a {found or 'file of another program'}, where a {kind} was expected")
-    if content.get("version") != VERSION:
-        raise UserError(f"{path} has version {content.get('version')} of the format, this program reads {VERSION}")
-    return content
-
-
-def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
-    """(model in evaluation mode, the file's other contents).  Raises UserError for a file that is not a model file.
-
-    tokenizer: refuse a model that was trained with another one.  changes: fields of the config to set anew, as dropout.
-    """
-    content = read_torch_file(path, MODEL_FORMAT)
-    try:
-        config = ModelConfig(**content["config"])
-        changed = settings_from(Namespace(**config.as_dict() | changes), ModelConfig)
-        model = Transformer(changed)
-        model.load_state_dict(content.pop("model"))
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: its weights and its config do not fit each other ({reason})") from None
-    if tokenizer is not None and tokenizer.fingerprint != content.get("tokenizer_fingerprint"):
-        raise UserError(
-            f"{path} was not trained with this tokenizer ({config.vocab_size:,} tokens in the model, "
-            f"{tokenizer.vocab_size:,} in the tokenizer file); pass --tokenizer_path the one that it was trained with"
-        )
-    loss = content.get("val_loss")
-    trained = f"step {content['step']:,}" + (f", validation loss {loss:.4f}" if loss is not None else "")
-    say(f"model: {path}, {trained}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
-    return model.to(device).eval(), content
+from checkpoints import Damaged, read_checkpoint
+from shell import UserError, locked, naming, on_disk, write_json
 
 
 class Run:
@@ -83,20 +28,17 @@ class Run:
         """writes: False for a rank that says and writes nothing, because another one does.  Raises UserError."""
         self.writes = writes
         self.args, self.folder = vars(args) | {"program": Path(sys.argv[0]).name}, Path(args.output_dir)
-        self.checkpoint, self.run_id = None, uuid.uuid4().hex
-        self.lines, self.log_file, self.metrics, self.board = [], None, None, None
-        resume = args.resume_from_checkpoint
-        if resume in ("latest", "auto"):
-            self.checkpoint = self.checkpoints()[-1][1] if self.checkpoints() else None
-            if resume == "latest" and not self.checkpoint:
-                raise UserError(f"no checkpoint in {self.folder}; start the run without --resume_from_checkpoint")
-        elif resume:
-            self.checkpoint = Path(resume)
-            if not self.checkpoint.is_file():
-                raise UserError(f"no checkpoint file {resume}; latest takes the newest in --output_dir")
+        self.run_id, self.lines, self.log_file, self.metrics, self.board = uuid.uuid4().hex, [], None, None, None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
-        replaced = args.overwrite or resume == "auto" or self.held_pilot()
+        if self.writes and (self.folder / "train.log").is_file():
+            with open(self.folder / "train.log", "rb") as file:
+                self.claim(file)
+        resume, replaces_pilot = args.resume_from_checkpoint, self.held_pilot() and not args.pilot_run
+        self.checkpoint, self.restored = None, None  # the file to go on from, and what is in it
+        if resume and not (resume == "auto" and replaces_pilot):
+            self.checkpoint, self.restored = self.find_checkpoint(resume)
+        replaced = args.overwrite or self.held_pilot() or (resume == "auto" and not self.path("summary.json").exists())
         self.goes_on = self.checkpoint is not None and self.checkpoint.parent.resolve() == self.folder.resolve()
         if self.writes and self.held_run() and not self.goes_on and not replaced:
             raise UserError(
@@ -104,10 +46,34 @@ class Run:
                 f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
             )
 
+    def claim(self, log_file):
+        """Keep other runs out of the folder, by a lock on its log that ends with this process."""
+        if not locked(log_file):
+            raise UserError(
+                f"another run is writing into {self.folder}; wait for its end, or pass another --output_dir"
+            )
+
+    def find_checkpoint(self, resume):
+        """(path, content) of the checkpoint that --resume_from_checkpoint names; (None, None) where auto finds none."""
+        if resume not in ("latest", "auto"):
+            if not Path(resume).is_file():
+                raise UserError(f"no checkpoint file {resume}; latest takes the newest in --output_dir")
+            return Path(resume), read_checkpoint(resume)
+        for _, path in reversed(self.checkpoints()):
+            try:
+                return path, read_checkpoint(path)
+            except Damaged as error:
+                self.say(f"{error}; passed over, the checkpoint before it is taken if there is one")
+        if resume == "latest":
+            some = "whole checkpoint" if self.checkpoints() else "checkpoint"
+            raise UserError(f"no {some} in {self.folder}; start the run without --resume_from_checkpoint")
+        return None, None
+
     def held_run(self):
         """The files of a run that stands in the folder."""
-        names = ("args.json", "train.log", "metrics.jsonl", "summary.json", "*.pth", "events.out.tfevents.*")
-        return [path for name in names for path in self.folder.glob(name)]
+        names = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
+        patterns = (*names, "checkpoint-*.pth", "events.out.tfevents.*", ".*.partial")
+        return [path for pattern in patterns for path in self.folder.glob(pattern)]
 
     def held_pilot(self):
         try:
@@ -120,26 +86,41 @@ class Run:
         found = self.folder.glob("checkpoint-*.pth")
         return sorted((int(path.stem[11:]), path) for path in found if path.stem[11:].isdecimal())
 
-    def start(self, resumed_step=None):
-        """Open the records: of a new run, replacing an old one's, or of a run that goes on after resumed_step."""
+    def check_space(self, needed):
+        """Raise UserError unless the disk has room for so many bytes; what the folder's run takes now is room."""
+        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in self.held_run())
+        if self.writes and free < needed:
+            raise UserError(
+                f"the run needs about {needed / 1e6:,.0f} MB in {self.folder} for its checkpoints and models, and "
+                f"{free / 1e6:,.0f} MB are free; make room, or pass --keep_checkpoints 1 or another --output_dir"
+            )
+
+    def start(self, resumed_step=None, sizes=None):
+        """Open the records: of a new run, replacing an old one's, or of a run that goes on after resumed_step.
+
+        sizes: those of the records when the checkpoint was saved (see `flushed_sizes`); what stands after them, comes
+        anew.
+        """
         if not self.writes:
             return
-        after = [path for step, path in self.checkpoints() if self.goes_on and step > resumed_step]
-        for path in after if self.goes_on else self.held_run():  # what comes after resumed_step comes anew
-            path.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "args.json", self.args)
-        mode = "a" if self.goes_on else "w"
-        metrics = self.folder / "metrics.jsonl"
-        if self.goes_on and metrics.exists():
-            rows = [line for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in rows if json.loads(line).get("step", 0) <= resumed_step]
-            with written_atomically(metrics) as file:
-                file.write("".join(line + "\n" for line in kept).encode())
-        self.log_file = open(self.folder / "train.log", mode, encoding="utf-8")  # noqa: SIM115, open until `close`
-        self.metrics = open(metrics, mode, encoding="utf-8")  # noqa: SIM115
+        self.log_file = open(self.path("train.log"), "a", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self.claim(self.log_file)
+        if self.goes_on:
+            stale = [path for step, path in self.checkpoints() if step > resumed_step]
+            stale += [self.path("summary.json"), *self.folder.glob(".*.partial")]
+        else:
+            stale, sizes = [path for path in self.held_run() if path.name != "train.log"], {"train.log": 0}
+        for path in stale:
+            path.unlink(missing_ok=True)
+        self.metrics = open(self.path("metrics.jsonl"), "a", encoding="utf-8", errors="replace")  # noqa: SIM115
+        for file in (self.log_file, self.metrics):
+            held = os.path.getsize(file.name)
+            file.truncate(min(held, (sizes or {}).get(Path(file.name).name, held)))
+        write_json(self.path("args.json"), self.args)
         for line in self.lines:
-            print(line, file=self.log_file, flush=True)
+            self.write(line, self.log_file)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -147,12 +128,23 @@ class Run:
         except ImportError:
             self.say("tensorboard is not installed: no event file; metrics.jsonl has the same numbers")
 
+    def flushed_sizes(self):
+        """The sizes of the log and of the metrics, once they are on the disk."""
+        for file in (self.log_file, self.metrics):
+            with naming(file.name):
+                on_disk(file)
+        return {Path(file.name).name: os.path.getsize(file.name) for file in (self.log_file, self.metrics)}
+
+    def write(self, line, file):
+        with naming(file.name):
+            print(line, file=file, flush=True)
+
     def say(self, message, file=None):
         """To stderr (or file) and train.log; before `start`, kept until then."""
         if not self.writes:
             return
         if self.log_file:
-            print(message, file=self.log_file, flush=True)
+            self.write(message, self.log_file)
         else:
             self.lines.append(message)
         with contextlib.suppress(OSError):  # a terminal that is gone must not end the run before its checkpoint
@@ -166,7 +158,7 @@ class Run:
         """A row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
         if not self.writes:
             return
-        print(json.dumps({"event": event} | values), file=self.metrics, flush=True)
+        self.write(json.dumps({"event": event} | values), self.metrics)
         for tag, value in (tags or {}).items():
             if self.board:
                 self.board.add_scalar(tag, value, values["step"])
@@ -185,9 +177,22 @@ class Run:
                 words += [] if skip else [word]
             else:
                 skip = False
-        return shlex.join(["python", *words, "--resume_from_checkpoint", "latest"])
+        ranks = os.environ.get("LOCAL_WORLD_SIZE")  # as torchrun says
+        words = [*(["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]), *words]
+        words += ["--resume_from_checkpoint", "latest"]
+        return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+    def last_checkpoint(self, go_on=True):
+        """Where a run that failed can be gone on with, in words."""
+        if not self.checkpoints():
+            return "no checkpoint had been saved yet"
+        command = f", go on with: {self.command_to_go_on()}" if go_on else ""
+        return f"the last whole checkpoint is {self.checkpoints()[-1][1]}{command}"
 
     def close(self):
-        for file in (self.log_file, self.metrics, self.board):
+        """Close the records; where a write had failed, what is left of them is given up."""
+        for file in (self.board, self.log_file, self.metrics):
             if file:
-                file.close()
+                with contextlib.suppress(OSError):
+                    file.close()
+        self.board = self.log_file = self.metrics = None

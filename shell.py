@@ -25,8 +25,8 @@ class UserError(Exception):
         self.status = status
 
 
-class Interrupted(Exception):
-    """A signal ended the run after its step, with a checkpoint saved; .signum is the signal's number."""
+class Interrupted(BaseException):
+    """A signal ends the program, a run after its step and with a checkpoint saved; .signum is the signal's number."""
 
     def __init__(self, signum):
         self.signum = signum
@@ -46,6 +46,9 @@ def printable(text):
     return text.translate(CONTROLS)
 
 
+# Signals --------------------------------------------------------------------------------------------------------------
+
+
 def leave_terminal():
     """Send what would still go to a terminal that is gone (SIGHUP) nowhere, where writing it would raise an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -54,8 +57,55 @@ def leave_terminal():
             os.dup2(nowhere, number)
 
 
+def is_hangup(signum):
+    return signal.Signals(signum).name == "SIGHUP"
+
+
 def interrupt(signum, frame):
+    if is_hangup(signum):
+        leave_terminal()
     raise Interrupted(signum)
+
+
+def handled(handler, *names):
+    """Let handler take the signals of these names, but for those that Windows lacks or `nohup` has ignored.
+
+    Returns what handled them before, {number: handler}.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return {n: signal.signal(n, handler) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+
+
+@contextlib.contextmanager
+def signals_noted():
+    """A list of the SIGINT, SIGTERM or SIGHUP that came; a second Ctrl-C ends the program at once."""
+    noted = []
+
+    def note(signum, frame):
+        if noted and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        noted.append(signum)
+        if is_hangup(signum):
+            leave_terminal()
+        message = f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint\n"
+        with contextlib.suppress(OSError):
+            os.write(2, message.encode())  # print could be what the signal interrupted
+
+    before = handled(note, "SIGINT", "SIGTERM", "SIGHUP")
+    try:
+        yield noted
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+# A program ------------------------------------------------------------------------------------------------------------
+
+
+def memory_is_full(error):
+    """Whether an error says that the computer's or the GPU's memory is full."""
+    kinds = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    return kinds or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 def run_program(main):
@@ -69,11 +119,12 @@ def run_program(main):
             stream.reconfigure(encoding="utf-8", errors="replace")
     sys.stdout.reconfigure(line_buffering=True)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)  # so that what is half-written is removed on the way out
+        handled(interrupt, "SIGTERM", "SIGHUP")  # so that what is half-written is removed on the way out
     try:
         main()
     except UserError as error:
-        say(f"error: {error}")
+        for line in str(error).splitlines():
+            say(f"error: {line}")
         sys.exit(error.status)
     except Interrupted as interrupted:
         sys.exit(128 + interrupted.signum)
@@ -86,27 +137,85 @@ def run_program(main):
     except OSError as error:
         say(f"error: {error.filename or 'while reading or writing'}: {error.strerror or error}")
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not memory_is_full(error):
+            raise
+        say("error: the memory is full; a smaller model, or less at a time, needs less")
+        sys.exit(1)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def written_atomically(path):
-    """Give a binary file that takes its place at path when the block ends, complete and on the disk, or never."""
+def naming(path):
+    """Let an OSError in the block name the file that was meant."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def written_atomically(path, check=None):
+    """Give a binary file that takes its place at path when the block ends, complete and on the disk, or never.
+
+    check: called with the path of what was written before it takes its place; what it raises leaves the old file there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
+        with naming(path), open(partial, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+            on_disk(file)
+        if check:
+            check(partial)
+        with naming(path):
+            os.replace(partial, path)
+        with contextlib.suppress(OSError):  # Windows cannot, and need not, write a folder to the disk
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def on_disk(file):
+    """Wait until what was written to a file is on the disk; who reads it next, reads the disk's copy."""
+    file.flush()
+    os.fsync(file.fileno())
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def locked(file):
+    """Claim an open file until it is closed or the process ends, however it ends; False if another one has it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            place = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            os.lseek(file.fileno(), 1 << 30, os.SEEK_SET)  # a byte that nobody reads
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            os.lseek(file.fileno(), place, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # some network's file system that has no locks
+        return True
+    return True
 
 
 def write_json(path, content):
     with written_atomically(path) as file:
         file.write(json.dumps(content, indent=1).encode())
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -31,10 +31,13 @@ STORY_SEPARATOR = "<|endoftext|>"
 
 @dataclass
 class Split:
-    """One split of a data set: `rows()` yields (row, place) anew at each call; place says where a row stands."""
+    """One split of a data set: `rows()` yields (row, place) anew at each call; place says where a row stands.
+
+    In the place of a row that cannot be read stands the UserError that says why, so that reading can go on after it.
+    """
 
     name: str
-    rows: Callable[[], Iterator[tuple[dict, str]]]
+    rows: Callable[[], Iterator[tuple[dict | UserError, str]]]
     fingerprint: Callable[[], str]
 
 
@@ -176,7 +179,10 @@ def json_lines(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
                 place = f"{path}, line {number}"
-                yield parsed(decoded(line, place).lstrip("\ufeff"), place), place
+                try:
+                    yield parsed(decoded(line, place).lstrip("\ufeff"), place), place
+                except UserError as error:
+                    yield error, place
 
 
 def json_list(path):
@@ -200,7 +206,11 @@ def text_stories(path):
                 separated = content.find(STORY_SEPARATOR.encode()) >= 0
         parts, first = [], 1
         for number, line in enumerate(file, start=1):
-            text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
+            try:
+                text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
+            except UserError as error:
+                yield error, f"{path}, line {number}"
+                continue
             text = text.removeprefix("\ufeff") if number == 1 else text
             *ends, rest = text.split(STORY_SEPARATOR) if separated else (text, "")
             for end in ends:
@@ -247,53 +257,98 @@ def clean(text):
     return text
 
 
-def read_stories(split, column="text", limit=None):
-    """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
+@dataclass
+class BadRows:
+    """What becomes of a row that cannot be used: an error, or, with --skip_bad_rows, a count."""
 
-    Raises UserError for a row without the column, for one that is not text, and if there is no story at all.
+    skip: bool = False
+    count: int = 0
+    first: str = ""
+
+    def add(self, error):
+        if not self.skip:
+            raise error
+        self.first = self.first or str(error)
+        self.count += 1
+
+    def summary(self):
+        return f"{self.count:,} bad rows skipped; the first: {self.first}"
+
+
+def usable(split, take, limit, bad, nothing):
+    """Yield up to limit results of take(row, place) for the rows of a split; None is passed over.
+
+    take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
+    nothing as its message, if there is no result at all.
     """
     count = 0
     for row, place in split.rows():
-        if not isinstance(row, dict) or column not in row:
-            found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(f'{place}: {found} found where "{column}" was expected; pass --text_column')
-        if not isinstance(row[column], str):
-            held = json.dumps(row[column], default=str)[:40]
-            raise UserError(f'{place}: column "{column}" holds {held}, not text; pass --text_column')
-        if story := row[column].strip():
-            yield clean(story)
+        try:
+            if isinstance(row, UserError):
+                raise row
+            result = take(row, place)
+        except UserError as error:
+            bad.add(error)
+            continue
+        if result is not None:
+            yield result
             count += 1
             if count == limit:
                 return
     if not count:
-        raise UserError(f"no stories in {split.name}; pass --dataset a file or folder that holds some")
+        raise UserError(f"{nothing}; {bad.summary()}" if bad.count else nothing)
 
 
-def read_dialogues(split, limit=None):
+def read_stories(split, column="text", limit=None, bad=None):
+    """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
+
+    Raises UserError for a row without the column, for one that is not text, and if there is no story at all; bad: a
+    BadRows that may skip such rows.
+    """
+
+    def story(row, place):
+        if not isinstance(row, dict) or column not in row:
+            found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
+            raise UserError(f'{place}: {shortened(found)} found where "{column}" was expected; pass --text_column')
+        if not isinstance(row[column], str):
+            held = shortened(json.dumps(row[column], default=str))
+            raise UserError(f'{place}: column "{column}" holds {held}, not text; pass --text_column')
+        return clean(row[column].strip()) or None
+
+    nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
+    return usable(split, story, limit, bad or BadRows(), nothing)
+
+
+def read_dialogues(split, limit=None, bad=None):
     """Yield up to limit dialogues, each a list of (role, text) with role user, assistant or system.
 
     A row has a list `conversation` of turns with `text`; a turn without `role` is the user's at even places and the
-    assistant's at odd ones.  Dialogues in which the assistant says nothing are passed over.  Raises UserError.
+    assistant's at odd ones.  Dialogues in which the assistant says nothing are passed over.  Raises UserError; bad: a
+    BadRows that may skip rows that are no dialogue.
     """
-    count = 0
-    for row, place in split.rows():
+
+    def dialogue(row, place):
         turns = row.get("conversation") if isinstance(row, dict) else None
-        if isinstance(turns, dict):  # as `datasets` gives some: {"text": [...], "role": [...]}
-            turns = [dict(zip(turns, values, strict=True)) for values in zip(*turns.values(), strict=True)]
+        if isinstance(turns, dict) and all(isinstance(values, list) for values in turns.values()):
+            # as `datasets` gives some: {"text": [...], "role": [...]}
+            turns = [dict(zip(turns, values, strict=True)) for values in zip(*turns.values(), strict=False)]
         if not isinstance(turns, list):
             found = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(f'{place}: {found} found where a list "conversation" of turns was expected')
-        dialogue = []
+            raise UserError(f'{place}: {shortened(found)} found where a list "conversation" of turns was expected')
+        spoken = []
         for index, turn in enumerate(turns):
             text = turn.get("text") if isinstance(turn, dict) else None
             role = (turn.get("role") if isinstance(turn, dict) else None) or ("user", "assistant")[index % 2]
             if not isinstance(text, str) or role not in ("user", "assistant", "system"):
                 raise UserError(f'{place}: turn {index + 1} has no "text", or a role that is not user or assistant')
-            dialogue.append((role, text))
-        if any(role == "assistant" for role, _ in dialogue):
-            yield dialogue
-            count += 1
-            if count == limit:
-                return
-    if not count:
-        raise UserError(f"no dialogues in {split.name}; pass --dataset a file or folder that holds some")
+            spoken.append((role, text))
+        return spoken if any(role == "assistant" for role, _ in spoken) else None
+
+    nothing = f"no dialogues in {split.name}; pass --dataset a file or folder that holds some"
+    return usable(split, dialogue, limit, bad or BadRows(), nothing)
+
+
+def shortened(text, length=100):
+    """What a file holds, for a message of one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[:length] + "..."

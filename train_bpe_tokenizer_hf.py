@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data import SPECIAL_TOKENS, train_tokenizer
+from data import SPECIAL_TOKENS, add_skip_flag, train_tokenizer
 from shell import FlagParser, UserError, run_program
-from sources import open_dataset, read_stories
+from sources import BadRows, open_dataset, read_stories
 
 HELD_OUT = 200  # stories to measure on
 HELD_OUT_EVERY = 100  # where there is no validation split, each one of so many is set aside
@@ -29,6 +29,7 @@ def parse_args(argv=None):
         help="hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    add_skip_flag(parser)
     parser.add_argument("--sample", type=int, metavar="N", help="use the first N stories (default: all)")
     parser.add_argument("--vocab_size", type=int, default=10_000, help="tokens to reach (default: %(default)s)")
     parser.add_argument(
@@ -94,15 +95,18 @@ def main():
         raise UserError(f"--output {output} is a folder; name a file")
     began = time.perf_counter()
     splits = open_dataset(args.dataset)
-    stories = read_stories(splits["train"], args.text_column)
+    bad = BadRows(args.skip_bad_rows)
+    stories = read_stories(splits["train"], args.text_column, bad=bad)
     sampled = itertools.islice(stories, args.sample) if args.sample else stories
     counted = Counted(sampled, None if args.sample or "validation" in splits else HELD_OUT_EVERY)
     tokenizer = train_tokenizer(counted, args.vocab_size)
     print(f"stories: {counted.count:,} ({counted.bytes:,} bytes) from {args.dataset}")
     if "validation" in splits:
-        held_out = list(read_stories(splits["validation"], args.text_column, HELD_OUT))
+        held_out = list(read_stories(splits["validation"], args.text_column, HELD_OUT, bad))
     else:
         held_out = counted.set_aside or list(itertools.islice(stories, HELD_OUT))
+    if bad.count:
+        print(bad.summary())
     print_findings(tokenizer, args.vocab_size, held_out)
     tokenizer.save(output)
     print(f"wrote {output} ({output.stat().st_size:,} bytes) after {time.perf_counter() - began:.1f} s")

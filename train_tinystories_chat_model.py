@@ -7,9 +7,9 @@
 The shape comes from the model file.  The loss counts only what the assistant says, the <eos> that ends it included.
 """
 
+from checkpoints import load_model
 from data import Rows, add_data_flags, cache_dialogues, fingerprints_of, load_tokenizer, open_text, render_dialogue
 from model import generate
-from records import load_model
 from shell import FlagParser, parse_flags, printable, run_program
 from training import add_training_flags, seed_everything, start_run, train
 
@@ -39,7 +39,9 @@ def main():
     tokenizer = load_tokenizer(args.tokenizer_path)
     model, _ = load_model(args.pretrained_model_path, tokenizer, precision.device, run.say, dropout=args.dropout)
     special, length = tokenizer.special, model.config.max_seq_len
-    read = lambda split, limit: cache_dialogues(split, tokenizer, args.cache_dir, length, limit, run.say)
+    read = lambda split, limit: cache_dialogues(
+        split, tokenizer, args.cache_dir, length, limit, run.say, args.skip_bad_rows
+    )
     with ranks.first_alone():
         train_cache, validation_cache = open_text(args, read, run.say, "sample_data/conversations")
     packed = args.batching == "packed"

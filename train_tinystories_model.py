@@ -51,7 +51,9 @@ def main():
     tokenizer = load_tokenizer(args.tokenizer_path)
     args.vocab_size = tokenizer.vocab_size
     config = settings_from(args, ModelConfig)
-    read = lambda split, limit: cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, run.say)
+    read = lambda split, limit: cache_stories(
+        split, tokenizer, args.cache_dir, args.text_column, limit, run.say, args.skip_bad_rows
+    )
     with ranks.first_alone():
         train_cache, validation_cache = open_text(args, read, run.say)
     packed, length, special = args.batching == "packed", config.max_seq_len, tokenizer.special

@@ -1,52 +1,41 @@
-"""One training run: its flags, the loop, evaluation, checkpoints.
+"""One training run: its flags, the loop, evaluations, checkpoints, and how it goes on after being cut off.
 
-It knows nothing of what the tokens mean.  In reading order: `TrainingSettings` and the flags; a step and an evaluation;
-`train`, the loop; what the loop calls, in the order in which it calls it.
-
-Words: a step is one optimizer update; tokens are tokens predicted, padding never counted; loss is the mean
-cross-entropy in nats per predicted token; bits per byte is that loss / ln 2 x tokens / bytes, which compares across
-vocabularies.
+It knows nothing of what the tokens mean; what a step computes is in steps.py.  In reading order: `TrainingSettings` and
+the flags; `train`, the loop; what the loop calls, in the order in which it calls it.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import math
-import os
 import platform
 import signal
 import sys
 import time
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
+from checkpoints import CHECKPOINT_FORMAT, MODEL_FORMAT, VERSION, read_torch_file, save_model, write_torch_file
 from data import computed_ahead
 from devices import Precision, choose_device, compiled, compiling_pays, describe_device, peak_flops
-from model import IGNORED
 from optimizer import learning_rate, make_optimizers
 from ranks import Ranks
-from records import MODEL_FORMAT, VERSION, Run, read_torch_file, save_model
+from records import Run
 from shell import (
     Interrupted,
     UserError,
     add_fields,
     flag,
-    leave_terminal,
+    memory_is_full,
     settings_from,
+    signals_noted,
     write_json,
-    written_atomically,
 )
+from steps import EVALUATION_ROWS, ONE_RANK, evaluate, evaluating, micro_batches, perplexity, training_step
 
-CHECKPOINT_FORMAT = "tinystories-checkpoint"
-CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
-WIDTHS = 32  # rows are padded to a multiple of this: few shapes, for each of which a library may prepare something
-LOGITS_ROWS = 2048  # positions whose logits an evaluation holds at a time
 SECONDS_BETWEEN_CHECKPOINTS = 600
-ONE_RANK = Ranks(1)
+RECORDS_SIZE = 16 << 20  # bytes that a long run's log, metrics and curves may take
 
 
 # Settings and flags ---------------------------------------------------------------------------------------------------
@@ -75,6 +64,7 @@ class TrainingSettings:
     save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
     keep_checkpoints: int = flag(2, "newest checkpoints to keep")
     logging_steps: int = flag(100, "steps between log lines")
+    max_bad_steps: int = flag(20, "stop after so many steps in a row whose loss is not finite; each is skipped")
     early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower validation loss; 0: never")
     amp: bool | None = flag(
         None, "half precision (default: on a CPU with bfloat16 units only)", action=argparse.BooleanOptionalAction
@@ -85,7 +75,8 @@ class TrainingSettings:
     compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
 
     def __post_init__(self):
-        for name in ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints"):
+        at_least_1 = ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
+        for name in (*at_least_1, "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
         for name in ("eval_steps", "save_steps"):
@@ -140,7 +131,11 @@ def start_run(args, pilot):
         changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
         run.say(f"pilot run: with {changes}; a flag given at the shell wins")
     device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
-    return ranks, run, settings, Precision(device, args.amp, args.amp_dtype, run.say)
+    amp, amp_dtype = settings.amp, settings.amp_dtype
+    if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can
+        before = run.restored["flags"].get("amp")
+        amp, amp_dtype = before in ("float16", "bfloat16"), before if before in ("float16", "bfloat16") else None
+    return ranks, run, settings, Precision(device, amp, amp_dtype, run.say)
 
 
 # The loop -------------------------------------------------------------------------------------------------------------
@@ -160,105 +155,9 @@ class Progress:
     loss_since_log: float = 0.0  # summed, in nats
     tokens_since_log: int = 0
     seconds_since_log: float = 0.0
-
-
-def micro_batches(rows, step, settings, device, rank=0, ranks=1):
-    """A rank's share of a step's rows: a list of (inputs, targets), int64 on the CPU, small enough for the device."""
-    share, size = settings.rows_per_step // ranks, settings.batch_size // ranks
-    first = step * settings.rows_per_step + rank * share
-    return [
-        batch
-        for start in range(0, share, size)
-        for batch in cut_for(device, *rows.batch(first + start, min(size, share - start), WIDTHS))
-    ]
-
-
-def cut_for(device, inputs, targets):
-    """Turn a batch, arrays (rows, tokens), into tensors that suit the device: a list of (inputs, targets).
-
-    For a CPU, rows of similar length come together, at most CPU_TOKENS tokens in a part, and what lies after a row's
-    last predicted token is cut off.
-    """
-    if device.type != "cpu":
-        tensors = torch.from_numpy(inputs), torch.from_numpy(targets)
-        return [tuple(tensor.pin_memory() for tensor in tensors) if device.type == "cuda" else tensors]
-    lengths = np.maximum(1, ((targets != IGNORED) * np.arange(1, targets.shape[1] + 1)).max(axis=1))
-    lengths = np.minimum(-(-lengths // WIDTHS) * WIDTHS, targets.shape[1])
-    order, first, parts = np.argsort(lengths, kind="stable"), 0, []
-    for last in range(1, len(order) + 1):
-        if last == len(order) or (last - first + 1) * lengths[order[last]] > CPU_TOKENS:
-            part, width = order[first:last], lengths[order[last - 1]]
-            parts.append((torch.from_numpy(inputs[part, :width]), torch.from_numpy(targets[part, :width])))
-            first = last
-    return parts
-
-
-def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RANK):
-    """One update from the mean loss over all predicted tokens of the micro-batches of all ranks.
-
-    Returns (this rank's summed loss in nats, a tensor on the device; tokens predicted by all ranks; the gradient's
-    norm, a tensor).
-    """
-    (tokens,) = ranks.sum(sum(int((targets != IGNORED).sum()) for _, targets in batches))
-    total = torch.zeros((), device=precision.device)
-    for number, (inputs, targets) in enumerate(batches, start=1):
-        together = contextlib.nullcontext() if ranks.count == 1 or number == len(batches) else model.no_sync()
-        with together:
-            with precision.autocast():
-                loss = model(*(t.to(precision.device, non_blocking=True) for t in (inputs, targets)))
-            # the ranks' gradients are averaged, and shall be summed
-            precision.scaler.scale(loss * (ranks.count / max(1, tokens))).backward()
-        total += loss.detach()
-    for optimizer in optimizers:
-        precision.scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    # After an overflow the scaler leaves out AdamW's step, and the host need not wait to know; two must agree
-    left_out = len(optimizers) > 1 and precision.scaler.is_enabled() and not torch.isfinite(norm)
-    for optimizer in [] if left_out else optimizers:
-        precision.scaler.step(optimizer)
-    model.zero_grad(set_to_none=True)
-    precision.scaler.update()
-    return total, int(tokens), norm
-
-
-@contextlib.contextmanager
-def evaluating(model):
-    """Without dropout and gradients."""
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train()
-
-
-def evaluate(model, rows, precision, batch_size=32, ranks=ONE_RANK):
-    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, shared out among the ranks."""
-    loss = correct = torch.zeros((), device=precision.device)
-    tokens = 0
-    with evaluating(model), precision.autocast():
-        for first in range(ranks.rank * batch_size, rows.per_epoch, ranks.count * batch_size):
-            batch = rows.batch(first, min(batch_size, rows.per_epoch - first))
-            for inputs, targets in cut_for(precision.device, *batch):
-                tokens += int((targets != IGNORED).sum())
-                hidden = model.hidden(inputs.to(precision.device)).flatten(0, 1)
-                targets = targets.flatten().to(precision.device)
-                for x, target in zip(hidden.split(LOGITS_ROWS), targets.split(LOGITS_ROWS), strict=True):
-                    logits = model.logits(x).float()
-                    loss = loss + F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
-                    correct = correct + (logits.argmax(-1) == target).sum()
-    loss, correct, tokens = ranks.sum(loss.item(), correct.item(), tokens)
-    mean = loss / tokens
-    return {
-        "val_loss": mean,
-        "perplexity": perplexity(mean),
-        "bits_per_byte": mean / math.log(2) * tokens / max(1, rows.bytes),
-        "accuracy": correct / tokens,
-    }
-
-
-def perplexity(loss):
-    return math.exp(min(loss, 700))
+    bad_steps: int = 0  # skipped because their loss was not finite
+    bad_steps_in_a_row: int = 0
+    record_sizes: dict = field(default_factory=dict)  # bytes of the log and the metrics when the checkpoint was saved
 
 
 def clock(seconds):
@@ -268,34 +167,9 @@ def clock(seconds):
 
 # What may be another on resuming; every other setting would train something else.
 FREE_ON_RESUME = {
-    "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "early_stopping_patience", "epochs", "compile",
+    "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
+    "epochs", "compile",
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def signals_noted():
-    """A list of the SIGINT, SIGTERM or SIGHUP that came; a second Ctrl-C ends the program at once."""
-    noted, before = [], {}
-
-    def note(signum, frame):
-        if noted and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        noted.append(signum)
-        if signal.Signals(signum).name == "SIGHUP":
-            leave_terminal()
-        message = f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint\n"
-        with contextlib.suppress(OSError):
-            os.write(2, message.encode())  # print could be what the signal interrupted
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, nohup has it ignored
-        signum = getattr(signal, name, None)
-        if signum and signal.getsignal(signum) is not signal.SIG_IGN:
-            before[signum] = signal.signal(signum, note)
-    try:
-        yield noted
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def seed_everything(seed):
@@ -308,17 +182,33 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
 
     fingerprints: {"tokenizer": ..., "data": ...}; a checkpoint is gone on with only where they are the same.
     write_sample: a function of the model that returns a text for the log.
-    Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end.
+    Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end, and UserError
+    where the run cannot go on: the disk or the memory is full, another rank has died, the loss is no longer finite.
     """
     try:
         return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks).train()
-    except torch.OutOfMemoryError:
-        half, twice = max(1, settings.batch_size // 2), 2 * settings.gradient_accumulation_steps
+    except OSError as error:
+        run.close()
         raise UserError(
-            f"the GPU's memory is full at --batch_size {settings.batch_size}; the same steps in less memory: "
-            f"--batch_size {half} --gradient_accumulation_steps {twice}",
-            status=1,
+            f"{error.filename or run.folder}: {error.strerror or error}; {run.last_checkpoint()}", status=1
         ) from None
+    except RuntimeError as error:
+        if memory_is_full(error):
+            raise UserError(less_memory(settings, ranks.count), status=1) from None
+        if ranks.count > 1 and "peer" in str(error):  # as Gloo and NCCL say it
+            raise UserError(f"another process of this run has ended; {run.last_checkpoint()}", status=1) from None
+        raise
+
+
+def less_memory(settings, ranks):
+    """What to do where the memory is full: the next smaller batches that make the same steps."""
+    size, count = settings.batch_size, settings.gradient_accumulation_steps
+    full = f"the memory is full at --batch_size {size}"
+    factor = next((n for n in range(2, size // ranks + 1) if size % (n * ranks) == 0), None)
+    if factor is None:
+        return f"{full}; take a smaller model or a shorter --max_seq_len"
+    pair = f"--batch_size {size // factor} --gradient_accumulation_steps {count * factor}"
+    return f"{full}; the same steps in less memory: {pair}"
 
 
 class Trainer:
@@ -327,11 +217,10 @@ class Trainer:
     def __init__(self, model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks):
         self.model, self.rows, self.validation, self.settings = model, rows, validation, settings
         self.run, self.precision, self.fingerprints, self.write_sample = run, precision, fingerprints, write_sample
-        self.ranks = ranks
+        self.ranks, self.signals = ranks, []
         if ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
             seed_everything(settings.seed + ranks.rank)
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
-        self.loss_since_log, self.saved_step = torch.zeros((), device=precision.device), None
         steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
         self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
         self.total_steps = max(self.epoch_ends)
@@ -339,19 +228,26 @@ class Trainer:
         self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
 
     def train(self):
-        settings, progress = self.settings, self.progress
-        if self.run.checkpoint:
-            self.resume()
-        self.run.start(progress.step if self.run.checkpoint else None)
+        settings, progress, run = self.settings, self.progress, self.run
+        saved_step = self.resume() if run.checkpoint else None
+        # kept on the device, so that the host need not wait: loss and tokens since the last log line, and bad steps
+        place = {"device": self.precision.device}
+        self.loss = torch.tensor(progress.loss_since_log if self.ranks.rank == 0 else 0.0, **place)
+        self.tokens = torch.tensor(progress.tokens_since_log, **place)
+        self.bad = torch.tensor([progress.bad_steps, progress.bad_steps_in_a_row], **place)
+        self.check_space()
+        run.start(saved_step, progress.record_sizes)
         self.describe()
         bar = tqdm(
             total=self.total_steps, initial=progress.step, unit=" steps", disable=not sys.stderr.isatty(), leave=False
         )
         self.model.train()
-        with signals_noted() as signals, bar:
+        with signals_noted() as self.signals, bar:
             network = self.ranks.wrap(self.compile())
             self.saved = time.perf_counter()
             self.began, self.log_began = self.saved - progress.seconds, self.saved - progress.seconds_since_log
+            self.saved_step = saved_step
+            self.after_step()  # where the run was cut off in an evaluation
             device, rank, ranks = self.precision.device, self.ranks.rank, self.ranks.count
             batches_of = lambda step: micro_batches(self.rows, step, settings, device, rank, ranks)
             for batches in computed_ahead(batches_of, range(progress.step, self.total_steps)):
@@ -360,36 +256,51 @@ class Trainer:
                 rate = learning_rate(progress.step, self.total_steps, settings)
                 for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = rate
-                loss, tokens, norm = training_step(
+                loss, tokens, norm, good = training_step(
                     network, self.optimizers, self.precision, batches, settings, self.ranks
                 )
-                self.loss_since_log += loss
-                progress.tokens_since_log += tokens
+                self.loss += torch.where(good, loss, 0)
+                self.tokens += tokens * good
+                self.bad = torch.stack((self.bad[0] + ~good, (self.bad[1] + 1) * ~good))
                 progress.tokens += tokens
                 progress.step += 1
                 progress.seconds = time.perf_counter() - self.began
                 bar.update()
-
-                last = progress.step == self.total_steps
-                if progress.step % settings.logging_steps == 0 or progress.step == 1 or last:
+                if device.type == "cpu" or progress.step % settings.max_bad_steps == 0:
+                    self.count_bad_steps()
+                if progress.step % settings.logging_steps == 0 or progress.step in (1, self.total_steps):
                     self.log(rate, norm)
-                if progress.step % self.eval_steps == 0 or progress.step in self.epoch_ends:
-                    self.evaluate()
-                signum, due = self.agree(max(signals, default=0), self.checkpoint_is_due())
-                if signum or due:
-                    self.save_checkpoint()
-                if signum:
-                    self.stop(signum)
+                self.after_step()
             if self.is_stale():
-                self.run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
+                run.log(f"early stop: no lower validation loss in {progress.stale_evaluations} evaluations")
+            self.count_bad_steps()
             if self.saved_step != progress.step:
                 self.save_checkpoint()
             return self.finish()
 
+    def after_step(self):
+        """Evaluate if that is due and not yet done; save a checkpoint if one is due; stop if a signal asks for it."""
+        step = self.progress.step
+        if (
+            step
+            and (step % self.eval_steps == 0 or step in self.epoch_ends)
+            and self.progress.final.get("step") != step
+        ):
+            self.evaluate()
+        signum, due = self.agree(max(self.signals, default=0), self.checkpoint_is_due())
+        if signum or due:
+            self.count_bad_steps()
+        if (signum or (due and not self.progress.bad_steps_in_a_row)) and self.saved_step != step:
+            self.save_checkpoint()
+        if signum:
+            self.stop(signum)
+
     def describe(self):
         """The first row of metrics.jsonl, or of a resumed run the row that says so, and the same in words."""
         run, progress, (in_layers, in_all) = self.run, self.progress, self.model.num_parameters()
-        if progress.step:
+        if run.checkpoint:
+            if run.goes_on:  # the records end where the checkpoint was saved
+                run.record("checkpoint", **self.place())
             run.record("resume", step=progress.step, seconds=round(progress.seconds, 1))
             run.say(f"going on from {run.checkpoint} at step {progress.step} of {self.total_steps}")
         else:
@@ -436,9 +347,11 @@ class Trainer:
     def log(self, rate, norm):
         """Record the mean loss and the speed since the last log line."""
         progress, now = self.progress, time.perf_counter()
-        (loss,) = self.ranks.sum(self.loss_since_log.item())  # waits for the device
-        loss /= max(1, progress.tokens_since_log)
-        speed = progress.tokens_since_log / (now - self.log_began)
+        (loss,), tokens = self.ranks.sum(self.loss.item()), self.tokens.item()  # waits for the device
+        if not tokens:  # no step since the last line that had a loss
+            return
+        loss /= tokens
+        speed = tokens / (now - self.log_began)
         place, norm = self.place(), norm.item()
         left = progress.seconds / progress.step * (self.total_steps - progress.step)
         end = time.strftime("%a %H:%M", time.localtime(time.time() + left))
@@ -447,20 +360,38 @@ class Trainer:
             f"perplexity {perplexity(loss):.2f} lr {rate:.2e} grad_norm {norm:.2f} tokens/s {speed:,.0f} "
             f"{percent('mfu', self.mfu(speed))}elapsed {clock(progress.seconds)} left {clock(left)} end {end}"
         )
-        values = {"train_loss": loss, "perplexity": perplexity(loss), "lr": rate, "grad_norm": norm}
+        values = {"train_loss": loss, "perplexity": perplexity(loss), "lr": rate}
+        values |= {"grad_norm": norm if math.isfinite(norm) else None}  # JSON has no infinity
         tags = {"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate}
         tags |= {"Throughput/tokens_per_second": speed} | ({"Throughput/mfu": self.mfu(speed)} if self.peak else {})
         self.run.record("train", tags, **place, **values, tokens_per_second=round(speed, 1))
-        self.loss_since_log, progress.tokens_since_log, self.log_began = torch.zeros_like(self.loss_since_log), 0, now
+        self.loss, self.tokens, self.log_began = torch.zeros_like(self.loss), torch.zeros_like(self.tokens), now
+
+    def count_bad_steps(self):
+        """Say how many steps were skipped; raise UserError where there were too many in a row."""
+        progress, settings = self.progress, self.settings
+        bad, in_a_row = torch.stack(self.ranks.gather(self.bad.cpu())).amax(0).tolist()
+        if new := bad - progress.bad_steps:
+            progress.bad_steps = bad
+            self.run.log(f"step {progress.step}/{self.total_steps} skipped: loss not finite ({new} new, {bad} in all)")
+            self.run.record("skip", **self.place(), skipped=bad)
+        progress.bad_steps_in_a_row = in_a_row
+        if in_a_row >= settings.max_bad_steps:
+            raise UserError(
+                f"{in_a_row} steps in a row had a loss that is not finite; {self.run.last_checkpoint(go_on=False)}; "
+                "train again with a lower --lr, or in float32 (--no-amp)", status=1,
+            )  # fmt: skip
 
     def evaluate(self):
-        """Record an evaluation; save best_model.pth if no other had a lower loss."""
+        """Record an evaluation, unless a signal broke it off; save best_model.pth if no other had a lower loss."""
         progress, began = self.progress, time.perf_counter()
-        progress.final = result = evaluate(self.model, self.validation, self.precision, ranks=self.ranks) | {
-            "step": progress.step
-        }
+        size = min(EVALUATION_ROWS, self.settings.batch_size // self.ranks.count)  # what the memory has room for
+        result = evaluate(self.model, self.validation, self.precision, size, self.ranks, lambda: bool(self.signals))
+        if result is None:
+            return
+        progress.final = result = result | {"step": progress.step}
         loss = result["val_loss"]
-        is_best = not progress.best or loss < progress.best["val_loss"]
+        is_best = not progress.best or loss < progress.best["val_loss"] or math.isnan(progress.best["val_loss"])
         progress.stale_evaluations = 0 if is_best else progress.stale_evaluations + 1
         if is_best:
             progress.best = result
@@ -484,9 +415,11 @@ class Trainer:
 
     def flags(self):
         """What a run that goes on must have in common with the one before, but for FREE_ON_RESUME."""
-        batching = {"batching": "packed" if self.rows.packed else "padded"}
-        batching |= {"amp": self.precision.name(), "amp_dtype": None}  # what came of the flags on this device
-        return dataclasses.asdict(self.settings) | self.model.config.as_dict() | batching | self.fingerprints
+        flags = dataclasses.asdict(self.settings) | self.model.config.as_dict() | self.fingerprints
+        flags |= {"batching": "packed" if self.rows.packed else "padded"}
+        flags |= {"amp": self.precision.name(), "amp_dtype": None}  # what came of the flags on this device
+        flags["batch_size x gradient_accumulation_steps"] = self.settings.rows_per_step
+        return {name: flags[name] for name in flags if name not in ("batch_size", "gradient_accumulation_steps")}
 
     def agree(self, signum, due):
         """A signal that any rank got, and whether rank 0 finds a checkpoint due."""
@@ -497,17 +430,25 @@ class Trainer:
 
     def checkpoint_is_due(self):
         if self.settings.save_steps:
-            return self.progress.step % self.settings.save_steps == 0
+            return self.progress.step > 0 and self.progress.step % self.settings.save_steps == 0
         return time.perf_counter() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
+
+    def check_space(self):
+        """Raise UserError if the disk has too little room; a checkpoint has the weights and two numbers beside each."""
+        settings, weights = self.settings, sum(parameter.nbytes for parameter in self.model.parameters())
+        checkpoints = min(settings.keep_checkpoints, self.total_steps // (settings.save_steps or 1) + 1)
+        beside_the_old = 1  # a new one is written before the oldest one goes
+        self.run.check_space((checkpoints + beside_the_old) * 3 * weights + 3 * weights + RECORDS_SIZE)
 
     def save_checkpoint(self):
         """Write checkpoint-<step>.pth, all that is needed to go on, and remove the oldest ones."""
         run, progress, began = self.run, self.progress, time.perf_counter()
         self.saved_step, progress.seconds_since_log = progress.step, began - self.log_began
-        (progress.loss_since_log,) = self.ranks.sum(self.loss_since_log.item())
+        (progress.loss_since_log,), progress.tokens_since_log = self.ranks.sum(self.loss.item()), self.tokens.item()
         random = self.ranks.gather(torch.get_rng_state())
         if self.ranks.rank > 0:
             return
+        progress.record_sizes = run.flushed_sizes()
         content = {
             "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id,
             "progress": dataclasses.asdict(progress), "flags": self.flags(),
@@ -515,8 +456,7 @@ class Trainer:
             "scaler": self.precision.scaler.state_dict(), "random": random,
             "random_cuda": torch.cuda.get_rng_state_all() if self.precision.device.type == "cuda" else [],
         }  # fmt: skip
-        with written_atomically(run.path(f"checkpoint-{progress.step}.pth")) as file:
-            torch.save(content, file)
+        write_torch_file(run.path(f"checkpoint-{progress.step}.pth"), content)
         for _, old in run.checkpoints()[: -self.settings.keep_checkpoints]:
             old.unlink()
         run.record("checkpoint", **self.place())
@@ -524,29 +464,55 @@ class Trainer:
         self.log_began += self.saved - began
 
     def resume(self):
-        """Put the run back where its checkpoint was saved.  Raises UserError if that was another run."""
-        run, content = self.run, read_torch_file(self.run.checkpoint, CHECKPOINT_FORMAT)
-        before, now = content["flags"], self.flags()
-        changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
-        if changed:
-            names = ", ".join(f"--{name} {before.get(name)} (now {now[name]})" for name in changed)
-            raise UserError(f"{run.checkpoint} was trained with {names}; go on with the same, or start a new run")
-        self.model.load_state_dict(content["model"])
-        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        if content["scaler"]:
-            self.precision.scaler.load_state_dict(content["scaler"])
-        torch.set_rng_state(content["random"][self.ranks.rank % len(content["random"])])
-        if self.precision.device.type == "cuda" and content["random_cuda"]:
-            torch.cuda.set_rng_state_all(content["random_cuda"])
-        for name, value in content["progress"].items():
-            setattr(self.progress, name, value)
-        if self.ranks.rank == 0:
-            self.loss_since_log += self.progress.loss_since_log
-        self.progress.resumes += 1
+        """Put the run back where its checkpoint was saved; returns the step.  Raises UserError for another run's."""
+        run, progress, content = self.run, self.progress, self.run.restored
+        run.restored = None
+        self.refuse_another_run(content["flags"])
+        try:
+            self.model.load_state_dict(content["model"])
+            for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
+                optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+                for parameter, state in optimizer.state.items():
+                    if any(value.shape not in ((), parameter.shape) for value in state.values()):
+                        raise ValueError("an optimizer's state of another shape")
+            if content["scaler"]:
+                self.precision.scaler.load_state_dict(content["scaler"])
+            torch.set_rng_state(content["random"][self.ranks.rank % len(content["random"])])
+            if self.precision.device.type == "cuda" and content["random_cuda"]:
+                torch.cuda.set_rng_state_all(content["random_cuda"])
+            for item in dataclasses.fields(Progress):
+                value = content["progress"].get(item.name, getattr(progress, item.name))
+                setattr(progress, item.name, item.type(value))
+            for result in (progress.best, progress.final):
+                if result:
+                    describe_evaluation(result)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{run.checkpoint} holds nothing that this run can go on from ({reason})") from None
+        if not 0 <= progress.step <= self.total_steps:
+            raise UserError(
+                f"--epochs {self.settings.epochs} are {self.total_steps} steps, and {run.checkpoint} comes after more"
+            )
+        if content["flags"].get("epochs") != self.settings.epochs:
+            run.say(f"--epochs {self.settings.epochs}: the learning rate's course is laid anew over the whole run")
+        progress.resumes += 1
         run.run_id = content["run_id"]
         if not run.goes_on or not run.path("best_model.pth").exists():  # the best model stands in another folder
-            self.progress.best, self.progress.stale_evaluations = {}, 0
+            progress.best, progress.stale_evaluations = {}, 0
+        return progress.step
+
+    def refuse_another_run(self, before):
+        """Raise UserError, a line a flag, if the checkpoint's flags trained something else."""
+        now, lines = self.flags(), []
+        free = FREE_ON_RESUME | ({"amp"} if self.settings.amp is None and self.settings.amp_dtype is None else set())
+        for name in now.keys() - free:
+            if before.get(name) != now[name] and name in self.fingerprints:
+                lines.append(f"the {name} is not what {self.run.checkpoint} was trained with")
+            elif before.get(name) != now[name]:
+                was = before.get(name)
+                lines.append(f"--{name} is {now[name]}, and {self.run.checkpoint} was trained with {was}")
+        if lines:
+            raise UserError("\n".join([*sorted(lines), "go on with the same, or start a new run"]))
 
     def stop(self, signum):
         self.run.say(f"stopped after step {self.progress.step} of {self.total_steps}, with a checkpoint saved")
@@ -573,6 +539,7 @@ class Trainer:
         speed = progress.tokens / progress.seconds
         summary |= self.place() | {
             "run_id": run.run_id, "ended": "finished", "resumes": progress.resumes,
+            "skipped_steps": progress.bad_steps,
             "tokens_per_second": round(speed, 1),
         }  # fmt: skip
         write_json(run.path("summary.json"), summary)

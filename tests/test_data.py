@@ -390,7 +390,7 @@ def test_ctrl_c_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch, said):
 
 
 @pytest.mark.parametrize("share", [0, 0.6])
-@pytest.mark.parametrize("name", ["tokens.bin", "starts.npy", "sizes.npy", "description.json"])
+@pytest.mark.parametrize("name", ["tokens.bin", "lengths.npz", "description.json"])
 def test_a_damaged_cache_is_not_used_but_made_again(tokenizer, tmp_path, said, name, share):
     split = Counted(STORIES)
     before = texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append))

@@ -136,7 +136,7 @@ def test_sigterm_saves_a_checkpoint_and_auto_goes_on_from_it(course, tmp_path):
     assert "go on with: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
-    assert "--lr" in refused.stderr.splitlines()[-1]
+    assert "error: --lr is 0.5, and " in refused.stderr
     with subprocess.Popen(
         command("train_tinystories_model", *flags),
         cwd=folder,
@@ -147,7 +147,7 @@ def test_sigterm_saves_a_checkpoint_and_auto_goes_on_from_it(course, tmp_path):
         first = process.stdout.readline()
         process.kill()
         process.communicate()
-    assert stopped < int(first.split(" step ")[1].split("/")[0]) <= stopped + 5
+    assert stopped <= int(first.split(" step ")[1].split("/")[0]) <= stopped + 5  # the same: its evaluation was cut off
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
@@ -229,7 +229,7 @@ TRAINING_FLAGS = {
     "batch_size": 6, "epochs": 4, "lr": 0.003, "min_lr": 0.001, "warmup_steps": 7, "scheduler": "linear",
     "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "max_grad_norm": 2.0, "gradient_accumulation_steps": 3,
     "seed": 5, "optimizer": "muon", "eval_steps": 11, "save_steps": 12, "keep_checkpoints": 3, "logging_steps": 13,
-    "early_stopping_patience": 9, "amp": True, "amp_dtype": "bfloat16", "compile": "off",
+    "early_stopping_patience": 9, "max_bad_steps": 8, "amp": True, "amp_dtype": "bfloat16", "compile": "off",
 }  # fmt: skip
 MODEL_FLAGS = {
     "num_layers": 2, "hidden_size": 24, "num_heads": 4, "intermediate_size": 40, "max_seq_len": 20, "window_size": 6,

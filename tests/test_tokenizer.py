@@ -199,7 +199,7 @@ def test_the_file_holds_plain_types_only(saved):
     content = saved.read_bytes()
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(content)}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID"}
-    assert sorted(pickle.loads(content)) == ["format", "special_tokens", "tokenizer", "version"]
+    assert sorted(pickle.loads(content)) == ["format", "sha256", "special_tokens", "tokenizer", "version"]
 
 
 def test_a_tokenizer_json_with_the_special_tokens_is_the_same_tokenizer(tokenizer, tmp_path):

@@ -16,24 +16,17 @@ import pytest
 import torch
 
 import devices
+import steps as steps_module
 import training
+from checkpoints import load_model, save_model
 from data import SPECIAL_TOKENS, Rows, TokenCache
 from devices import Precision
 from model import IGNORED, ModelConfig, Transformer
 from optimizer import make_optimizers
-from records import Run, load_model, save_model
-from shell import FlagParser, Interrupted, UserError, parse_flags, written_atomically
-from training import (
-    TrainingSettings,
-    add_training_flags,
-    evaluate,
-    learning_rate,
-    micro_batches,
-    seed_everything,
-    signals_noted,
-    train,
-    training_step,
-)
+from records import Run
+from shell import FlagParser, Interrupted, UserError, parse_flags, signals_noted, written_atomically
+from steps import evaluate, micro_batches, training_step
+from training import TrainingSettings, add_training_flags, learning_rate, seed_everything, train
 
 SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 VOCAB, CONTEXT, CPU = 24, 16, torch.device("cpu")
@@ -151,7 +144,7 @@ def weights_after_steps(rows, steps=4, **settings):
     optimizer, results = torch.optim.SGD(model.parameters(), lr=0.5), []
     for step in range(steps):
         batches = micro_batches(rows, step, settings, CPU)
-        loss, tokens, norm = training_step(model, [optimizer], Precision(CPU), batches, settings)
+        loss, tokens, norm, _ = training_step(model, [optimizer], Precision(CPU), batches, settings)
         results.append([loss.item(), tokens, norm.item()])
     return {**model.state_dict(), "results": torch.tensor(results)}
 
@@ -162,10 +155,10 @@ def assert_close_weights(one, other):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_accumulating_four_batches_is_one_batch_four_times_as_large(packed, monkeypatch):
-    monkeypatch.setattr(training, "CPU_TOKENS", 2 * CONTEXT)  # so that two rows are a micro-batch here, as on a GPU
+    monkeypatch.setattr(steps_module, "CPU_TOKENS", 2 * CONTEXT)  # so that two rows are a micro-batch here, as on a GPU
     rows = make_rows(packed=packed)
     accumulated = weights_after_steps(rows, batch_size=2, gradient_accumulation_steps=4)
-    monkeypatch.setattr(training, "CPU_TOKENS", 8 * CONTEXT)
+    monkeypatch.setattr(steps_module, "CPU_TOKENS", 8 * CONTEXT)
     assert_close_weights(accumulated, weights_after_steps(rows, batch_size=8))
 
 
@@ -175,7 +168,7 @@ def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
     rows = make_rows(packed=packed)
     whole = weights_after_steps(rows, batch_size=8)
     assert len(micro_batches(rows, 0, make_settings(batch_size=8), CPU)) == 1
-    monkeypatch.setattr(training, "CPU_TOKENS", tokens)
+    monkeypatch.setattr(steps_module, "CPU_TOKENS", tokens)
     assert len(micro_batches(rows, 0, make_settings(batch_size=8), CPU)) == (8 if tokens == 1 else 3)
     assert_close_weights(whole, weights_after_steps(rows, batch_size=8))
 
@@ -190,13 +183,13 @@ def test_the_micro_batches_of_a_step_are_its_rows(accumulation):
 
 
 def test_a_cpu_gets_rows_of_similar_length_together_and_none_wider_than_it_must_be(monkeypatch):
-    monkeypatch.setattr(training, "CPU_TOKENS", 24)
-    monkeypatch.setattr(training, "WIDTHS", 4)
+    monkeypatch.setattr(steps_module, "CPU_TOKENS", 24)
+    monkeypatch.setattr(steps_module, "WIDTHS", 4)
     lengths = [3, 16, 4, 9, 1, 15, 0]
     targets = np.full((len(lengths), 18), IGNORED)
     for row, length in enumerate(lengths):
         targets[row, length // 2 : length] = row
-    parts = training.cut_for(CPU, np.arange(len(lengths) * 18).reshape(-1, 18), targets)
+    parts = steps_module.cut_for(CPU, np.arange(len(lengths) * 18).reshape(-1, 18), targets)
     assert [tuple(inputs.shape) for inputs, _ in parts] == [(4, 4), (1, 12), (1, 16), (1, 16)]
     assert sorted(rows_of(parts)) == sorted(rows_of([(None, torch.from_numpy(targets))]))
     for inputs, targets in parts:
@@ -215,7 +208,7 @@ def test_the_loss_and_the_gradient_are_means_over_predicted_tokens():
     expected = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     gradient = torch.autograd.grad(expected, list(model.parameters()))
     batches, still = micro_batches(rows, 0, settings, CPU), torch.optim.SGD(model.parameters(), lr=0.0)
-    loss, tokens, norm = training_step(model, [still], Precision(CPU), batches, settings)
+    loss, tokens, norm, _ = training_step(model, [still], Precision(CPU), batches, settings)
     assert tokens == (targets != IGNORED).sum()
     assert loss.item() / tokens == pytest.approx(expected.item(), rel=1e-5)
     assert norm.item() == pytest.approx(math.sqrt(sum((g**2).sum().item() for g in gradient)), rel=1e-4)
@@ -227,7 +220,7 @@ def test_a_long_gradient_is_scaled_down_and_a_short_one_left_alone(longest, fact
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     batches = micro_batches(make_rows(), 0, settings, CPU)
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
-    _, _, norm = training_step(model, [sgd], Precision(CPU), batches, settings)
+    _, _, norm, _ = training_step(model, [sgd], Precision(CPU), batches, settings)
     moved = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
     assert norm > 0.1  # as it was before scaling
     assert moved.norm().item() == pytest.approx(norm.item() * factor if factor else longest, rel=1e-3)
@@ -322,7 +315,7 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(packed, monkeypatch):
     expected = pytest.approx(evaluate(model, rows, Precision(CPU)), rel=1e-5)
     assert evaluate(model, rows, Precision(CPU), batch_size=1) == expected
     assert evaluate(model, rows, Precision(CPU), batch_size=5) == expected
-    monkeypatch.setattr(training, "CPU_TOKENS", 3 * CONTEXT)
+    monkeypatch.setattr(steps_module, "CPU_TOKENS", 3 * CONTEXT)
     assert evaluate(model, rows, Precision(CPU)) == expected
 
 
@@ -578,13 +571,13 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps, speed, mon
     assert summary["run_id"] == metrics(tmp_path / "parts", "run")[0]["run_id"] != whole["run_id"]
 
 
-def test_a_run_goes_on_in_the_precision_it_had_or_not_at_all(tmp_path, monkeypatch):
+def test_a_run_goes_on_on_another_device_but_not_in_another_precision_that_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     interrupt(tmp_path, 3, amp=None)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # another machine
-    with pytest.raises(UserError, match="--amp bfloat16 \\(now float32\\)") as refusal:
-        train_in(tmp_path, None, LATEST, amp=None)
-    assert one_line(refusal)
+    with pytest.raises(UserError, match="--amp is float32, and .* was trained with bfloat16"):
+        train_in(tmp_path, None, LATEST, amp=False)
+    assert train_in(tmp_path, None, LATEST, amp=None)["ended"] == "finished"
 
 
 def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
@@ -648,8 +641,16 @@ def test_going_on_as_another_run_is_refused_by_the_flag(tmp_path, change, named)
     before = files(tmp_path)
     with pytest.raises(UserError, match=named) as refusal:
         train_in(tmp_path, **{"flags": LATEST} | change)
-    assert "checkpoint-2.pth" in one_line(refusal)
+    first, *more, last = str(refusal.value).splitlines()
+    assert "checkpoint-2.pth" in first and not more and "go on with the same" in last
     assert files(tmp_path) == before
+
+
+def test_each_flag_that_would_train_something_else_has_a_line(tmp_path):
+    interrupt(tmp_path, 2)
+    with pytest.raises(UserError) as refusal:
+        train_in(tmp_path, None, LATEST, lr=0.5, seed=7, weight_decay=0.3)
+    assert [line.split()[0] for line in str(refusal.value).splitlines()] == ["--lr", "--seed", "--weight_decay", "go"]
 
 
 def test_flags_that_train_nothing_else_may_change_on_resuming(tmp_path):
@@ -687,8 +688,9 @@ def test_resuming_from_nothing_is_refused_and_auto_starts_a_run(tmp_path):
 def test_auto_goes_on_from_the_newest_checkpoint_or_starts_again(tmp_path):
     (tmp_path / "metrics.jsonl").touch()  # of a run that was killed before its first checkpoint
     assert make_run(tmp_path, resume_from_checkpoint="auto").checkpoint is None
-    for step in (9, 10, 100):
-        (tmp_path / f"checkpoint-{step}.pth").touch()
+    train_in(tmp_path, flags={"overwrite": True}, save_steps=5)
+    (tmp_path / "checkpoint-12.pth").rename(tmp_path / "checkpoint-100.pth")
+    (tmp_path / "checkpoint-10.pth").rename(tmp_path / "checkpoint-99.pth")
     assert make_run(tmp_path, resume_from_checkpoint="auto").checkpoint == tmp_path / "checkpoint-100.pth"
 
 
@@ -834,7 +836,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, save):
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "folder/file"
+    path = tmp_path / "file"
     with written_atomically(path) as file:
         file.write(b"old")
         assert not path.exists()
