@@ -2,7 +2,7 @@
 # Another Python: `make pilot PYTHON=python3.13`. More for pytest: `make test ARGS="-k tokenizer"`.
 PYTHON ?= python3
 
-.PHONY: help setup lint test pilot clean
+.PHONY: help setup lint test test-faults pilot clean
 
 help:
 	@$(PYTHON) tools/course.py help
@@ -15,6 +15,9 @@ lint:
 
 test:
 	@$(PYTHON) tools/course.py test $(ARGS)
+
+test-faults:
+	@$(PYTHON) tools/course.py test-faults $(ARGS)
 
 pilot:
 	@$(PYTHON) tools/course.py pilot

@@ -108,6 +108,12 @@ def memory_is_full(error):
     return kinds or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
+def quiet_about_files(thread):
+    """Print what ended a thread, but for a file's error, which TensorBoard raises again where the run writes next."""
+    if not isinstance(thread.exc_value, OSError):
+        threading.__excepthook__(thread)
+
+
 def run_program(main):
     """Run a program's main function as a shell expects it.
 
@@ -120,6 +126,7 @@ def run_program(main):
     sys.stdout.reconfigure(line_buffering=True)
     if threading.current_thread() is threading.main_thread():
         handled(interrupt, "SIGTERM", "SIGHUP")  # so that what is half-written is removed on the way out
+    threading.excepthook = quiet_about_files
     try:
         main()
     except UserError as error:

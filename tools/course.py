@@ -1,4 +1,4 @@
-"""What `make` runs: `python tools/course.py setup|lint|test|pilot|clean`.
+"""What `make` runs: `python tools/course.py setup|lint|test|test-faults|pilot|clean`.
 
 The work is here and not in the Makefile because Python is the same on Linux, macOS and Windows, and make is not
 always there: without make, type `python tools/course.py pilot`. This file needs nothing but Python itself. It makes
@@ -77,6 +77,11 @@ def test(*arguments):
     run("test", "-m pytest -q", *arguments)
 
 
+def test_faults(*arguments):
+    """kill runs, fill disks and damage files, some 20 minutes"""
+    test("-m", "faults", *arguments)
+
+
 def pilot():
     """go through the whole course in minutes, on sample_data/, writing to pilot/"""
     started = time.monotonic()
@@ -145,7 +150,7 @@ def clean():
             shutil.rmtree(folder)
 
 
-TASKS = {"setup": setup, "lint": lint, "test": test, "pilot": pilot, "clean": clean}
+TASKS = {"setup": setup, "lint": lint, "test": test, "test-faults": test_faults, "pilot": pilot, "clean": clean}
 
 
 def main():
@@ -155,10 +160,10 @@ def main():
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "help":
         for task in TASKS:
-            print(f"make {task:6} {TASKS[task].__doc__}")
+            print(f"make {task:11} {TASKS[task].__doc__}")
         return
-    if name not in TASKS or (arguments and name != "test"):
-        fail(f"usage: python tools/course.py {'|'.join(TASKS)} (only test takes more arguments)", 2)
+    if name not in TASKS or (arguments and not name.startswith("test")):
+        fail(f"usage: python tools/course.py {'|'.join(TASKS)} (only the tests take more arguments)", 2)
     try:
         TASKS[name](*arguments)
     except KeyboardInterrupt:
