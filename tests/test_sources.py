@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from shell import UserError
-from sources import open_dataset, read_dialogues, read_stories
+from sources import BadRows, file_split, open_dataset, read_dialogues, read_stories
 
 datasets = pytest.importorskip("datasets")
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -545,3 +545,36 @@ def test_step_1_ends_with_one_line_where_the_data_is_broken(tmp_path, name):
 def test_the_shared_part_of_tinystories_has_850_and_75_stories():
     assert len(stories_of(SHARED / "tinystories")) == 850
     assert len(stories_of(SHARED / "tinystories", "validation")) == 75
+
+
+# Rows that cannot be used ---------------------------------------------------------------------------------------------
+
+
+def test_bad_rows_may_be_skipped_and_are_counted(tmp_path):
+    rows = ['{"text": "one"}', '{"text": "tw', '{"story": "three"}', '{"text": null}', "7", '{"text": "six"}', ""]
+    (tmp_path / "a.jsonl").write_bytes("\n".join(rows).encode() + b'\n{"text": "caf\xe9"}\n{"text": "eight"}')
+    bad = BadRows(skip=True)
+    assert list(read_stories(file_split(tmp_path / "a.jsonl"), bad=bad)) == ["one", "six", "eight"]
+    assert bad.count == 5 and "a.jsonl, line 2: not JSON" in bad.summary() and "5 bad rows" in bad.summary()
+
+
+def test_lines_of_text_that_are_not_utf_8_may_be_skipped(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\ntw\xff\nthree\n")
+    with pytest.raises(UserError, match="line 2: not UTF-8"):
+        list(read_stories(file_split(tmp_path / "a.txt")))
+    bad = BadRows(skip=True)
+    assert list(read_stories(file_split(tmp_path / "a.txt"), bad=bad)) == ["one", "three"] and bad.count == 1
+
+
+def test_bad_dialogues_may_be_skipped(tmp_path):
+    good = {"conversation": [{"text": "Hi"}, {"text": "Hello"}]}
+    others = [{"conversation": 5}, {"conversation": [{"text": 5}]}, {"conversation": {"text": 5}}, {"text": "a"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in [good, *others, good]))
+    bad = BadRows(skip=True)
+    assert len(list(read_dialogues(file_split(tmp_path / "a.jsonl"), bad=bad))) == 2 and bad.count == 4
+
+
+def test_a_file_of_bad_rows_only_is_said(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": \n' * 3)
+    with pytest.raises(UserError, match="no stories in .*; 3 bad rows skipped; the first: .*line 1"):
+        list(read_stories(file_split(tmp_path / "a.jsonl"), bad=BadRows(skip=True)))
