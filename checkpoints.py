@@ -23,7 +23,11 @@ PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # what m
 
 
 class Damaged(UserError):
-    """A file that is not whole."""
+    """A file that is not whole; .what says which and how, without what to do."""
+
+    def __init__(self, what):
+        super().__init__(f"{what}; copy it again from where it came, or make it again")
+        self.what = what
 
 
 def write_torch_file(path, content):

@@ -34,6 +34,8 @@ class Run:
         if self.writes and (self.folder / "train.log").is_file():
             with open(self.folder / "train.log", "rb") as file:
                 self.claim(file)
+        if args.overwrite and args.resume_from_checkpoint:
+            raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
         resume, replaces_pilot = args.resume_from_checkpoint, self.held_pilot() and not args.pilot_run
         self.checkpoint, self.restored = None, None  # the file to go on from, and what is in it
         if resume and not (resume == "auto" and replaces_pilot):
@@ -63,7 +65,7 @@ class Run:
             try:
                 return path, read_checkpoint(path)
             except Damaged as error:
-                self.say(f"{error}; passed over, the checkpoint before it is taken if there is one")
+                self.say(f"{error.what}; passed over, the checkpoint before it is taken if there is one")
         if resume == "latest":
             some = "whole checkpoint" if self.checkpoints() else "checkpoint"
             raise UserError(f"no {some} in {self.folder}; start the run without --resume_from_checkpoint")

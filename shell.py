@@ -61,9 +61,16 @@ def is_hangup(signum):
     return signal.Signals(signum).name == "SIGHUP"
 
 
-def interrupt(signum, frame):
+def announce(signum, what):
+    """Say what a signal does, in a way that is safe in the midst of anything: print could be what it interrupted."""
     if is_hangup(signum):
         leave_terminal()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{signal.Signals(signum).name}: {what}\n".encode())
+
+
+def interrupt(signum, frame):
+    announce(signum, "ended")
     raise Interrupted(signum)
 
 
@@ -85,11 +92,7 @@ def signals_noted():
         if noted and signum == signal.SIGINT:
             raise KeyboardInterrupt
         noted.append(signum)
-        if is_hangup(signum):
-            leave_terminal()
-        message = f"{signal.Signals(signum).name}: finishing this step and saving a checkpoint\n"
-        with contextlib.suppress(OSError):
-            os.write(2, message.encode())  # print could be what the signal interrupted
+        announce(signum, "finishing this step and saving a checkpoint")
 
     before = handled(note, "SIGINT", "SIGTERM", "SIGHUP")
     try:

@@ -195,7 +195,7 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
     except RuntimeError as error:
         if memory_is_full(error):
             raise UserError(less_memory(settings, ranks.count), status=1) from None
-        if ranks.count > 1 and "peer" in str(error):  # as Gloo and NCCL say it
+        if ranks.count > 1 and ("peer" in str(error) or isinstance(error, torch.distributed.DistError)):
             raise UserError(f"another process of this run has ended; {run.last_checkpoint()}", status=1) from None
         raise
 

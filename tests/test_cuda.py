@@ -4,12 +4,15 @@ import signal
 
 import pytest
 import torch
+from test_faults import losses_not_finite_at
 from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
 
 from devices import Precision, choose_device, has_bfloat16
 from model import ModelConfig, Transformer, generate
 from optimizer import make_optimizers
-from training import micro_batches, seed_everything, train, training_step
+from shell import UserError
+from steps import micro_batches, training_step
+from training import seed_everything, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -77,6 +80,30 @@ def test_a_step_with_adamw_never_makes_the_host_wait(dtype):
         training_step(model, optimizers, precision, batches, settings)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_steps_whose_loss_is_not_finite_are_skipped_and_counted(tmp_path, dtype, optimizer):
+    skip_without(dtype)
+    flags = {"amp": dtype != "float32", "amp_dtype": None if dtype == "float32" else dtype, "optimizer": optimizer}
+    with losses_not_finite_at(3, 7):
+        summary, _ = train_on_gpu(tmp_path / "run", epochs=6, **flags)
+    assert summary["skipped_steps"] == 2
+    plain, _ = train_on_gpu(tmp_path / "plain", epochs=6, **flags)
+    assert summary["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=0.1)
+
+
+def test_too_many_bad_steps_stop_the_run(tmp_path):
+    with losses_not_finite_at(*range(5, 40)), pytest.raises(UserError, match="steps in a row"):
+        train_on_gpu(tmp_path, epochs=6, max_bad_steps=4)
+
+
+def test_a_run_of_a_cpu_goes_on_here(tmp_path):
+    with signal_at(4, signal.SIGTERM):
+        train_on_gpu(tmp_path, device="cpu")
+    summary, _ = train_on_gpu(tmp_path, LATEST)
+    assert summary["ended"] == "finished"
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
