@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from model import ModelConfig, Transformer
-from shell import UserError, say, settings_from, written_atomically
+from shell import UserError, printed, say, settings_from, written_atomically
 
 MODEL_FORMAT, CHECKPOINT_FORMAT, VERSION = "tinystories-model", "tinystories-checkpoint", 1
 LARGEST_TABLES = 1 << 28  # bytes of what a network computes from its config alone, which no weight vouches for
@@ -78,27 +78,23 @@ def read_torch_file(path, kind):
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content.get("format") if isinstance(content, dict) else None
+        found, version = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
         whole = all(map(is_plain, tensors_in(content)))
     except PermissionError:
         raise
     except Exception:
         raise Damaged(f"{path} is damaged, or no file of this course") from None
-    if found != kind:
-        raise UserError(f"{path} is a {printed(found or 'file of another program')}, where a {kind} was expected")
-    if content.get("version") != VERSION:
+    if not isinstance(found, str) or found != kind:
+        found = found if isinstance(found, str) and found else "file of another program"
+        raise UserError(f"{path} is a {printed(found)}, where a {kind} was expected")
+    if not isinstance(version, int) or version != VERSION:
         raise UserError(
-            f"{path} has version {printed(content.get('version'))} of the format, and this program reads {VERSION}; "
+            f"{path} has version {printed(version)} of the format, and this program reads {VERSION}; "
             "take the version of the course that wrote it"
         )
     if not whole:
         raise UserError(f"{path} holds a tensor that claims to be larger than it is, and is not used")
     return content
-
-
-def printed(value):
-    """What a stranger's file holds, short and on one line."""
-    return "".join(c if c.isprintable() else "?" for c in str(value)[:60]) if isinstance(value, (str, int)) else "?"
 
 
 def tensors_in(content):
@@ -147,6 +143,8 @@ def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
     """
     content = read_torch_file(path, MODEL_FORMAT)
     try:
+        if not all(isinstance(value, (str, int, float, type(None))) for value in content["config"].values()):
+            raise TypeError("a config of other than words and numbers")
         config, weights = ModelConfig(**content["config"]), content.pop("model")
         check_weights(config, weights)
         loss, step = content.get("val_loss"), content["step"]
@@ -156,7 +154,8 @@ def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
         raise UserError(f"{path}: its weights and its config do not fit each other ({reason})") from None
     model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
     model.load_state_dict(weights)
-    if tokenizer is not None and tokenizer.fingerprint != content.get("tokenizer_fingerprint"):
+    of_tokenizer = content.get("tokenizer_fingerprint"), config.vocab_size
+    if tokenizer is not None and (tokenizer.fingerprint, tokenizer.vocab_size) != of_tokenizer:
         raise UserError(
             f"{path} was not trained with this tokenizer ({config.vocab_size:,} tokens in the model, "
             f"{tokenizer.vocab_size:,} in the tokenizer file); pass --tokenizer_path the one that it was trained with"

@@ -17,7 +17,6 @@ import re
 import shutil
 import sys
 import tempfile
-import zipfile
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from shell import UserError, locked, naming, on_disk, say, write_json, written_atomically
+from shell import UserError, locked, naming, on_disk, printed, say, write_json, written_atomically
 from sources import BadRows, clean, open_dataset, read_dialogues, read_stories
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
@@ -138,6 +137,22 @@ def train_tokenizer(texts, vocab_size):
     return Tokenizer(backend)
 
 
+def byte_level_alone(text):
+    """A tokenizer's JSON, less what a byte-level BPE has no use for.  Raises ValueError for another kind of tokenizer.
+
+    Other parts would change texts, and the library ends in a panic of its own over some that a stranger could write.
+    """
+    content = json.loads(text)
+    model, others = content["model"], [content.get(name) for name in ("pre_tokenizer", "decoder")]
+    byte_level = all(other is None or other["type"] == "ByteLevel" for other in others)
+    if model.get("type") != "BPE" or content.get("normalizer") or not byte_level:
+        raise ValueError("it is no byte-level BPE")
+    names = ("type", "vocab", "merges", "ignore_merges")
+    kept = {"model": {name: model[name] for name in names if name in model}}
+    kept |= {name: content[name] for name in ("version", "added_tokens", "pre_tokenizer", "decoder") if name in content}
+    return json.dumps(kept)
+
+
 def load_tokenizer(path):
     """Read the file that step 1 wrote, or a `tokenizer.json` that has the seven special tokens; runs no code in it.
 
@@ -158,12 +173,12 @@ def load_tokenizer(path):
                 raise UserError(f"{path} is not a tokenizer file of this course; {advice}")
             if saved.get("version") != 1:
                 raise UserError(
-                    f"{path} has version {str(saved.get('version'))[:40]} of the tokenizer format, not 1; {advice}"
+                    f"{path} has version {printed(saved.get('version'))} of the tokenizer format, not 1; {advice}"
                 )
             text = saved["tokenizer"]
             if saved.get("sha256", (found := hashlib.sha256(text.encode()).hexdigest())) != found:
                 raise UserError(f"{path} is damaged: bytes in it have changed; {advice}")
-        return Tokenizer(tokenizers.Tokenizer.from_str(text))
+        return Tokenizer(tokenizers.Tokenizer.from_str(byte_level_alone(text)))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except Exception as error:  # pickle and tokenizers raise nearly every kind on damaged bytes
@@ -386,7 +401,7 @@ def open_cache(folder):
             starts, sizes = np.concatenate([[0], counts["lengths"].cumsum()]), counts["sizes"]
         whole = len(starts) == len(sizes) + 1 and len(tokens) == description["tokens"] == starts[-1]
         whole = whole and zlib.crc32(tokens.data) == description["crc32"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # damaged bytes raise nearly every kind
         return None
     return TokenCache(tokens, starts, sizes) if whole else None
 

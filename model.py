@@ -67,8 +67,8 @@ class ModelConfig:
                 raise ValueError(f"--{name} must be a whole number of at least 1, not {getattr(self, name)}")
         if self.max_seq_len < 2:
             raise ValueError("--max_seq_len must be at least 2: one token to see, one to predict")
-        if self.window_size is not None and self.window_size < 1:
-            raise ValueError(f"--window_size must be at least 1, not {self.window_size}")
+        if self.window_size is not None and not (isinstance(self.window_size, int) and 1 <= self.window_size < 1 << 63):
+            raise ValueError(f"--window_size must be a whole number of at least 1, not {self.window_size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
         if self.hidden_size % self.num_heads:
@@ -379,6 +379,7 @@ def draw(chances, tokens, uniform):
     total = cumulative[:, -1:]
     below_total = torch.minimum(uniform[:, None] * total, total * (1 - 2**-23))
     drawn = torch.searchsorted(cumulative, below_total, right=True)
+    drawn = drawn.clamp(max=cumulative.size(-1) - 1)  # weights can be so large that the chances are NaN
     return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
 
 

@@ -21,7 +21,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message, status=2):
-        super().__init__(message)
+        super().__init__("".join(c if c.isprintable() or c == "\n" else "?" for c in message))
         self.status = status
 
 
@@ -44,6 +44,13 @@ CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(cod
 def printable(text):
     """Text that a model wrote, without the control characters with which it could garble a terminal or a log."""
     return text.translate(CONTROLS)
+
+
+def printed(value):
+    """What a stranger's file holds, short and on one line."""
+    if not isinstance(value, (str, int, float, type(None))):
+        return "?"
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:60])
 
 
 # Signals --------------------------------------------------------------------------------------------------------------

@@ -226,6 +226,7 @@ def load_with_library(*args, **kwargs):
         import datasets
     except ImportError:
         raise UserError(f"reading {args[0]} needs the package datasets; install it, or use .jsonl") from None
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell the hub of a local file, and wait for an answer
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     return datasets.load_dataset(*args, **kwargs)

@@ -28,6 +28,7 @@ from shell import (
     add_fields,
     flag,
     memory_is_full,
+    printed,
     settings_from,
     signals_noted,
     write_json,
@@ -158,6 +159,17 @@ class Progress:
     bad_steps: int = 0  # skipped because their loss was not finite
     bad_steps_in_a_row: int = 0
     record_sizes: dict = field(default_factory=dict)  # bytes of the log and the metrics when the checkpoint was saved
+
+    def check(self):
+        """Raise ValueError, or another error, where a checkpoint holds what no run can have reached."""
+        counts = [value for value in vars(self).values() if not isinstance(value, dict)]
+        sizes, results = self.record_sizes.values(), [result for result in (self.best, self.final) if result]
+        if not all(-1 < count < 1 << 40 for count in counts) or not all(isinstance(n, int) and n >= 0 for n in sizes):
+            raise ValueError("a count that no run reaches")
+        for result in results:
+            if not isinstance(result["step"], int) or not all(isinstance(n, (int, float)) for n in result.values()):
+                raise ValueError("a result that is no number")
+            describe_evaluation(result)
 
 
 def clock(seconds):
@@ -467,13 +479,15 @@ class Trainer:
         """Put the run back where its checkpoint was saved; returns the step.  Raises UserError for another run's."""
         run, progress, content = self.run, self.progress, self.run.restored
         run.restored = None
-        self.refuse_another_run(content["flags"])
         try:
+            self.refuse_another_run(content["flags"])
             self.model.load_state_dict(content["model"])
             for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
                 for parameter, state in optimizer.state.items():
-                    if any(value.shape not in ((), parameter.shape) for value in state.values()):
+                    sizes = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape) | {"step": ()}
+                    sizes = sizes if isinstance(optimizer, torch.optim.AdamW) else {"average": parameter.shape}
+                    if {name: value.shape for name, value in state.items()} not in ({}, sizes):
                         raise ValueError("an optimizer's state of another shape")
             if content["scaler"]:
                 self.precision.scaler.load_state_dict(content["scaler"])
@@ -483,11 +497,9 @@ class Trainer:
             for item in dataclasses.fields(Progress):
                 value = content["progress"].get(item.name, getattr(progress, item.name))
                 setattr(progress, item.name, item.type(value))
-            for result in (progress.best, progress.final):
-                if result:
-                    describe_evaluation(result)
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            progress.check()
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+            reason = printed((str(error) or type(error).__name__).splitlines()[0])
             raise UserError(f"{run.checkpoint} holds nothing that this run can go on from ({reason})") from None
         if not 0 <= progress.step <= self.total_steps:
             raise UserError(
@@ -509,7 +521,7 @@ class Trainer:
             if before.get(name) != now[name] and name in self.fingerprints:
                 lines.append(f"the {name} is not what {self.run.checkpoint} was trained with")
             elif before.get(name) != now[name]:
-                was = before.get(name)
+                was = printed(before.get(name))
                 lines.append(f"--{name} is {now[name]}, and {self.run.checkpoint} was trained with {was}")
         if lines:
             raise UserError("\n".join([*sorted(lines), "go on with the same, or start a new run"]))

@@ -764,7 +764,9 @@ def test_a_model_file_holds_what_the_next_steps_need(tmp_path):
 def test_a_loaded_model_computes_the_same(tmp_path, changes):
     model, ids = make_model(**changes).eval(), torch.arange(CONTEXT)[None] % VOCAB
     save_model(tmp_path / "m.pth", model, "a fingerprint")
-    loaded, content = load_model(tmp_path / "m.pth", Namespace(fingerprint="a fingerprint"), dropout=0.3)
+    loaded, content = load_model(
+        tmp_path / "m.pth", Namespace(fingerprint="a fingerprint", vocab_size=VOCAB), dropout=0.3
+    )
     assert not loaded.training
     assert torch.equal(loaded(ids), model(ids))
     assert loaded.config == ModelConfig(**model.config.as_dict() | {"dropout": 0.3})
