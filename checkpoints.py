@@ -26,7 +26,7 @@ class Damaged(UserError):
     """A file that is not whole; .what says which and how, without what to do."""
 
     def __init__(self, what):
-        super().__init__(f"{what}; copy it again from where it came, or make it again")
+        super().__init__(f"{what}; take another one, copy it again, or make it again")
         self.what = what
 
 
@@ -72,6 +72,8 @@ def read_torch_file(path, kind):
 
     Raises UserError for another file, and Damaged, a kind of it, for one that is not whole.
     """
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder; pass a file that is in it")
     if not Path(path).is_file():
         raise UserError(f"no file {path}; train a model first, or pass the path of one")
     check_torch_file(path)
@@ -86,7 +88,8 @@ def read_torch_file(path, kind):
         raise Damaged(f"{path} is damaged, or no file of this course") from None
     if not isinstance(found, str) or found != kind:
         found = found if isinstance(found, str) and found else "file of another program"
-        raise UserError(f"{path} is a {printed(found)}, where a {kind} was expected")
+        names = {MODEL_FORMAT: "best_model.pth", CHECKPOINT_FORMAT: "checkpoint-<step>.pth"}
+        raise UserError(f"{path} is a {printed(found)}, where a {kind} was expected; pass a file like {names[kind]}")
     if not isinstance(version, int) or version != VERSION:
         raise UserError(
             f"{path} has version {printed(version)} of the format, and this program reads {VERSION}; "
@@ -123,6 +126,36 @@ def read_checkpoint(path):
     if missing:
         raise UserError(f"{path} lacks the {missing[0]} that a run needs to go on")
     return content
+
+
+# What a run that goes on need not have in common with the one before; another value of any other flag would train
+# something else.
+FREE_ON_RESUME = {
+    "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
+    "epochs", "compile",
+}  # fmt: skip
+SAID_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}  # as precision and as rows a step
+
+
+def refuse_another_run(checkpoint, before, now, free=frozenset()):
+    """Raise UserError, a line a flag, if the flags that a checkpoint was trained with, before, are not those of now.
+
+    free: names beside FREE_ON_RESUME that may differ.
+    """
+    lines = []
+    flags = {"precision": "--amp, --amp_dtype", "rows a step": "--batch_size x --gradient_accumulation_steps"}
+    flags |= {"data": "--dataset, --max_train_samples, --max_eval_samples", "tokenizer": "--tokenizer_path"}
+    for name in sorted(now.keys() - FREE_ON_RESUME - free):
+        was = before.get(name)
+        if isinstance(was, (str, int, float, list, type(None))) and was == now[name]:
+            continue
+        if name in ("data", "tokenizer"):
+            lines.append(f"{flags[name]}: not the {name} that {checkpoint} was trained with")
+        else:
+            flag = flags.get(name, f"--{name}")
+            lines.append(f"{flag}: {now[name]}, and {checkpoint} was trained with {printed(was)}")
+    if lines:
+        raise UserError("\n".join([*lines, "go on with the same, or start a new run"]))
 
 
 # The model file -------------------------------------------------------------------------------------------------------

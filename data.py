@@ -6,6 +6,7 @@ It knows nothing of the network or the training loop, and needs numpy and tokeni
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -47,17 +48,17 @@ BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists and dicts; a pickle that names anything else is refused, so it cannot run code."""
+    """Reads numbers, strings, lists and dicts, and nothing that a pickle names: so it cannot run code."""
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def read_plain_pickle(content):
-    """What a pickle of plain types holds.  Raises UnpicklingError for one that could run code or fill the memory."""
-    for operation, _, _ in pickletools.genops(content):
+    """What a pickle of plain types holds.  Raises UserError for one that could run code or fill the memory."""
+    for operation, _, _ in pickletools.genops(content):  # before any of them can take memory, or do worse
         if operation.name not in PLAIN_OPERATIONS:
-            raise pickle.UnpicklingError(f"it is not made of plain types ({operation.name})")
+            raise UserError(f"it holds more than plain types ({operation.name}), and is not opened")
     return PlainUnpickler(io.BytesIO(content)).load()
 
 
@@ -167,6 +168,8 @@ def load_tokenizer(path):
     try:
         if content[:1] == b"{":
             text = content.decode("utf-8")
+        elif content[:1] != pickle.PROTO:
+            raise UserError(f"{path} is no tokenizer file; {advice}, or pass --tokenizer_path another")
         else:
             saved = read_plain_pickle(content)
             if not isinstance(saved, dict) or saved.get("format") != "tinystories-bpe-tokenizer":
@@ -255,19 +258,22 @@ class TokenCache:
     """Tokenized texts (stories or dialogues) on disk, one after the other.
 
     tokens: (all tokens,) uint16 or uint32, memory-mapped.  starts: int64 (texts + 1,), where each text begins, the end
-    last.  sizes: int64 (texts,), the UTF-8 bytes of what is predicted of each text.
+    last.  sizes: int64 (texts,), the UTF-8 bytes of what is predicted of each text.  checksum: of the file's tokens.
+    skipped: what is to be said of bad rows.
     """
 
     tokens: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
+    checksum: int = 0
+    skipped: str = ""
 
     def __len__(self):
         return len(self.sizes)
 
     def part(self, first, last):
         """The texts first, first + 1, ..., last - 1."""
-        return TokenCache(self.tokens, self.starts[first : last + 1], self.sizes[first:last])
+        return dataclasses.replace(self, starts=self.starts[first : last + 1], sizes=self.sizes[first:last])
 
     def lengths(self):
         return np.diff(self.starts)
@@ -321,7 +327,8 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_ro
     key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
     folder, bad = Path(cache_dir) / key, BadRows(skip_bad_rows)
     if cache := open_cache(folder):
-        say(f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens, from the token cache {folder}")
+        found = f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens"
+        say(f"{found}, from the token cache {folder}{cache.skipped}")
         return cache
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -346,6 +353,7 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_ro
                     f"nothing to predict in {split.name}: no dialogue in which the assistant answers the user"
                 )
             description |= {"dtype": np.dtype(dtype).name, "tokens": sum(lengths), "crc32": checksum}
+            description["skipped"] = f"; {bad.summary()}" if bad.count else ""
             with naming(folder):
                 on_disk(file)
                 with written_atomically(partial / "lengths.npz") as lengths_file:  # numpy's archives have check sums
@@ -364,9 +372,8 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_ro
     say(
         f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens "
         f"({cache.sizes.sum() / cache.starts[-1]:.2f} bytes a token), written to the token cache {folder}"
+        f"{cache.skipped}"
     )
-    if bad.count:
-        say(f"{split.name}: {bad.summary()}")
     return cache
 
 
@@ -374,9 +381,9 @@ def remove_abandoned(folders):
     """Remove half-written caches whose process has ended: nobody holds the lock on their tokens."""
     for folder in folders:
         with contextlib.suppress(OSError):
-            with open(folder / "tokens.bin", "rb") as file:
+            with open(folder / "tokens.bin", "r+b") as file:
                 abandoned = locked(file)
-            if abandoned:
+            if abandoned:  # not None
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -401,9 +408,10 @@ def open_cache(folder):
             starts, sizes = np.concatenate([[0], counts["lengths"].cumsum()]), counts["sizes"]
         whole = len(starts) == len(sizes) + 1 and len(tokens) == description["tokens"] == starts[-1]
         whole = whole and zlib.crc32(tokens.data) == description["crc32"]
+        cache = TokenCache(tokens, starts, sizes, description["crc32"], str(description["skipped"]))
     except Exception:  # damaged bytes raise nearly every kind
         return None
-    return TokenCache(tokens, starts, sizes) if whole else None
+    return cache if whole else None
 
 
 def pieces(text, size=BATCH_BYTES):
@@ -555,4 +563,7 @@ def open_text(args, read, say=say, example="sample_data/stories"):
 
 def fingerprints_of(tokenizer, *caches):
     """What a checkpoint must share with the run that goes on from it."""
-    return {"tokenizer": tokenizer.fingerprint, "data": [[len(cache), int(cache.lengths().sum())] for cache in caches]}
+    return {
+        "tokenizer": tokenizer.fingerprint,
+        "data": [[len(cache), int(cache.lengths().sum()), cache.checksum] for cache in caches],
+    }

@@ -32,7 +32,7 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
         if self.writes and (self.folder / "train.log").is_file():
-            with open(self.folder / "train.log", "rb") as file:
+            with contextlib.suppress(PermissionError), open(self.folder / "train.log", "r+b") as file:
                 self.claim(file)
         if args.overwrite and args.resume_from_checkpoint:
             raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
@@ -40,6 +40,7 @@ class Run:
         self.checkpoint, self.restored = None, None  # the file to go on from, and what is in it
         if resume and not (resume == "auto" and replaces_pilot):
             self.checkpoint, self.restored = self.find_checkpoint(resume)
+        self.found = self.held_run()
         replaced = args.overwrite or self.held_pilot() or (resume == "auto" and not self.path("summary.json").exists())
         self.goes_on = self.checkpoint is not None and self.checkpoint.parent.resolve() == self.folder.resolve()
         if self.writes and self.held_run() and not self.goes_on and not replaced:
@@ -50,7 +51,7 @@ class Run:
 
     def claim(self, log_file):
         """Keep other runs out of the folder, by a lock on its log that ends with this process."""
-        if not locked(log_file):
+        if locked(log_file) is False:
             raise UserError(
                 f"another run is writing into {self.folder}; wait for its end, or pass another --output_dir"
             )
@@ -58,9 +59,13 @@ class Run:
     def find_checkpoint(self, resume):
         """(path, content) of the checkpoint that --resume_from_checkpoint names; (None, None) where auto finds none."""
         if resume not in ("latest", "auto"):
-            if not Path(resume).is_file():
+            if not Path(resume).exists():
                 raise UserError(f"no checkpoint file {resume}; latest takes the newest in --output_dir")
-            return Path(resume), read_checkpoint(resume)
+            content = read_checkpoint(resume)
+            newest = self.checkpoints()[-1][1] if self.checkpoints() else None
+            if newest and newest.parent.resolve() == Path(resume).parent.resolve() and not newest.samefile(resume):
+                raise UserError(f"{newest} is newer than {resume}, and would be lost; move it away first")
+            return Path(resume), content
         for _, path in reversed(self.checkpoints()):
             try:
                 return path, read_checkpoint(path)
@@ -109,6 +114,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file = open(self.path("train.log"), "a", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.claim(self.log_file)
+        if {*self.held_run(), self.path("train.log")} != {*self.found, self.path("train.log")}:
+            raise UserError(f"another run has written into {self.folder} since this one began; start this one again")
         if self.goes_on:
             stale = [path for step, path in self.checkpoints() if step > resumed_step]
             stale += [self.path("summary.json"), *self.folder.glob(".*.partial")]
@@ -179,7 +186,12 @@ class Run:
                 words += [] if skip else [word]
             else:
                 skip = False
-        ranks = os.environ.get("LOCAL_WORLD_SIZE")  # as torchrun says
+        ranks, machines = (
+            os.environ.get("LOCAL_WORLD_SIZE"),
+            int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        )  # from torchrun
+        if machines > 1:
+            return "the torchrun command of each machine, with --resume_from_checkpoint latest"
         words = [*(["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]), *words]
         words += ["--resume_from_checkpoint", "latest"]
         return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
@@ -189,7 +201,7 @@ class Run:
         if not self.checkpoints():
             return "no checkpoint had been saved yet"
         command = f", go on with: {self.command_to_go_on()}" if go_on else ""
-        return f"the last whole checkpoint is {self.checkpoints()[-1][1]}{command}"
+        return f"the newest checkpoint is {self.checkpoints()[-1][1]}{command}"
 
     def close(self):
         """Close the records; where a write had failed, what is left of them is given up."""

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -114,8 +115,19 @@ def signals_noted():
 
 def memory_is_full(error):
     """Whether an error says that the computer's or the GPU's memory is full."""
-    kinds = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
-    return kinds or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    signs = ("out of memory", "DefaultCPUAllocator: ", "STATUS_ALLOC_FAILED")  # CUDA's and MPS's, the CPU's, cuBLAS's
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def file_error(error):
+    """What went wrong with which file, and what to do, of an OSError."""
+    advice = {
+        "ENOSPC": "; make room on the disk", "EDQUOT": "; your share of the disk is used up: make room",
+        "EFBIG": "; the shell limits the size of files (`ulimit -f`)", "EROFS": "; choose a folder that can be written",
+        "EACCES": "; choose a file that you may use", "EMFILE": "; too many files are open (`ulimit -n`)",
+    }  # fmt: skip
+    name = errno.errorcode.get(error.errno)
+    return f"{error.filename or 'while reading or writing'}: {error.strerror or error}{advice.get(name, '')}"
 
 
 def quiet_about_files(thread):
@@ -152,7 +164,7 @@ def run_program(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        say(f"error: {error.filename or 'while reading or writing'}: {error.strerror or error}")
+        say(f"error: {file_error(error)}")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):
@@ -207,7 +219,10 @@ def on_disk(file):
 
 
 def locked(file):
-    """Claim an open file until it is closed or the process ends, however it ends; False if another one has it."""
+    """Claim a file that is open for writing until it is closed or the process ends, however it ends.
+
+    False if another process has it; None where the file system knows no locks.
+    """
     try:
         if os.name == "nt":
             import msvcrt
@@ -222,8 +237,8 @@ def locked(file):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # some network's file system that has no locks
-        return True
+    except OSError:
+        return None
     return True
 
 

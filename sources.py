@@ -160,17 +160,18 @@ def decoded(line, place):
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+        reason = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{place}: not UTF-8 ({reason}); save the file as UTF-8, or pass --skip_bad_rows") from None
 
 
-def parsed(text, place):
+def parsed(text, place, advice="mend it, or pass --skip_bad_rows"):
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{place}: not JSON ({error.msg} at {where}); mend it, or take it out") from None
+        raise UserError(f"{place}: not JSON ({error.msg}: {where}); {advice}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON that can be read ({error}); mend it, or take it out") from None
+        raise UserError(f"{place}: not JSON that can be read ({error}); {advice}") from None
 
 
 def json_lines(path):
@@ -193,7 +194,7 @@ def json_list(path):
     if not content:
         yield from json_lines(path)
         return
-    rows = parsed(decoded(content, path), path)
+    rows = parsed(decoded(content, path), path, "mend it, or save it as .jsonl, a row a line")
     yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
 
 
@@ -273,7 +274,7 @@ class BadRows:
         self.count += 1
 
     def summary(self):
-        return f"{self.count:,} bad rows skipped; the first: {self.first}"
+        return f"{self.count:,} bad row{'s' * (self.count > 1)} skipped; the first: {self.first}"
 
 
 def usable(split, take, limit, bad, nothing):

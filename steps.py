@@ -75,7 +75,7 @@ def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RAN
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    # The scaler leaves a step out without making the host wait to know; two optimizers must agree, and a CPU has none
+    # CUDA's scaler leaves a step out without making the host wait to know; but two optimizers must agree
     must_know = len(optimizers) > 1 or not precision.scaler.is_enabled()
     for optimizer in optimizers if not must_know or torch.isfinite(norm) else []:
         precision.scaler.step(optimizer)

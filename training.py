@@ -5,6 +5,7 @@ the flags; `train`, the loop; what the loop calls, in the order in which it call
 """
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import platform
@@ -16,7 +17,16 @@ from dataclasses import dataclass, field
 import torch
 from tqdm import tqdm
 
-from checkpoints import CHECKPOINT_FORMAT, MODEL_FORMAT, VERSION, read_torch_file, save_model, write_torch_file
+from checkpoints import (
+    CHECKPOINT_FORMAT,
+    MODEL_FORMAT,
+    SAID_OTHERWISE,
+    VERSION,
+    read_torch_file,
+    refuse_another_run,
+    save_model,
+    write_torch_file,
+)
 from data import computed_ahead
 from devices import Precision, choose_device, compiled, compiling_pays, describe_device, peak_flops
 from optimizer import learning_rate, make_optimizers
@@ -26,6 +36,7 @@ from shell import (
     Interrupted,
     UserError,
     add_fields,
+    file_error,
     flag,
     memory_is_full,
     printed,
@@ -131,10 +142,13 @@ def start_run(args, pilot):
     if args.pilot_run:
         changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
         run.say(f"pilot run: with {changes}; a flag given at the shell wins")
+    if run.restored:  # what can be said before any work is done; `Trainer.resume` compares the rest
+        now = {name: value for name, value in dataclasses.asdict(settings).items() if name not in SAID_OTHERWISE}
+        refuse_another_run(run.checkpoint, run.restored["flags"], now)
     device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
     amp, amp_dtype = settings.amp, settings.amp_dtype
     if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can
-        before = run.restored["flags"].get("amp")
+        before = run.restored["flags"].get("precision")
         amp, amp_dtype = before in ("float16", "bfloat16"), before if before in ("float16", "bfloat16") else None
     return ranks, run, settings, Precision(device, amp, amp_dtype, run.say)
 
@@ -177,13 +191,6 @@ def clock(seconds):
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-# What may be another on resuming; every other setting would train something else.
-FREE_ON_RESUME = {
-    "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
-    "epochs", "compile",
-}  # fmt: skip
-
-
 def seed_everything(seed):
     """Seed what draws numbers: torch, for weights and dropout (the order of the data has a generator of its own)."""
     torch.manual_seed(seed)
@@ -201,21 +208,21 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
         return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks).train()
     except OSError as error:
         run.close()
-        raise UserError(
-            f"{error.filename or run.folder}: {error.strerror or error}; {run.last_checkpoint()}", status=1
-        ) from None
-    except RuntimeError as error:
+        error.filename = error.filename or str(run.folder)
+        raise UserError(f"{file_error(error)}; {run.last_checkpoint()}", status=1) from None
+    except (RuntimeError, MemoryError) as error:
         if memory_is_full(error):
-            raise UserError(less_memory(settings, ranks.count), status=1) from None
+            advice = less_memory(settings, ranks.count, precision.device.type)
+            raise UserError(f"{advice}; {run.last_checkpoint(go_on=False)}", status=1) from None
         if ranks.count > 1 and ("peer" in str(error) or isinstance(error, torch.distributed.DistError)):
             raise UserError(f"another process of this run has ended; {run.last_checkpoint()}", status=1) from None
         raise
 
 
-def less_memory(settings, ranks):
-    """What to do where the memory is full: the next smaller batches that make the same steps."""
+def less_memory(settings, ranks, device="cpu"):
+    """What to do where the memory is full: the next smaller batches that make the same steps on so many ranks."""
     size, count = settings.batch_size, settings.gradient_accumulation_steps
-    full = f"the memory is full at --batch_size {size}"
+    full = f"the memory of the {device} is full at --batch_size {size}"
     factor = next((n for n in range(2, size // ranks + 1) if size % (n * ranks) == 0), None)
     if factor is None:
         return f"{full}; take a smaller model or a shorter --max_seq_len"
@@ -242,11 +249,12 @@ class Trainer:
     def train(self):
         settings, progress, run = self.settings, self.progress, self.run
         saved_step = self.resume() if run.checkpoint else None
-        # kept on the device, so that the host need not wait: loss and tokens since the last log line, and bad steps
-        place = {"device": self.precision.device}
-        self.loss = torch.tensor(progress.loss_since_log if self.ranks.rank == 0 else 0.0, **place)
-        self.tokens = torch.tensor(progress.tokens_since_log, **place)
-        self.bad = torch.tensor([progress.bad_steps, progress.bad_steps_in_a_row], **place)
+        # kept on the device, so that the host need not wait: loss and tokens since the last log line; bad steps in all,
+        # in a row until now, and in the longest row
+        on_device, in_a_row = {"device": self.precision.device}, progress.bad_steps_in_a_row
+        self.loss = torch.tensor(progress.loss_since_log if self.ranks.rank == 0 else 0.0, **on_device)
+        self.tokens = torch.tensor(progress.tokens_since_log, **on_device)
+        self.bad = torch.tensor([progress.bad_steps, in_a_row, in_a_row], **on_device)
         self.check_space()
         run.start(saved_step, progress.record_sizes)
         self.describe()
@@ -258,7 +266,7 @@ class Trainer:
             network = self.ranks.wrap(self.compile())
             self.saved = time.perf_counter()
             self.began, self.log_began = self.saved - progress.seconds, self.saved - progress.seconds_since_log
-            self.saved_step = saved_step
+            self.saved_step = saved_step if run.goes_on else None
             self.after_step()  # where the run was cut off in an evaluation
             device, rank, ranks = self.precision.device, self.ranks.rank, self.ranks.count
             batches_of = lambda step: micro_batches(self.rows, step, settings, device, rank, ranks)
@@ -273,7 +281,8 @@ class Trainer:
                 )
                 self.loss += torch.where(good, loss, 0)
                 self.tokens += tokens * good
-                self.bad = torch.stack((self.bad[0] + ~good, (self.bad[1] + 1) * ~good))
+                in_a_row = (self.bad[1] + 1) * ~good
+                self.bad = torch.stack((self.bad[0] + ~good, in_a_row, torch.maximum(self.bad[2], in_a_row)))
                 progress.tokens += tokens
                 progress.step += 1
                 progress.seconds = time.perf_counter() - self.began
@@ -382,15 +391,15 @@ class Trainer:
     def count_bad_steps(self):
         """Say how many steps were skipped; raise UserError where there were too many in a row."""
         progress, settings = self.progress, self.settings
-        bad, in_a_row = torch.stack(self.ranks.gather(self.bad.cpu())).amax(0).tolist()
+        bad, in_a_row, longest = torch.stack(self.ranks.gather(self.bad.cpu())).amax(0).tolist()
         if new := bad - progress.bad_steps:
             progress.bad_steps = bad
             self.run.log(f"step {progress.step}/{self.total_steps} skipped: loss not finite ({new} new, {bad} in all)")
             self.run.record("skip", **self.place(), skipped=bad)
         progress.bad_steps_in_a_row = in_a_row
-        if in_a_row >= settings.max_bad_steps:
+        if longest >= settings.max_bad_steps:
             raise UserError(
-                f"{in_a_row} steps in a row had a loss that is not finite; {self.run.last_checkpoint(go_on=False)}; "
+                f"{longest} steps in a row had a loss that is not finite; {self.run.last_checkpoint(go_on=False)}; "
                 "train again with a lower --lr, or in float32 (--no-amp)", status=1,
             )  # fmt: skip
 
@@ -429,9 +438,8 @@ class Trainer:
         """What a run that goes on must have in common with the one before, but for FREE_ON_RESUME."""
         flags = dataclasses.asdict(self.settings) | self.model.config.as_dict() | self.fingerprints
         flags |= {"batching": "packed" if self.rows.packed else "padded"}
-        flags |= {"amp": self.precision.name(), "amp_dtype": None}  # what came of the flags on this device
-        flags["batch_size x gradient_accumulation_steps"] = self.settings.rows_per_step
-        return {name: flags[name] for name in flags if name not in ("batch_size", "gradient_accumulation_steps")}
+        flags |= {"precision": self.precision.name(), "rows a step": self.settings.rows_per_step}
+        return {name: flags[name] for name in flags if name not in SAID_OTHERWISE}
 
     def agree(self, signum, due):
         """A signal that any rank got, and whether rank 0 finds a checkpoint due."""
@@ -457,7 +465,8 @@ class Trainer:
         run, progress, began = self.run, self.progress, time.perf_counter()
         self.saved_step, progress.seconds_since_log = progress.step, began - self.log_began
         (progress.loss_since_log,), progress.tokens_since_log = self.ranks.sum(self.loss.item()), self.tokens.item()
-        random = self.ranks.gather(torch.get_rng_state())
+        random, device = self.ranks.gather(torch.get_rng_state()), self.precision.device
+        random_cuda = self.ranks.gather(torch.cuda.get_rng_state(device)) if device.type == "cuda" else []
         if self.ranks.rank > 0:
             return
         progress.record_sizes = run.flushed_sizes()
@@ -465,12 +474,12 @@ class Trainer:
             "format": CHECKPOINT_FORMAT, "version": VERSION, "run_id": run.run_id,
             "progress": dataclasses.asdict(progress), "flags": self.flags(),
             "model": self.model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.precision.scaler.state_dict(), "random": random,
-            "random_cuda": torch.cuda.get_rng_state_all() if self.precision.device.type == "cuda" else [],
+            "scaler": self.precision.scaler.state_dict(), "random": random, "random_cuda": random_cuda,
         }  # fmt: skip
         write_torch_file(run.path(f"checkpoint-{progress.step}.pth"), content)
         for _, old in run.checkpoints()[: -self.settings.keep_checkpoints]:
-            old.unlink()
+            with contextlib.suppress(OSError):  # somebody tidied up, or Windows has it open
+                old.unlink()
         run.record("checkpoint", **self.place())
         self.saved = time.perf_counter()
         self.log_began += self.saved - began
@@ -480,7 +489,8 @@ class Trainer:
         run, progress, content = self.run, self.progress, self.run.restored
         run.restored = None
         try:
-            self.refuse_another_run(content["flags"])
+            now, unasked = self.flags(), self.settings.amp is None and self.settings.amp_dtype is None
+            refuse_another_run(run.checkpoint, content["flags"], now, {"precision"} if unasked else set())
             self.model.load_state_dict(content["model"])
             for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
@@ -491,9 +501,10 @@ class Trainer:
                         raise ValueError("an optimizer's state of another shape")
             if content["scaler"]:
                 self.precision.scaler.load_state_dict(content["scaler"])
-            torch.set_rng_state(content["random"][self.ranks.rank % len(content["random"])])
+            mine = lambda states: states[self.ranks.rank % len(states)]
+            torch.set_rng_state(mine(content["random"]))
             if self.precision.device.type == "cuda" and content["random_cuda"]:
-                torch.cuda.set_rng_state_all(content["random_cuda"])
+                torch.cuda.set_rng_state(mine(content["random_cuda"]), self.precision.device)
             for item in dataclasses.fields(Progress):
                 value = content["progress"].get(item.name, getattr(progress, item.name))
                 setattr(progress, item.name, item.type(value))
@@ -507,24 +518,13 @@ class Trainer:
             )
         if content["flags"].get("epochs") != self.settings.epochs:
             run.say(f"--epochs {self.settings.epochs}: the learning rate's course is laid anew over the whole run")
+        if any(step != progress.step for step in torch.cat(self.ranks.gather(torch.tensor([progress.step]))).tolist()):
+            raise UserError("the processes found different checkpoints; pass the path of one", status=1)
         progress.resumes += 1
         run.run_id = content["run_id"]
         if not run.goes_on or not run.path("best_model.pth").exists():  # the best model stands in another folder
             progress.best, progress.stale_evaluations = {}, 0
         return progress.step
-
-    def refuse_another_run(self, before):
-        """Raise UserError, a line a flag, if the checkpoint's flags trained something else."""
-        now, lines = self.flags(), []
-        free = FREE_ON_RESUME | ({"amp"} if self.settings.amp is None and self.settings.amp_dtype is None else set())
-        for name in now.keys() - free:
-            if before.get(name) != now[name] and name in self.fingerprints:
-                lines.append(f"the {name} is not what {self.run.checkpoint} was trained with")
-            elif before.get(name) != now[name]:
-                was = printed(before.get(name))
-                lines.append(f"--{name} is {now[name]}, and {self.run.checkpoint} was trained with {was}")
-        if lines:
-            raise UserError("\n".join([*sorted(lines), "go on with the same, or start a new run"]))
 
     def stop(self, signum):
         self.run.say(f"stopped after step {self.progress.step} of {self.total_steps}, with a checkpoint saved")
@@ -540,7 +540,10 @@ class Trainer:
             self.save_model("best_model.pth", final["val_loss"])
         if self.ranks.rank > 0:
             return None
-        self.model.load_state_dict(read_torch_file(run.path("best_model.pth"), MODEL_FORMAT)["model"])
+        content = read_torch_file(run.path("best_model.pth"), MODEL_FORMAT)
+        self.model.load_state_dict(content["model"])
+        if content["step"] != best["step"]:  # saved after the checkpoint that the run went on from, and never surpassed
+            best = evaluate(self.model, self.validation, self.precision) | {"step": content["step"]}
         with evaluating(self.model):
             sample = self.write_sample(self.model)
         run.record("sample", **self.place(), text=sample)

@@ -32,6 +32,7 @@ from test_training import (
     make_rows,
     make_run,
     make_settings,
+    make_validation,
     metrics,
     one_line,
     outcome,
@@ -215,8 +216,35 @@ def test_more_epochs_lay_the_schedule_anew_and_fewer_than_are_done_are_refused(t
 def test_the_pair_that_saves_memory_may_be_taken_on_resuming(tmp_path):
     interrupt(tmp_path, 2, batch_size=4)
     train_in(tmp_path, flags=LATEST, batch_size=2, gradient_accumulation_steps=2)
-    with pytest.raises(UserError, match="batch_size x gradient_accumulation_steps is 8"):
+    with pytest.raises(UserError, match="--batch_size x --gradient_accumulation_steps: 8, and "):
         train_in(tmp_path, flags=LATEST, batch_size=2, gradient_accumulation_steps=4)
+
+
+def test_a_run_cut_off_at_once_in_another_folder_can_be_gone_on_with_there(tmp_path, whole, monkeypatch):
+    flags = {"resume_from_checkpoint": str(whole / "checkpoint-6.pth")}
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_call(patch, training.Trainer, "compile", 1, terminate)
+        train_in(tmp_path, flags=flags, **SETTINGS | {"epochs": 2})
+    train_in(tmp_path, flags=LATEST, **SETTINGS | {"epochs": 2})
+    assert metrics(tmp_path, "train")[0]["step"] == 8
+
+
+def test_the_summary_says_what_the_best_model_is_even_if_it_came_after_the_checkpoint(tmp_path, monkeypatch):
+    interrupt(tmp_path, 5, **SETTINGS | {"eval_steps": 1})
+    later = make_model()
+    checkpoints.save_model(tmp_path / "best_model.pth", later, "of the tokenizer", step=99, val_loss=0.5)
+    monkeypatch.setattr(training.Trainer, "save_model", lambda self, name, loss: None)  # never surpassed
+    summary = train_in(tmp_path, flags=LATEST, **SETTINGS | {"eval_steps": 1})
+    expected = training.evaluate(later.eval(), make_validation(), Precision(CPU))
+    assert summary["best_step"] == 99 and summary["best_val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
+
+
+def test_other_flags_are_refused_before_any_work_is_done(course, tmp_path, monkeypatch):
+    flags = ["--epochs", 1, "--save_steps", 20, "--output_dir", tmp_path]
+    run(course, *STORIES, *flags)
+    done = run(course, *STORIES, *flags, "--resume_from_checkpoint", "auto", "--lr", 1, "--seed", 1, status=2)
+    lines = done.stderr.splitlines()
+    assert [line[:14] for line in lines] == ["error: --lr: 1", "error: --seed:", "error: go on w"]
 
 
 def test_the_command_to_go_on_is_torchrun_s_where_torchrun_started_it(tmp_path, monkeypatch):
@@ -506,6 +534,31 @@ def test_half_written_caches_of_dead_processes_are_removed_and_those_of_live_one
         assert [path.name for path in tmp_path.iterdir()] == ["alive"]
     remove_abandoned(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
+
+
+def test_where_there_are_no_locks_no_cache_is_removed_and_no_run_refused(tmp_path, monkeypatch):
+    import fcntl
+
+    from data import remove_abandoned
+
+    def no_locks(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/tokens.bin").write_bytes(b"half")
+    remove_abandoned(tmp_path.iterdir())
+    assert (tmp_path / "some/tokens.bin").exists()
+    train_in(tmp_path / "run", **SETTINGS)
+
+
+def test_a_run_that_ended_while_this_one_was_starting_is_not_replaced(tmp_path):
+    second = make_run(tmp_path / "run")
+    train_in(tmp_path / "run", **SETTINGS)
+    before = files(tmp_path / "run")
+    with pytest.raises(UserError, match="another run has written into"):
+        second.start()
+    assert files(tmp_path / "run") == before
 
 
 # Programs in processes of their own -----------------------------------------------------------------------------------

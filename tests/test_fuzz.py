@@ -67,6 +67,8 @@ def read_model(path):
 
 def read_checkpoint(path):
     """Go on with the run in the file's folder."""
+    for newer in {*path.parent.glob("checkpoint-*.pth")} - {path}:
+        newer.unlink()
     assert train_in(path.parent, make_rows(texts=5), {"resume_from_checkpoint": str(path)}, eval_steps=2)["step"] > 2
 
 

@@ -136,7 +136,7 @@ def test_sigterm_saves_a_checkpoint_and_auto_goes_on_from_it(course, tmp_path):
     assert "go on with: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
-    assert "error: --lr is 0.5, and " in refused.stderr
+    assert "error: --lr: 0.5, and " in refused.stderr
     with subprocess.Popen(
         command("train_tinystories_model", *flags),
         cwd=folder,

@@ -575,7 +575,7 @@ def test_a_run_goes_on_on_another_device_but_not_in_another_precision_that_is_as
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     interrupt(tmp_path, 3, amp=None)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # another machine
-    with pytest.raises(UserError, match="--amp is float32, and .* was trained with bfloat16"):
+    with pytest.raises(UserError, match="--amp, --amp_dtype: float32, and .* was trained with bfloat16"):
         train_in(tmp_path, None, LATEST, amp=False)
     assert train_in(tmp_path, None, LATEST, amp=None)["ended"] == "finished"
 
@@ -593,6 +593,10 @@ def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
 def test_a_run_that_goes_on_from_an_older_checkpoint_keeps_its_own_newest_ones(tmp_path):
     train_in(tmp_path, save_steps=1, keep_checkpoints=5)
     oldest = min(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*"))
+    with pytest.raises(UserError, match="checkpoint-12.pth is newer than .* and would be lost"):
+        train_in(tmp_path, None, {"resume_from_checkpoint": str(tmp_path / f"checkpoint-{oldest}.pth")})
+    for step in range(oldest + 1, 13):
+        (tmp_path / f"checkpoint-{step}.pth").unlink()
     with signal_at(oldest + 1, signal.SIGTERM):
         train_in(tmp_path, None, {"resume_from_checkpoint": str(tmp_path / f"checkpoint-{oldest}.pth")})
     assert make_run(tmp_path, **LATEST).checkpoint == tmp_path / f"checkpoint-{oldest + 1}.pth"
@@ -650,7 +654,12 @@ def test_each_flag_that_would_train_something_else_has_a_line(tmp_path):
     interrupt(tmp_path, 2)
     with pytest.raises(UserError) as refusal:
         train_in(tmp_path, None, LATEST, lr=0.5, seed=7, weight_decay=0.3)
-    assert [line.split()[0] for line in str(refusal.value).splitlines()] == ["--lr", "--seed", "--weight_decay", "go"]
+    assert [line.split()[0] for line in str(refusal.value).splitlines()] == [
+        "--lr:",
+        "--seed:",
+        "--weight_decay:",
+        "go",
+    ]
 
 
 def test_flags_that_train_nothing_else_may_change_on_resuming(tmp_path):
