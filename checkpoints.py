@@ -64,7 +64,9 @@ def check_torch_file(path):
         raise Damaged(f"{path} is damaged: it is cut off, or bytes in it have changed") from None
     foreign = {name for name in named - PLAIN if not (name.startswith("torch ") and name.endswith("Storage"))}
     if foreign:
-        raise UserError(f"{path} holds more than weights ({printed(min(foreign))}), and is not opened")
+        raise UserError(
+            f"{path} holds more than weights ({printed(min(foreign))}), and is not opened; take another one"
+        )
 
 
 def read_torch_file(path, kind):
@@ -96,7 +98,7 @@ def read_torch_file(path, kind):
             "take the version of the course that wrote it"
         )
     if not whole:
-        raise UserError(f"{path} holds a tensor that claims to be larger than it is, and is not used")
+        raise UserError(f"{path} holds a tensor that claims to be larger than it is; take another one")
     return content
 
 
@@ -184,7 +186,9 @@ def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
         trained = f"step {step:,}" + (f", validation loss {loss:.4f}" if loss is not None else "")
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
         reason = printed((str(error) or type(error).__name__).splitlines()[0])
-        raise UserError(f"{path}: its weights and its config do not fit each other ({reason})") from None
+        raise UserError(
+            f"{path}: its weights and its config do not fit each other ({reason}); take another one"
+        ) from None
     model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
     model.load_state_dict(weights)
     of_tokenizer = content.get("tokenizer_fingerprint"), config.vocab_size

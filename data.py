@@ -58,7 +58,7 @@ def read_plain_pickle(content):
     """What a pickle of plain types holds.  Raises UserError for one that could run code or fill the memory."""
     for operation, _, _ in pickletools.genops(content):  # before any of them can take memory, or do worse
         if operation.name not in PLAIN_OPERATIONS:
-            raise UserError(f"it holds more than plain types ({operation.name}), and is not opened")
+            raise UserError(f"it holds more than plain types ({operation.name}); take another one")
     return PlainUnpickler(io.BytesIO(content)).load()
 
 

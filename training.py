@@ -491,30 +491,14 @@ class Trainer:
         try:
             now, unasked = self.flags(), self.settings.amp is None and self.settings.amp_dtype is None
             refuse_another_run(run.checkpoint, content["flags"], now, {"precision"} if unasked else set())
-            self.model.load_state_dict(content["model"])
-            for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
-                optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
-                for parameter, state in optimizer.state.items():
-                    sizes = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape) | {"step": ()}
-                    sizes = sizes if isinstance(optimizer, torch.optim.AdamW) else {"average": parameter.shape}
-                    if {name: value.shape for name, value in state.items()} not in ({}, sizes):
-                        raise ValueError("an optimizer's state of another shape")
-            if content["scaler"]:
-                self.precision.scaler.load_state_dict(content["scaler"])
-            mine = lambda states: states[self.ranks.rank % len(states)]
-            torch.set_rng_state(mine(content["random"]))
-            if self.precision.device.type == "cuda" and content["random_cuda"]:
-                torch.cuda.set_rng_state(mine(content["random_cuda"]), self.precision.device)
-            for item in dataclasses.fields(Progress):
-                value = content["progress"].get(item.name, getattr(progress, item.name))
-                setattr(progress, item.name, item.type(value))
-            progress.check()
+            self.restore(content)
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             reason = printed((str(error) or type(error).__name__).splitlines()[0])
             raise UserError(f"{run.checkpoint} holds nothing that this run can go on from ({reason})") from None
         if not 0 <= progress.step <= self.total_steps:
             raise UserError(
-                f"--epochs {self.settings.epochs} are {self.total_steps} steps, and {run.checkpoint} comes after more"
+                f"--epochs {self.settings.epochs} are {self.total_steps} steps, and {run.checkpoint} comes after "
+                f"{progress.step}; pass more epochs, or start a new run"
             )
         if content["flags"].get("epochs") != self.settings.epochs:
             run.say(f"--epochs {self.settings.epochs}: the learning rate's course is laid anew over the whole run")
@@ -525,6 +509,27 @@ class Trainer:
         if not run.goes_on or not run.path("best_model.pth").exists():  # the best model stands in another folder
             progress.best, progress.stale_evaluations = {}, 0
         return progress.step
+
+    def restore(self, content):
+        """Put back what `save_checkpoint` wrote; raises an error of nearly any kind where it holds something else."""
+        self.model.load_state_dict(content["model"])
+        for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+            for parameter, state in optimizer.state.items():
+                sizes = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape) | {"step": ()}
+                sizes = sizes if isinstance(optimizer, torch.optim.AdamW) else {"average": parameter.shape}
+                if {name: value.shape for name, value in state.items()} not in ({}, sizes):
+                    raise ValueError("an optimizer's state of another shape")
+        if content["scaler"]:
+            self.precision.scaler.load_state_dict(content["scaler"])
+        mine = lambda states: states[self.ranks.rank % len(states)]
+        torch.set_rng_state(mine(content["random"]))
+        if self.precision.device.type == "cuda" and content["random_cuda"]:
+            torch.cuda.set_rng_state(mine(content["random_cuda"]), self.precision.device)
+        for item in dataclasses.fields(Progress):
+            value = content["progress"].get(item.name, getattr(self.progress, item.name))
+            setattr(self.progress, item.name, item.type(value))
+        self.progress.check()
 
     def stop(self, signum):
         self.run.say(f"stopped after step {self.progress.step} of {self.total_steps}, with a checkpoint saved")
