@@ -663,6 +663,7 @@ def test_10_000_hostile_files_are_read_or_refused(whole, tmp_path, capfd, no_wai
 
 def measured(folder, program, *flags):
     """(exit status, output, seconds, peak memory) of a program, which is ended when it hangs."""
+    shutil.rmtree(folder / "second", ignore_errors=True)
     began = time.perf_counter()
     with open(folder / "output", "w+b") as output, open(folder / "question") as question:
         process = subprocess.Popen(command(program, *flags), cwd=folder, stdin=question, stdout=output, stderr=output)
@@ -699,8 +700,7 @@ def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
     calls = {  # what reads the file that stands in the first place
         "stories.jsonl": ("train_bpe_tokenizer_hf", *first_step),
         "stories.parquet": ("train_bpe_tokenizer_hf", *first_step),
-        "checkpoint.pth": ("train_tinystories_model", *first, "--output_dir", "second", "--overwrite",
-                           "--resume_from_checkpoint"),
+        "checkpoint.pth": ("train_tinystories_model", *first, "--output_dir", "second", "--resume_from_checkpoint"),
         "model.pth": ("generate_tinystories_text", *writing, "--tokenizer_path", "tokenizer.pkl", "--model_path"),
         "tokenizer.pkl": ("generate_tinystories_text", *writing, "--model_path", model, "--tokenizer_path"),
         "talks.jsonl": ("train_tinystories_chat_model", "--pretrained_model_path", model, *tuning, "--dataset"),
