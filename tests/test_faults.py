@@ -405,38 +405,42 @@ def full_disk(folder, at, stays):
         yield count
 
 
-def try_full_disk(folder, whole, at, stays, go_on=True):
+def try_full_disk(folder, whole, at, stays, settings, go_on=True):
     with full_disk(folder, at, stays) as count, pytest.raises(UserError) as refusal:
-        train_in(folder, **SETTINGS)
+        train_in(folder, **settings)
     assert count["writes"] >= at
     assert refusal.value.status == 1 and "No space left on device" in one_line(refusal)
     assert_all_that_exists_loads(folder)
     if go_on:
-        train_in(folder, flags=AUTO, **SETTINGS)
+        train_in(folder, flags=AUTO, **settings)
         assert_nothing_is_lost(folder, whole)
+
+
+def writes_of_a_run(folder, settings):
+    with full_disk(folder, 0, False) as count:
+        train_in(folder, **settings)
+    return count["writes"]
 
 
 @pytest.fixture(scope="module")
 def writes(tmp_path_factory):
-    """How many writes a run has."""
-    folder = tmp_path_factory.mktemp("writes")
-    with full_disk(folder, 0, False) as count:
-        train_in(folder, **SETTINGS)
-    return count["writes"]
+    return writes_of_a_run(tmp_path_factory.mktemp("writes"), SETTINGS)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.27, 0.45, 0.5, 0.73, 0.9, 0.99])
 def test_a_disk_that_fills_up_costs_nothing_that_was_saved(tmp_path, whole, writes, share, stays):
-    try_full_disk(tmp_path, whole, 1 + int(share * writes), stays)
+    try_full_disk(tmp_path, whole, 1 + int(share * writes), stays, SETTINGS)
 
 
 @pytest.mark.faults
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_every_write_may_fail(tmp_path, whole, writes):
+def test_every_write_may_fail(tmp_path):
+    settings, whole = SETTINGS | {"eval_steps": 6}, tmp_path / "whole"
+    writes = writes_of_a_run(whole, settings)
     for at in range(1, writes + 1):
-        try_full_disk(tmp_path / str(at), whole, at, stays=bool(at % 2), go_on=at % 5 == 0)
+        try_full_disk(tmp_path / str(at), whole, at, stays=bool(at % 2), settings=settings, go_on=at % 5 == 0)
         shutil.rmtree(tmp_path / str(at))
     print(f"{writes} writes failed in turn")
 
