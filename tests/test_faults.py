@@ -680,7 +680,7 @@ def cut_off_again_and_again(folder, words, signum, times, seed, pick=lambda proc
 def test_a_run_that_is_cut_off_again_and_again_is_the_one_that_was_left_alone(
     course, tmp_path, program, epochs, times, signum
 ):
-    flags = [*program, "--epochs", epochs, "--save_steps", 25, "--eval_steps", 60, "--output_dir"]
+    flags = [*program, "--epochs", epochs, "--save_steps", 7, "--eval_steps", 60, "--output_dir"]
     run(course, *flags, tmp_path / "whole")
     words = command(*flags, tmp_path / "parts", "--resume_from_checkpoint", "auto")
     cut_off_again_and_again(course, words, signum, times, seed=times + signum)
