@@ -36,6 +36,7 @@ from test_training import (
     metrics,
     one_line,
     outcome,
+    signal_at,
     train_in,
     weights,
 )
@@ -45,7 +46,7 @@ import training
 from checkpoints import check_torch_file
 from devices import Precision
 from model import Transformer
-from shell import Interrupted, UserError, locked
+from shell import Interrupted, UserError, locked, signals_noted
 from steps import micro_batches, training_step
 
 resource = pytest.importorskip("resource")  # what Windows lacks, and most of this file needs
@@ -144,6 +145,25 @@ def test_wherever_sigterm_comes_the_resumed_run_is_the_uninterrupted_one(
             train_in(tmp_path / "parts", flags=AUTO, **settings)
     train_in(tmp_path / "parts", flags=AUTO, **settings)
     assert_nothing_is_lost(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_under_nohup_a_dropped_connection_ends_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_noted() as noted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and noted == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path, whole):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / ".checkpoint-6.pth.123.partial").write_bytes(b"half")
+    with signal_at(8, signal.SIGTERM):
+        train_in(tmp_path, flags=LATEST, **SETTINGS | {"epochs": 2})
+    assert not (tmp_path / "summary.json").exists(), "the run is no longer a finished one"
+    assert_all_that_exists_loads(tmp_path)
 
 
 def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path, whole, monkeypatch):

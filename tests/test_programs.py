@@ -159,10 +159,14 @@ def test_a_dropped_connection_saves_a_checkpoint(course, tmp_path):
     folder, _ = course
     flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--epochs", 300, "--eval_steps", 100_000]
     master, slave = pty.openpty()
+
+    def as_in_a_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+
     process = subprocess.Popen(
         command("train_tinystories_model", *flags, "--output_dir", tmp_path / "run"),
-        cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=as_in_a_terminal,
     )  # fmt: skip
     os.close(slave)
     screen = ""
