@@ -44,9 +44,11 @@ from test_training import (
 import checkpoints
 import training
 from checkpoints import check_torch_file
+from data import cache_stories, load_tokenizer, remove_abandoned, train_tokenizer
 from devices import Precision
 from model import Transformer
 from shell import Interrupted, UserError, locked, signals_noted
+from sources import file_split
 from steps import micro_batches, training_step
 
 resource = pytest.importorskip("resource")  # what Windows lacks, and most of this file needs
@@ -465,33 +467,24 @@ def test_every_write_may_fail(tmp_path):
     print(f"{writes} writes failed in turn")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_disk_that_fills_up_leaves_no_tokenizer_and_no_cache(tmp_path, share, monkeypatch):
+def test_a_disk_that_fills_up_leaves_no_tokenizer_and_no_cache(tmp_path):
     write_rows(tmp_path / "stories.jsonl", [{"text": story(n)} for n in range(300)])
-    import train_bpe_tokenizer_hf as step1
-    from data import cache_stories, load_tokenizer
-    from sources import file_split
+    split, out = file_split(tmp_path / "stories.jsonl"), tmp_path / "out"
 
-    def both():
-        monkeypatch.setattr("sys.argv", ["step1", "--dataset", str(tmp_path / "stories.jsonl"), "--vocab_size", "350"])
-        monkeypatch.setattr(
-            "sys.argv", [*__import__("sys").argv, "--output", str(tmp_path / "out/a.pkl"), "--overwrite"]
-        )
-        step1.main()
-        split = file_split(tmp_path / "stories.jsonl")
-        return cache_stories(split, load_tokenizer(tmp_path / "out/a.pkl"), tmp_path / "out/cache")
+    def write_both():
+        train_tokenizer(map(story, range(300)), 350).save(out / "a.pkl")
+        return cache_stories(split, load_tokenizer(out / "a.pkl"), out / "cache")
 
-    with full_disk(tmp_path / "out", 0, False) as count:
-        both()
-    writes = count["writes"]
-    shutil.rmtree(tmp_path / "out")
-    for at in range(1, writes + 1):
-        with full_disk(tmp_path / "out", at, True), pytest.raises(OSError, match="No space left"):
-            both()
-        assert [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "a.pkl"] == []
-        if (tmp_path / "out/a.pkl").exists():
-            load_tokenizer(tmp_path / "out/a.pkl")
-    assert len(both()) == 300
+    with full_disk(out, 0, False) as count:
+        write_both()
+    shutil.rmtree(out)
+    for at in range(1, count["writes"] + 1):
+        with full_disk(out, at, True), pytest.raises(OSError, match="No space left"):
+            write_both()
+        assert [path for path in out.rglob("*") if path.is_file() and path.name != "a.pkl"] == []
+        if (out / "a.pkl").exists():
+            load_tokenizer(out / "a.pkl")
+    assert len(write_both()) == 300
 
 
 def test_a_folder_that_is_deleted_under_the_run_ends_it_with_one_line(tmp_path, monkeypatch):
@@ -547,8 +540,6 @@ def test_two_runs_that_start_at_the_same_moment_do_not_both_write(tmp_path):
 
 
 def test_half_written_caches_of_dead_processes_are_removed_and_those_of_live_ones_not(tmp_path):
-    from data import remove_abandoned
-
     for name in ("dead", "alive"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tokens.bin").write_bytes(b"half")
@@ -562,8 +553,6 @@ def test_half_written_caches_of_dead_processes_are_removed_and_those_of_live_one
 
 def test_where_there_are_no_locks_no_cache_is_removed_and_no_run_refused(tmp_path, monkeypatch):
     import fcntl
-
-    from data import remove_abandoned
 
     def no_locks(*args):
         raise OSError(errno.ENOLCK, "No locks available")
