@@ -184,6 +184,7 @@ def test_a_run_that_lost_its_newest_files_ends_the_same(tmp_path, whole, lost):
         (tmp_path / name).unlink()
     train_in(tmp_path, flags=AUTO, **SETTINGS)
     assert_nothing_is_lost(tmp_path, whole)
+    assert [row["step"] for row in metrics(tmp_path, "checkpoint")] == [3, 6]
 
 
 @pytest.mark.parametrize("resume", ["latest", "auto"])
