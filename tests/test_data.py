@@ -402,6 +402,18 @@ def test_a_damaged_cache_is_not_used_but_made_again(tokenizer, tmp_path, said, n
     assert split.times_read == 2 and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["tokens.bin", "lengths.npz"])
+def test_a_cache_in_which_a_bit_has_changed_is_made_again(tokenizer, tmp_path, said, name):
+    split = Counted(STORIES)
+    before = texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append))
+    (path,) = tmp_path.glob(f"*/{name}")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 2
+    path.write_bytes(content)
+    assert texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append)) == before
+    assert split.times_read == 2
+
+
 def test_a_run_that_was_faster_with_the_same_cache_does_no_harm(tokenizer, tmp_path, monkeypatch, said):
     rename = Path.rename
 
