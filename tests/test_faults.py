@@ -177,6 +177,15 @@ def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path, whole,
     assert_nothing_is_lost(tmp_path, whole)
 
 
+def test_an_evaluation_that_is_broken_off_ends_after_its_batch(monkeypatch):
+    batches = []
+    at_call(monkeypatch, Transformer, "hidden", 1, lambda: batches.append("begun"))
+    at_call(monkeypatch, Transformer, "hidden", 2, lambda: batches.append("and another"))
+    stopped = lambda: bool(batches)
+    assert training.evaluate(make_model(), make_validation(), Precision(CPU), 4, stopped=stopped) is None
+    assert batches == ["begun"]
+
+
 @pytest.mark.parametrize("lost", ["checkpoint-6.pth", "checkpoint-6.pth best_model.pth", "summary.json"])
 def test_a_run_that_lost_its_newest_files_ends_the_same(tmp_path, whole, lost):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
