@@ -1,9 +1,9 @@
-"""The network: a decoder-only transformer, its loss, its key/value cache, and how it writes text.
+"""The network: a decoder-only transformer and its loss.
 
-It works on token ids alone and knows nothing of files, tokenizers or training.  Reading order: `ModelConfig` says what
-is built; `Transformer` is built from `Block`s of `Attention` and a feed-forward layer; `Cache` keeps what generation
-would otherwise compute again; `generate` writes.  In the comments B is the batch, T the tokens of a row, C the hidden
-size, H the heads, D = C / H the size of a head, V the vocabulary.
+It works on token ids alone and knows nothing of files, tokenizers or training; how it writes is in generation.py.
+Reading order: `ModelConfig` says what is built; `Transformer` is built from `Block`s of `Attention` and a feed-forward
+layer; `CrossEntropy` is its loss.  In the comments B is the batch, T the tokens of a row, C the hidden size, H the
+heads, D = C / H the size of a head, V the vocabulary.
 
 Two bundles of choices have names: `gpt2` computes what transformers' GPT2LMHeadModel computes, `llama` what its
 LlamaForCausalLM computes, so that a model trained here can be used elsewhere.
@@ -12,7 +12,6 @@ LlamaForCausalLM computes, so that a model trained here can be used elsewhere.
 import math
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -130,7 +129,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x, rotary, mask, remember):
-        """x (B, T, C) -> (B, T, C).  mask: None for plain causal attention; remember: see `Cache`, or None."""
+        """x (B, T, C) -> (B, T, C).  mask: None for plain causal attention; remember: of a `generation.Cache`."""
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=-1))
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
@@ -213,7 +212,7 @@ class Transformer(nn.Module):
 
         positions: int64 (B or 1, T) of the ids in their rows; None: 0 to T - 1, T <= max_seq_len.
         mask: bool (T, S) or (B, 1, T, S), True where position T may see S; None: causal, within the window.
-        cache: keeps the keys and values (see `Cache`).
+        cache: keeps the keys and values (see `generation.Cache`).
         """
         if positions is None:
             positions = torch.arange(ids.size(1), device=ids.device)[None]
@@ -287,140 +286,3 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient):
         of_hidden, of_weight = ctx.saved_tensors
         return of_hidden * gradient, of_weight * gradient, None
-
-
-class Cache:
-    """The keys and values of the tokens that rows have seen, so that a new token costs one position, not all of them.
-
-    keys, values: (layers, B, H, max_seq_len, D).  lengths: how many tokens each row holds.
-    Rows are independent: each has its own length, and a full row starts again with its newest half.
-    """
-
-    def __init__(self, model, rows):
-        config, weight = model.config, model.tokens.weight
-        shape = config.num_layers, rows, config.num_heads, config.max_seq_len, config.hidden_size // config.num_heads
-        self.model = model
-        dtype = torch.float32 if weight.device.type == "cpu" else weight.dtype  # a CPU reads them faster in float32
-        self.keys, self.values = (torch.zeros(shape, device=weight.device, dtype=dtype) for _ in range(2))
-        self.lengths = [0] * rows
-        self.remember = None
-
-    def layer(self, index):
-        """What `Attention` calls with the new keys and values (B, H, T, D); it returns those to attend to."""
-        return lambda k, v: self.remember(self.keys[index], self.values[index], k, v)
-
-    def fill(self, rows, contexts):
-        """Start these rows anew with contexts, lists of ids; returns the logits (len(rows), V) after each one."""
-        device = self.keys.device
-        self.lengths = [len(contexts[rows.index(r)]) if r in rows else n for r, n in enumerate(self.lengths)]
-        ends = torch.tensor([len(context) - 1 for context in contexts], device=device)
-        ids = torch.zeros(len(rows), int(ends.max()) + 1, dtype=torch.int64)  # padded on the right: never seen
-        for row, context in enumerate(contexts):
-            ids[row, : len(context)] = torch.tensor(context)
-
-        def remember(keys, values, k, v):
-            keys[rows, :, : k.size(2)], values[rows, :, : k.size(2)] = k.type_as(keys), v.type_as(values)
-            return k, v
-
-        self.remember = remember
-        x = self.model.hidden(ids.to(device), cache=self)
-        return self.model.logits(x[torch.arange(len(rows), device=device), ends])
-
-    def step(self, tokens):
-        """Add one token to every row; tokens int64 (B,), no row full.  Returns the logits (B, V) after it."""
-        lengths, window = self.lengths, self.model.config.window_size
-        longest, equal = max(lengths) + 1, len(set(lengths)) == 1
-        positions = torch.tensor(lengths, device=tokens.device)[:, None]  # (B, 1)
-        everyone = torch.arange(len(lengths), device=tokens.device)
-        mask = None
-        if not equal or (window is not None and longest > window):
-            distance = positions - torch.arange(longest, device=tokens.device)  # (B, S)
-            mask = ((distance >= 0) & (distance < (window or longest)))[:, None, None]
-
-        def remember(keys, values, k, v):
-            if equal:
-                keys[:, :, lengths[0]], values[:, :, lengths[0]] = k[:, :, 0].type_as(keys), v[:, :, 0].type_as(values)
-            else:
-                keys[everyone, :, positions[:, 0]] = k[:, :, 0].type_as(keys)
-                values[everyone, :, positions[:, 0]] = v[:, :, 0].type_as(values)
-            return keys[:, :, :longest], values[:, :, :longest]
-
-        self.remember = remember
-        x = self.model.hidden(tokens[:, None], positions[:1] if equal else positions, mask, self)
-        self.lengths = [n + 1 for n in lengths]
-        return self.model.logits(x[:, -1])
-
-
-def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """What a token is drawn from, of logits (B, V): chances float32 (B, K) and the tokens they belong to, int64 (B, K).
-
-    temperature divides the logits; 0 leaves the likeliest token alone.  top_k > 0 leaves the k likeliest tokens
-    (Fan et al. 2018), top_p < 1 the fewest likeliest ones that together have at least top_p (Holtzman et al. 2019).
-    Tokens are in ascending order; None: all V of them.
-    """
-    size = logits.size(-1)
-    if temperature == 0:
-        tokens = logits.argmax(-1, keepdim=True)
-        return torch.ones_like(tokens, dtype=torch.float32), tokens
-    if not top_k and top_p >= 1:
-        return (logits.float() / temperature).softmax(-1), None
-    kept, tokens = logits.topk(min(top_k or size, size))  # likeliest first
-    chances = (kept.float() / temperature).softmax(-1)
-    if top_p < 1:
-        chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
-        chances = chances / chances.sum(-1, keepdim=True)
-    tokens, order = tokens.sort(-1)  # two that are almost as likely shall not change places for a rounding
-    return chances.gather(-1, order), tokens
-
-
-def draw(chances, tokens, uniform):
-    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,); chances (B, K) and tokens: `probabilities`."""
-    cumulative = chances.cumsum(-1)
-    total = cumulative[:, -1:]
-    below_total = torch.minimum(uniform[:, None] * total, total * (1 - 2**-23))
-    drawn = torch.searchsorted(cumulative, below_total, right=True)
-    drawn = drawn.clamp(max=cumulative.size(-1) - 1)  # weights can be so large that the chances are NaN
-    return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
-
-
-@torch.inference_mode()
-def generate(
-    model, prompts, max_new_tokens, *, end=None, banned=(), min_new_tokens=0, temperature=1.0, top_k=0, top_p=1.0,
-    seed=0, use_cache=True,
-):  # fmt: skip
-    """Continue prompts, yielding for every new position a list with one token id a row, None for rows that have ended.
-
-    prompts: lists of ids, of any lengths from 1 to the model's max_seq_len; they are continued side by side.
-    end: the id after which a row is over (it is yielded, not before min_new_tokens others); banned: ids never drawn.
-    seed: row r draws from a generator of its own, made of (seed, r): its text does not depend on the rows beside it.
-    use_cache=False computes every position again for every token: slow, the same tokens, for checking.
-
-    Past the context: when a row is full, the oldest half is dropped and the rest run once more.
-    Raises ValueError for a prompt that is empty or longer than the context.
-    """
-    context, device = model.config.max_seq_len, model.tokens.weight.device
-    if not all(0 < len(prompt) <= context for prompt in prompts):
-        raise ValueError(f"a prompt must have 1 to {context} tokens, not {[len(prompt) for prompt in prompts]}")
-    rows, contexts, ended = range(len(prompts)), [list(prompt) for prompt in prompts], [False] * len(prompts)
-    generators = [np.random.default_rng([seed, row]) for row in rows]
-    uniform = torch.from_numpy(np.stack([generator.random(max_new_tokens, np.float32) for generator in generators]))
-    cache = Cache(model, len(prompts))
-    logits = cache.fill(list(rows), contexts)
-    for step in range(max_new_tokens):
-        barred = [*banned, end] if end is not None and step < min_new_tokens else list(banned)
-        logits[:, barred] = -torch.inf
-        chances, kept = probabilities(logits, temperature, top_k, top_p)
-        tokens = draw(chances, kept, uniform[:, step].to(device))
-        new = tokens.tolist()
-        yield [None if over else token for over, token in zip(ended, new, strict=True)]
-        ended = [over or token == end for over, token in zip(ended, new, strict=True)]
-        if all(ended) or step + 1 == max_new_tokens:
-            return
-        full = [row for row in rows if len(contexts[row]) == context]
-        for row in full:
-            contexts[row] = contexts[row][context // 2 :]
-        if full and use_cache:
-            cache.fill(full, [contexts[row] for row in full])
-        for row in rows:
-            contexts[row].append(new[row])
-        logits = cache.step(tokens) if use_cache else cache.fill(list(rows), contexts)

@@ -9,7 +9,7 @@ The shape comes from the model file.  The loss counts only what the assistant sa
 
 from checkpoints import load_model
 from data import Rows, add_data_flags, cache_dialogues, fingerprints_of, load_tokenizer, open_text, render_dialogue
-from model import generate
+from generation import generate
 from shell import FlagParser, parse_flags, printable, run_program
 from training import add_training_flags, seed_everything, start_run, train
 

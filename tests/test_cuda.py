@@ -8,7 +8,8 @@ from test_faults import losses_not_finite_at
 from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
 
 from devices import Precision, choose_device, has_bfloat16
-from model import ModelConfig, Transformer, generate
+from generation import generate
+from model import ModelConfig, Transformer
 from optimizer import make_optimizers
 from shell import UserError
 from steps import micro_batches, training_step

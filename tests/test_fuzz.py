@@ -35,7 +35,7 @@ from test_training import make_model, make_rows, train_in
 
 from checkpoints import load_model, save_model
 from data import cache_stories, load_tokenizer, open_cache, train_tokenizer
-from model import generate
+from generation import generate
 from shell import UserError
 from sources import BadRows, open_dataset, read_dialogues, read_stories
 

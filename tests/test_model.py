@@ -1,27 +1,24 @@
-"""The network: what it computes, what each position may see, its cache, and how text is drawn from it."""
+"""The network: what it computes, what each position may see, its loss."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import (
+    CONTEXT,
+    SHAPE,
+    VOCAB,
+    assert_same,
+    both,
+    make_model,
+    random_ids,
+    with_and_without_window,
+)
 
 import model as model_module
-from model import IGNORED, Cache, CrossEntropy, ModelConfig, Transformer, attend, draw, generate, probabilities
+from model import IGNORED, CrossEntropy, ModelConfig, Transformer, attend
 
-VOCAB, CONTEXT = 29, 12
-SHAPE = {
-    "vocab_size": VOCAB,
-    "num_layers": 2,
-    "hidden_size": 16,
-    "num_heads": 2,
-    "intermediate_size": 24,
-    "max_seq_len": CONTEXT,
-    "dropout": 0.0,
-}
-both = pytest.mark.parametrize("arch", ["gpt2", "llama"])
-with_and_without_window = pytest.mark.parametrize("window", [None, 1, 5])
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
@@ -31,37 +28,11 @@ def no_gradients():
         yield
 
 
-def make_model(arch="llama", **changes):
-    """A tiny network whose weights are so large that every token it sees has a say in what it predicts."""
-    torch.manual_seed(0)
-    model = Transformer(ModelConfig(**SHAPE | {"arch": arch} | changes))
-    for parameter in model.parameters():
-        parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
-
-
-def random_ids(*shape, seed=0):
-    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def random_prompts(*lengths):
-    return [random_ids(length, seed=length).tolist() for length in lengths]
-
-
 def another(ids, row, place):
     """The same ids, but for one token."""
     changed = ids.clone()
     changed[row, place] = (ids[row, place] + 1) % VOCAB
     return changed
-
-
-def write(model, prompts, count, **options):
-    """What generate yields, as one list a row."""
-    return [list(row) for row in zip(*generate(model, prompts, count, **options), strict=True)]
-
-
-def assert_same(one, other, tolerance=1e-5):
-    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 # The shape ------------------------------------------------------------------------------------------------------------
@@ -315,62 +286,6 @@ def test_dropout_is_on_the_embeddings_and_on_what_is_added_to_the_residual_strea
     assert dropped.float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-# The cache ------------------------------------------------------------------------------------------------------------
-
-
-@both
-@with_and_without_window
-@pytest.mark.parametrize("lengths", [(1, 4, 7), (3, 3, 3)])
-def test_cached_logits_are_those_of_a_full_forward(arch, window, lengths):
-    model, ids = make_model(arch, window_size=window), random_ids(3, CONTEXT)
-    expected, cache, places = model(ids), Cache(model, 3), torch.tensor(lengths)
-    logits = cache.fill([0, 1, 2], [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)])
-    while True:
-        assert_same(logits, expected[range(3), places - 1])
-        if places.max() == CONTEXT:
-            break
-        logits = cache.step(ids[range(3), places])
-        places += 1
-
-
-@both
-def test_a_row_that_starts_again_leaves_the_others_alone(arch):
-    model, ids = make_model(arch), random_ids(3, CONTEXT)
-    expected, cache = model(ids), Cache(model, 3)
-    cache.fill([0, 1, 2], ids[:, :6].tolist())
-    assert_same(cache.fill([1], [ids[1, :2].tolist()]), expected[1:2, 1])
-    assert_same(cache.step(ids[range(3), [6, 2, 6]]), expected[range(3), [6, 2, 6]])
-
-
-@both
-@with_and_without_window
-@pytest.mark.parametrize("lengths", [(1, 7, CONTEXT), (4, 4, 4), (CONTEXT,)])
-def test_cached_and_uncached_generation_give_the_same_tokens(arch, window, lengths):
-    model, prompts = make_model(arch, window_size=window), random_prompts(*lengths)
-    cached = write(model, prompts, 4 * CONTEXT)
-    assert cached == write(model, prompts, 4 * CONTEXT, use_cache=False)
-    assert all(len(set(row)) > 5 for row in cached)
-
-
-@both
-@with_and_without_window
-def test_past_the_context_a_row_goes_on_from_its_newest_half(arch, window):
-    model, (prompt,) = make_model(arch, window_size=window), random_prompts(5)
-    seen, expected = list(prompt), []
-    for _ in range(3 * CONTEXT):
-        expected.append(model(torch.tensor([seen]))[0, -1].argmax().item())
-        if len(seen) == CONTEXT:
-            seen = seen[CONTEXT // 2 :]
-        seen.append(expected[-1])
-    assert write(model, [prompt], 3 * CONTEXT, temperature=0) == [expected]
-
-
-@pytest.mark.parametrize("context", [2, 3])
-def test_the_smallest_contexts_can_be_written_past(context):
-    (text,) = write(make_model(max_seq_len=context), [[3]], 9)
-    assert len(text) == 9
-
-
 # The loss and attention in their fast forms ---------------------------------------------------------------------------
 
 
@@ -424,148 +339,3 @@ def test_attention_in_bfloat16_on_a_cpu_is_attention(seen):
     half = attend(*(t.bfloat16() for t in (q, k, v)), mask, seen == "causal")
     assert half.dtype == torch.bfloat16
     assert (half - exact).abs().max() < 0.03
-
-
-def test_weights_in_bfloat16_write_from_a_cache_that_is_float32():
-    model, prompts = make_model().bfloat16(), random_prompts(2, 5)
-    assert Cache(model, 2).keys.dtype == torch.float32
-    text = write(model, prompts, 3 * CONTEXT)
-    assert len(text) == 2 and all(0 <= token < VOCAB for row in text for token in row)
-
-
-# Drawing --------------------------------------------------------------------------------------------------------------
-
-
-def spread(logits, **options):
-    """The chances of all tokens (B, V), those that may not be drawn with 0."""
-    chances, tokens = probabilities(logits, **options)
-    return chances if tokens is None else torch.zeros_like(logits).scatter(-1, tokens, chances)
-
-
-def random_logits(rows=50):
-    return 3 * torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0}, {"temperature": 0.3}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 9, "top_p": 0.9}]
-)
-def test_probabilities_sum_to_1(options):
-    chances = spread(random_logits(), **options)
-    assert (chances >= 0).all()
-    assert_same(chances.sum(-1), torch.ones(50))
-
-
-def test_temperature_divides_the_logits_and_0_takes_the_likeliest_token():
-    logits = random_logits()
-    assert_same(spread(logits), logits.softmax(-1))
-    assert_same(spread(logits, temperature=2.0), (logits / 2).softmax(-1))
-    assert torch.equal(spread(logits, temperature=0), F.one_hot(logits.argmax(-1), VOCAB).float())
-
-
-@pytest.mark.parametrize("k", [1, 4, VOCAB, VOCAB + 10])
-def test_top_k_leaves_the_k_likeliest_tokens_in_their_proportions(k):
-    logits = random_logits()
-    chances, k = spread(logits, top_k=k), min(k, VOCAB)
-    assert ((chances > 0).sum(-1) == k).all()
-    kept = logits.softmax(-1).topk(k).values
-    assert_same(chances.topk(k).values, kept / kept.sum(-1, keepdim=True))
-
-
-@pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])
-def test_top_p_leaves_the_fewest_tokens_that_have_at_least_p(p):
-    logits = random_logits()
-    for chances, full in zip(spread(logits, top_p=p), logits.softmax(-1), strict=True):
-        kept = chances > 0
-        assert full[kept].sum() >= p - 1e-6
-        assert full[kept].sum() - full[kept].min() < p
-        assert not kept.all() and full[kept].min() >= full[~kept].max()
-        assert_same(chances[kept], full[kept] / full[kept].sum())
-
-
-def test_draw_takes_tokens_as_often_as_they_are_likely():
-    count, chances = 20_000, torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
-    uniform = torch.from_numpy(np.random.default_rng(0).random(count, np.float32))
-    drawn = torch.bincount(draw(chances.expand(count, -1), None, uniform), minlength=len(chances))
-    spread = (count * chances * (1 - chances)).sqrt()
-    assert ((drawn - count * chances).abs() <= 4 * spread).all()
-
-
-@pytest.mark.parametrize("uniform", [0.0, float(np.nextafter(np.float32(1), np.float32(0)))])
-@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.6}])
-def test_draw_never_takes_a_token_of_probability_0(uniform, options):
-    logits = random_logits(500)
-    logits[:, [0, 1, VOCAB - 1]] = -math.inf
-    drawn = draw(*probabilities(logits, **options), torch.full((500,), uniform))
-    assert (spread(logits, **options)[range(500), drawn] > 0).all()
-
-
-# Writing --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_same_seed_writes_the_same_text_and_another_one_another():
-    model, prompts = make_model(), random_prompts(2, 5)
-    text = write(model, prompts, 30, seed=1)
-    assert text == write(model, prompts, 30, seed=1)
-    other = write(model, prompts, 30, seed=2)
-    assert text[0] != other[0] and text[1] != other[1]
-    same_prompt_twice = write(model, [prompts[0]] * 2, 30, seed=1)
-    assert same_prompt_twice[0] != same_prompt_twice[1]
-
-
-@both
-@with_and_without_window
-def test_the_text_of_a_row_does_not_depend_on_the_rows_beside_it(arch, window):
-    model = make_model(arch, window_size=window)
-    one, other, long, prompt = random_prompts(1, 6, CONTEXT, 4)
-    alone = write(model, [one, prompt], 3 * CONTEXT)[1]
-    assert alone == write(model, [other, prompt, long, one], 3 * CONTEXT)[1]
-    assert alone == write(model, [prompt, prompt], 3 * CONTEXT)[1]
-
-
-def test_temperature_top_k_and_top_p_are_heeded():
-    model, prompts = make_model(), random_prompts(3, 3)
-    likeliest = write(model, prompts, 20, temperature=0)
-    assert likeliest == write(model, prompts, 20, top_k=1) == write(model, prompts, 20, top_p=1e-6)
-    assert likeliest != write(model, prompts, 20)
-
-
-@pytest.mark.parametrize("temperature", [0, 1.0])
-def test_banned_tokens_never_appear(temperature):
-    model, prompts = make_model(), random_prompts(3, 3)
-    free = set(sum(write(model, prompts, 40, temperature=temperature), []))
-    banned = set(sorted(free)[::2])
-    text = set(sum(write(model, prompts, 40, temperature=temperature, banned=banned), []))
-    assert text and not text & banned
-
-
-def test_a_row_is_over_after_its_end_and_the_writing_when_all_are():
-    model, prompts = make_model(), random_prompts(2, 5, 7)
-    endless = write(model, prompts, 60)
-    end = next(token for token in range(VOCAB) if len({row.index(token) for row in endless if token in row}) == 3)
-    lengths = [row.index(end) + 1 for row in endless]
-    expected = [row[:n] + [None] * (max(lengths) - n) for row, n in zip(endless, lengths, strict=True)]
-    assert write(model, prompts, 60, end=end) == expected
-
-
-def test_min_new_tokens_delays_the_end():
-    model, (prompt,) = make_model(), random_prompts(4)
-    (text,) = write(model, [prompt], 20, temperature=0)
-    end = text[0]
-    assert write(model, [prompt], 20, temperature=0, end=end) == [[end]]
-    (text,) = write(model, [prompt], 20, temperature=0, end=end, min_new_tokens=6)
-    assert end not in text[:6] and len(text) > 6
-
-    for parameter in model.parameters():  # now all tokens are equally likely, and the first allowed one is taken
-        parameter.zero_()
-    assert write(model, [prompt], 20, temperature=0, end=0, banned=[1], min_new_tokens=6) == [[2] * 6 + [0]]
-
-
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_no_more_than_max_new_tokens_are_written(count):
-    assert len(list(generate(make_model(), random_prompts(3), count))) == count
-
-
-@pytest.mark.parametrize("length", [0, CONTEXT + 1])
-def test_a_prompt_that_is_empty_or_longer_than_the_context_is_refused(length):
-    with pytest.raises(ValueError, match=f"1 to {CONTEXT} tokens"):
-        list(generate(make_model(), [[1, 2], [1] * length], 5))

@@ -35,7 +35,8 @@ from data import (  # noqa: E402
     train_tokenizer,
 )
 from devices import Precision, choose_device, compiled, has_bfloat16, peak_flops, ready_to_write  # noqa: E402
-from model import ModelConfig, Transformer, generate  # noqa: E402
+from generation import generate  # noqa: E402
+from model import ModelConfig, Transformer  # noqa: E402
 from optimizer import make_optimizers  # noqa: E402
 from sources import Split  # noqa: E402
 from steps import micro_batches, training_step  # noqa: E402
