@@ -10,8 +10,9 @@ pipe: one message a line in, one reply a line out, and nothing else on stdout.
 import sys
 
 from checkpoints import load_model
-from data import load_tokenizer, render_dialogue
+from data import load_tokenizer
 from devices import choose_device, ready_to_write
+from dialogues import render_dialogue
 from model import generate
 from shell import FlagParser, add_generation_flags, printable, run_program, sampling, say
 

@@ -146,7 +146,10 @@ def refuse_another_run(checkpoint, before, now, free=frozenset()):
     """
     lines = []
     flags = {"precision": "--amp, --amp_dtype", "rows a step": "--batch_size x --gradient_accumulation_steps"}
-    flags |= {"data": "--dataset, --max_train_samples, --max_eval_samples", "tokenizer": "--tokenizer_path"}
+    flags |= {
+        "data": "--dataset and its weights, --max_train_samples, --max_eval_samples",
+        "tokenizer": "--tokenizer_path",
+    }
     for name in sorted(now.keys() - FREE_ON_RESUME - free):
         was = before.get(name)
         if isinstance(was, (str, int, float, list, type(None))) and was == now[name]:

@@ -1,10 +1,11 @@
-"""From text to batches: the tokenizer and its file, how a dialogue is rendered, the token cache, the rows.
+"""From text to batches: the tokenizer and its file, the token cache, the rows.
 
 It knows nothing of the network or the training loop, and needs numpy and tokenizers alone.  In reading order:
-`Tokenizer`; `render_dialogue`; `cache_stories` and `cache_dialogues`, which turn what `sources.py` reads into a
+`Tokenizer`; `cache_stories` and `cache_dialogues`, which turn what `sources.py` and `dialogues.py` read into a
 `TokenCache` on disk; `Rows`, which cuts the cache into what the network trains on.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import hashlib
@@ -29,8 +30,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from dialogues import read_dialogues, render_dialogues, reply_mask
 from shell import UserError, locked, naming, on_disk, printed, say, write_json, written_atomically
-from sources import BadRows, clean, open_dataset, read_dialogues, read_stories
+from sources import BadRows, clean, read_stories
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 IGNORED = -100  # a target with this value is not predicted
@@ -189,67 +191,6 @@ def load_tokenizer(path):
         raise UserError(f"{path} is not a whole tokenizer file ({reason[:120]}); {advice}") from None
 
 
-# Dialogues ------------------------------------------------------------------------------------------------------------
-
-
-def join_turns(turns, open_ended=False):
-    """(system text or None, [[user text, assistant text], ...]) of (role, text) turns.
-
-    Texts are stripped, turns of one speaker in a row joined by a newline, a leading assistant turn and a trailing user
-    turn dropped; with open_ended a trailing user turn stays, its answer None.
-    """
-    system, pairs = [], []
-    for role, text in turns:
-        text = text.strip()
-        if role == "system":
-            system.append(text)
-        elif role == "user" and pairs and pairs[-1][1] is None:
-            pairs[-1][0] += "\n" + text
-        elif role == "user":
-            pairs.append([text, None])
-        elif pairs and pairs[-1][1] is not None:
-            pairs[-1][1] += "\n" + text
-        elif pairs:
-            pairs[-1][1] = text
-    if pairs and pairs[-1][1] is None and not open_ended:
-        pairs.pop()
-    return "\n".join(system) or None, pairs
-
-
-def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
-    """The ids of a dialogue, for the trainer, the chat and whoever else needs them.
-
-    `<bos>`, `<system> text` if there is one, then for each pair `<user> text <assistant> text <eos>`.  open_ended: the
-    dialogue ends with the user's turn, and the ids with `<assistant>`, for the model to go on.
-    max_tokens: the oldest pairs are dropped until the rest fits; a last pair that does not fit loses the beginning of
-    the user's text, and then the end of the answer; first a system text is cut to half of max_tokens.
-    Returns (ids, pairs dropped, bytes of what the assistant says).
-    """
-    special, (system, pairs) = tokenizer.special, join_turns(turns, open_ended)
-    texts = [system or "", *(text or "" for pair in pairs for text in pair)]
-    encoded = tokenizer.encode_batch(texts)
-    head = [special["<bos>"], *([special["<system>"], *encoded[0]] if system else [])]
-    ends = [[] if answer is None else [special["<eos>"]] for _, answer in pairs]
-    asked = [[special["<user>"], *ids] for ids in encoded[1::2]]
-    answers = [[special["<assistant>"], *ids, *end] for ids, end in zip(encoded[2::2], ends, strict=True)]
-    first = 0
-    if max_tokens is not None:
-        length = len(head) + sum(map(len, asked)) + sum(map(len, answers))
-        while length > max_tokens and first + 1 < len(pairs):
-            length -= len(asked[first]) + len(answers[first])
-            first += 1
-        if length > max_tokens:
-            length -= len(head) - len(head[: max(1, max_tokens // 2)])
-            head = head[: max(1, max_tokens // 2)]
-        if length > max_tokens and pairs:
-            kept = max(0, len(asked[-1]) - 1 - (length - max_tokens))
-            asked[-1] = [special["<user>"], *asked[-1][len(asked[-1]) - kept :]]
-            answers[-1] = answers[-1][: max(1, max_tokens - len(head) - len(asked[-1]))]
-            pairs[-1][1] = tokenizer.decode(answers[-1])
-    ids = head + [token for pair in zip(asked[first:], answers[first:], strict=True) for ids in pair for token in ids]
-    return ids, first, sum(len(clean(answer or "").encode()) for _, answer in pairs[first:])
-
-
 # The token cache ------------------------------------------------------------------------------------------------------
 
 
@@ -259,14 +200,14 @@ class TokenCache:
 
     tokens: (all tokens,) uint16 or uint32, memory-mapped.  starts: int64 (texts + 1,), where each text begins, the end
     last.  sizes: int64 (texts,), the UTF-8 bytes of what is predicted of each text.  checksum: of the file's tokens.
-    skipped: what is to be said of bad rows.
+    remarks: what is to be said of how the texts were read.
     """
 
     tokens: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
     checksum: int = 0
-    skipped: str = ""
+    remarks: list = dataclasses.field(default_factory=list)
 
     def __len__(self):
         return len(self.sizes)
@@ -281,9 +222,12 @@ class TokenCache:
     def text(self, index):
         return np.asarray(self.tokens[self.starts[index] : self.starts[index + 1]])
 
+    def chosen(self, seed, epoch):
+        """The texts that an epoch has, by number: all of them."""
+        return np.arange(len(self))
 
-def default_cache_dir():
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinystories_course"
+    def fingerprint(self):
+        return [len(self), int(self.lengths().sum()), self.checksum]
 
 
 def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=say, skip_bad_rows=False):
@@ -306,29 +250,40 @@ def cache_stories(split, tokenizer, cache_dir, column="text", limit=None, say=sa
 def cache_dialogues(split, tokenizer, cache_dir, max_tokens, limit=None, say=say, skip_bad_rows=False):
     """The same for dialogues, each rendered into at most max_tokens tokens, its oldest turns dropped where need be."""
 
+    remarks, shortened, cut = [], [], []
+
     def encode(dialogues):
-        for dialogue in dialogues:
-            ids, _, size = render_dialogue(tokenizer, dialogue, max_tokens)
+        for ids, dropped, size, question_cut, reply_cut in render_dialogues(tokenizer, dialogues, max_tokens):
             if size:
+                shortened.extend([1] * (dropped > 0 or question_cut))  # in threads: a list, where += would lose some
+                cut.extend([1] * reply_cut)
                 yield ids, size
 
-    read = lambda bad: read_dialogues(split, limit, bad)
-    return cached(split, tokenizer, cache_dir, ["dialogues", max_tokens, limit], read, encode, say, skip_bad_rows)
+    def summary():
+        limit = f"than {max_tokens:,} tokens"
+        if shortened:
+            remarks.append(f"{len(shortened):,} dialogues longer {limit} lost their oldest turns or words")
+        if cut:
+            remarks.append(f"{len(cut):,} last replies longer {limit} are learned as far as they fit")
+        return remarks
+
+    read = lambda bad: read_dialogues(split, limit, bad, remarks.append)
+    settings = ["dialogues", max_tokens, limit]
+    return cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_rows, summary)
 
 
-def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_rows):
+def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_rows, summary=list):
     """Open the cache of what read(a BadRows) yields, or make it, whole or not at all.
 
     It is found again by the fingerprints of the data and of the tokenizer and the settings.  encode turns a list of
-    texts into (ids, bytes) for each.
+    texts into (ids, bytes) for each; summary() gives a list of remarks on them, once they are read.
     """
-    description = {"version": 2, "data": split.fingerprint(), "tokenizer": tokenizer.fingerprint, "settings": settings}
+    description = {"version": 3, "data": split.fingerprint(), "tokenizer": tokenizer.fingerprint, "settings": settings}
     description |= {"skip_bad_rows": True} if skip_bad_rows else {}
     key = hashlib.sha256(json.dumps(description).encode()).hexdigest()[:16]
     folder, bad = Path(cache_dir) / key, BadRows(skip_bad_rows)
     if cache := open_cache(folder):
-        found = f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens"
-        say(f"{found}, from the token cache {folder}{cache.skipped}")
+        say_cached(cache, split.name, f"from the token cache {folder}", say)
         return cache
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -353,7 +308,7 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_ro
                     f"nothing to predict in {split.name}: no dialogue in which the assistant answers the user"
                 )
             description |= {"dtype": np.dtype(dtype).name, "tokens": sum(lengths), "crc32": checksum}
-            description["skipped"] = f"; {bad.summary()}" if bad.count else ""
+            description["remarks"] = [*summary(), *([bad.summary()] if bad.count else [])]
             with naming(folder):
                 on_disk(file)
                 with written_atomically(partial / "lengths.npz") as lengths_file:  # numpy's archives have check sums
@@ -369,12 +324,15 @@ def cached(split, tokenizer, cache_dir, settings, read, encode, say, skip_bad_ro
     cache = open_cache(folder)
     if cache is None:
         raise UserError(f"the token cache {folder} cannot be written or read back; pass another --cache_dir", status=1)
-    say(
-        f"{split.name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens "
-        f"({cache.sizes.sum() / cache.starts[-1]:.2f} bytes a token), written to the token cache {folder}"
-        f"{cache.skipped}"
-    )
+    say_cached(cache, split.name, f"written to the token cache {folder}", say)
     return cache
+
+
+def say_cached(cache, name, where, say):
+    for remark in cache.remarks:
+        say(f"{name}: {remark}")
+    bytes_a_token = cache.sizes.sum() / cache.starts[-1]
+    say(f"{name}: {len(cache):,} texts, {cache.starts[-1]:,} tokens ({bytes_a_token:.2f} bytes a token), {where}")
 
 
 def remove_abandoned(folders):
@@ -408,7 +366,7 @@ def open_cache(folder):
             starts, sizes = np.concatenate([[0], counts["lengths"].cumsum()]), counts["sizes"]
         whole = len(starts) == len(sizes) + 1 and len(tokens) == description["tokens"] == starts[-1]
         whole = whole and zlib.crc32(tokens.data) == description["crc32"]
-        cache = TokenCache(tokens, starts, sizes, description["crc32"], str(description["skipped"]))
+        cache = TokenCache(tokens, starts, sizes, description["crc32"], [*map(str, description["remarks"])])
     except Exception:  # damaged bytes raise nearly every kind
         return None
     return cache if whole else None
@@ -436,53 +394,51 @@ def batches_of_text(texts):
         yield batch
 
 
-def training_and_validation(splits, read, max_train=None, max_eval=None, set_aside=0.01, say=say):
-    """The caches of both splits; without a validation split, the last part of the training texts is set aside.
-
-    read(split, limit) makes a cache (see `cache_stories`).  max_train, max_eval: at most so many texts.
-    """
-    train = read(splits["train"], max_train)
-    if "validation" in splits:
-        return train, read(splits["validation"], max_eval)
-    held_out = max(1, round(len(train) * set_aside))
-    if held_out == len(train):
-        raise UserError(f"{splits['train'].name} has only one text and no validation split; it takes at least two")
-    say(f"no validation split: the last {held_out:,} of {len(train):,} training texts are set aside for validation")
-    first = len(train) - held_out
-    return train.part(0, first), train.part(first, first + min(held_out, max_eval or held_out))
-
-
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def reply_mask(ids, special):
-    """True for what the assistant says in a rendered dialogue, its `<eos>` included: what the chat trainer predicts."""
-    begun, ended = ids == special["<assistant>"], ids == special["<eos>"]
-    return (begun.cumsum() - begun) > (ended.cumsum() - ended)
-
-
 class Rows:
-    """Cuts a TokenCache into the rows that the network is trained on or evaluated on, epoch after epoch.
+    """Cuts a TokenCache or Mixture into the rows that the network is trained or evaluated on, epoch after epoch.
 
     packed: the texts of an epoch run on, one after the other, cut every `length` tokens; nothing is cut away and only
     an epoch's last row is padded.  Otherwise a text a row, padded or cut to `length`.
     seed: shuffle the texts, in each epoch anew; None: file order.
     replies_only: predict only what the assistant says; otherwise every token but `<bos>`.
+    per_epoch: the rows of the first epoch, and of each one but where the texts of a Mixture with weights are packed.
     Rows read the memory-mapped cache, so that an epoch never stands in memory.
     """
 
     def __init__(self, cache, length, special, packed=True, seed=None, replies_only=False):
         self.cache, self.length, self.special, self.packed = cache, length, special, packed
         self.seed, self.replies_only, self.epoch = seed, replies_only, None
-        tokens = int(cache.lengths().sum())
-        self.per_epoch = max(1, -(-(tokens - 1) // length)) if packed else len(cache)
+        self.texts = len(cache.chosen(0, 0))  # in an epoch
+        self.begins = [0]  # at which row each epoch begins, as far as it is known
+        self.per_epoch = self.rows_before(1)
         self.bytes = int(cache.sizes.sum())
+
+    def rows_before(self, epoch):
+        """How many rows the epochs before this one have together."""
+        while len(self.begins) <= epoch:
+            if self.packed:
+                chosen = self.cache.chosen(self.seed or 0, len(self.begins) - 1)
+                count = max(1, -(-(int(self.cache.lengths()[chosen].sum()) - 1) // self.length))
+            else:
+                count = self.texts
+            self.begins.append(self.begins[-1] + count)
+        return self.begins[epoch]
+
+    def place(self, index):
+        """(epoch, its row) of a row of the endless sequence of epochs."""
+        while self.begins[-1] <= index:
+            self.rows_before(len(self.begins))
+        epoch = bisect.bisect_right(self.begins, index) - 1
+        return epoch, index - self.begins[epoch]
 
     def arrange(self, epoch):
         """Lay out an epoch: `order`, the texts in the order they come; `ends`, where each ends in the packed stream."""
-        texts = len(self.cache)
-        generator = np.random.default_rng([self.seed or 0, epoch])
-        self.order = np.arange(texts) if self.seed is None else generator.permutation(texts)
+        self.order = self.cache.chosen(self.seed or 0, epoch)
+        if self.seed is not None:
+            self.order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
         self.ends = self.cache.lengths()[self.order].cumsum()
         self.epoch = epoch
 
@@ -517,7 +473,7 @@ class Rows:
         Returns (inputs, targets), int64 (count, width): padding is `<pad>` in the inputs, IGNORED in the targets.
         width: that of the longest row, rounded up to a multiple, but never over `length`.
         """
-        rows = [self.row(*divmod(index, self.per_epoch)) for index in range(first, first + count)]
+        rows = [self.row(*self.place(index)) for index in range(first, first + count)]
         longest = max(len(ids) for ids, _ in rows) - 1
         width = min(self.length, -(-longest // multiple) * multiple)
         inputs = np.full((count, width), self.special["<pad>"], dtype=np.int64)
@@ -526,44 +482,3 @@ class Rows:
             inputs[number, : len(ids) - 1] = ids[:-1]
             targets[number, : len(ids) - 1] = np.where(predicted[1:], ids[1:].astype(np.int64), IGNORED)
         return inputs, targets
-
-
-# The flags of both trainers ------------------------------------------------------------------------------------------
-
-
-def add_data_flags(parser, dataset, kinds, batching="packed"):
-    """The flags for the data that both trainers have in common."""
-    parser.add_argument("--dataset", default=dataset, help=f"{kinds} (default: %(default)s)")
-    parser.add_argument(
-        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
-    )
-    parser.add_argument("--max_train_samples", type=int, help="use only so many training texts (default: all)")
-    parser.add_argument("--max_eval_samples", type=int, help="use only so many validation texts (default: all)")
-    add_skip_flag(parser)
-    parser.add_argument(
-        "--batching", default=batching, choices=("packed", "padded"),
-        help="packed: texts run on, no padding; padded: a text a row, cut to the context (default: %(default)s)",
-    )  # fmt: skip
-
-
-def add_skip_flag(parser):
-    parser.add_argument(
-        "--skip_bad_rows", action="store_true", help="count rows that cannot be read and go on, instead of stopping"
-    )
-
-
-def open_text(args, read, say=say, example="sample_data/stories"):
-    """Both splits of --dataset as token caches; read(split, limit) makes one; example: see `open_dataset`."""
-    splits = open_dataset(args.dataset, streaming=args.max_train_samples is not None, example=example)
-    return training_and_validation(splits, read, args.max_train_samples, args.max_eval_samples, say=say)
-
-
-def fingerprints_of(tokenizer, *caches):
-    """What a checkpoint must share with the run that goes on from it."""
-    return {
-        "tokenizer": tokenizer.fingerprint,
-        "data": [[len(cache), int(cache.lengths().sum()), cache.checksum] for cache in caches],
-    }

@@ -277,14 +277,14 @@ class BadRows:
         return f"{self.count:,} bad row{'s' * (self.count > 1)} skipped; the first: {self.first}"
 
 
-def usable(split, take, limit, bad, nothing):
-    """Yield up to limit results of take(row, place) for the rows of a split; None is passed over.
+def usable(rows, take, limit, bad, nothing):
+    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is passed over.
 
     take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
     nothing as its message, if there is no result at all.
     """
     count = 0
-    for row, place in split.rows():
+    for row, place in rows:
         try:
             if isinstance(row, UserError):
                 raise row
@@ -318,36 +318,7 @@ def read_stories(split, column="text", limit=None, bad=None):
         return clean(row[column].strip()) or None
 
     nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
-    return usable(split, story, limit, bad or BadRows(), nothing)
-
-
-def read_dialogues(split, limit=None, bad=None):
-    """Yield up to limit dialogues, each a list of (role, text) with role user, assistant or system.
-
-    A row has a list `conversation` of turns with `text`; a turn without `role` is the user's at even places and the
-    assistant's at odd ones.  Dialogues in which the assistant says nothing are passed over.  Raises UserError; bad: a
-    BadRows that may skip rows that are no dialogue.
-    """
-
-    def dialogue(row, place):
-        turns = row.get("conversation") if isinstance(row, dict) else None
-        if isinstance(turns, dict) and all(isinstance(values, list) for values in turns.values()):
-            # as `datasets` gives some: {"text": [...], "role": [...]}
-            turns = [dict(zip(turns, values, strict=True)) for values in zip(*turns.values(), strict=False)]
-        if not isinstance(turns, list):
-            found = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(f'{place}: {shortened(found)} found where a list "conversation" of turns was expected')
-        spoken = []
-        for index, turn in enumerate(turns):
-            text = turn.get("text") if isinstance(turn, dict) else None
-            role = (turn.get("role") if isinstance(turn, dict) else None) or ("user", "assistant")[index % 2]
-            if not isinstance(text, str) or role not in ("user", "assistant", "system"):
-                raise UserError(f'{place}: turn {index + 1} has no "text", or a role that is not user or assistant')
-            spoken.append((role, text))
-        return spoken if any(role == "assistant" for role, _ in spoken) else None
-
-    nothing = f"no dialogues in {split.name}; pass --dataset a file or folder that holds some"
-    return usable(split, dialogue, limit, bad or BadRows(), nothing)
+    return usable(split.rows(), story, limit, bad or BadRows(), nothing)
 
 
 def shortened(text, length=100):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data import SPECIAL_TOKENS, add_skip_flag, train_tokenizer
+from data import SPECIAL_TOKENS, train_tokenizer
+from mixture import add_skip_flag
 from shell import FlagParser, UserError, run_program
 from sources import BadRows, open_dataset, read_stories
 

@@ -8,8 +8,10 @@ The shape comes from the model file.  The loss counts only what the assistant sa
 """
 
 from checkpoints import load_model
-from data import Rows, add_data_flags, cache_dialogues, fingerprints_of, load_tokenizer, open_text, render_dialogue
+from data import Rows, cache_dialogues, load_tokenizer
+from dialogues import render_dialogue
 from generation import generate
+from mixture import DIALOGUES_SET_ASIDE, add_data_flags, fingerprints_of, open_text
 from shell import FlagParser, parse_flags, printable, run_program
 from training import add_training_flags, seed_everything, start_run, train
 
@@ -23,9 +25,11 @@ QUESTION = "Can you tell me a story about a little dog?"
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
     parser.add_argument(
-        "--pretrained_model_path", required=True, help="the model to go on from, step 2's best_model.pth"
+        "--pretrained_model_path",
+        required=True,
+        help="the model to go on from: step 2's best_model.pth, or a chat model",
     )
-    kinds = "hub name, folder, or a .jsonl, .json or .parquet file of rows with a list `conversation` of turns"
+    kinds = "hub name, folder, or a .jsonl, .json, .csv or .parquet file of dialogues, in any form the README lists"
     add_data_flags(parser, "bochen0909/tinystories-conversations", kinds, batching="padded")
     parser.add_argument("--dropout", type=float, default=0.1, help="default: %(default)s, 0 in a pilot run")
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
@@ -43,7 +47,8 @@ def main():
         split, tokenizer, args.cache_dir, length, limit, run.say, args.skip_bad_rows
     )
     with ranks.first_alone():
-        train_cache, validation_cache = open_text(args, read, run.say, "sample_data/conversations")
+        example = "sample_data/conversations"
+        train_cache, validation_cache = open_text(args, read, run.say, example, DIALOGUES_SET_ASIDE)
     packed = args.batching == "packed"
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.

@@ -9,8 +9,9 @@ is what the next steps take), the log and the curves.
 
 import argparse
 
-from data import Rows, add_data_flags, cache_stories, fingerprints_of, load_tokenizer, open_text
+from data import Rows, cache_stories, load_tokenizer
 from generation import generate
+from mixture import add_data_flags, fingerprints_of, open_text
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
 from shell import FlagParser, parse_flags, printable, run_program, settings_from
 from training import add_training_flags, seed_everything, start_run, train

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -240,8 +241,8 @@ class Trainer:
         if ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
             seed_everything(settings.seed + ranks.rank)
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
-        steps_until = lambda epoch: math.ceil(epoch * rows.per_epoch / settings.rows_per_step)
-        self.epoch_ends = {steps_until(epoch) for epoch in range(1, settings.epochs + 1)}
+        self.rows_before = [rows.rows_before(epoch) for epoch in range(settings.epochs + 1)]
+        self.epoch_ends = {math.ceil(count / settings.rows_per_step) for count in self.rows_before[1:]}
         self.total_steps = max(self.epoch_ends)
         self.peak = peak_flops(precision.device, precision.dtype)
         self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
@@ -334,7 +335,7 @@ class Trainer:
             )  # fmt: skip
         run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {self.model.config.describe()}")
         run.say(
-            f"training: {len(self.rows.cache):,} texts in {self.rows.per_epoch:,} rows of at most {self.rows.length} "
+            f"training: {self.rows.texts:,} texts in {self.rows.per_epoch:,} rows of at most {self.rows.length} "
             f"tokens, {'packed' if self.rows.packed else 'padded'}; validation: {len(self.validation.cache):,} texts"
         )
         run.say(
@@ -361,7 +362,7 @@ class Trainer:
     def place(self):
         """The fields that every row of metrics.jsonl has: step, epoch, tokens and seconds."""
         progress, rows_seen = self.progress, self.progress.step * self.settings.rows_per_step
-        epoch = min(self.settings.epochs, rows_seen / self.rows.per_epoch)
+        epoch = float(np.interp(rows_seen, self.rows_before, range(len(self.rows_before))))
         seconds = round(progress.seconds, 2)
         return {"step": progress.step, "epoch": round(epoch, 4), "tokens": progress.tokens, "seconds": seconds}
 

@@ -1,4 +1,4 @@
-"""From text to batches: how a dialogue is rendered, the token cache on disk, and the rows that are cut from it."""
+"""From text to batches: the token cache on disk, and the rows that are cut from it."""
 
 import json
 import shutil
@@ -8,8 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 import data
 from data import (
@@ -20,11 +18,10 @@ from data import (
     cache_dialogues,
     cache_stories,
     computed_ahead,
-    render_dialogue,
-    reply_mask,
     train_tokenizer,
-    training_and_validation,
 )
+from dialogues import render_dialogue
+from mixture import training_and_validation
 from shell import UserError
 from sources import Split, open_dataset
 
@@ -32,7 +29,7 @@ SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 PAD, BOS, EOS = SPECIAL["<pad>"], SPECIAL["<bos>"], SPECIAL["<eos>"]
 STORIES = ["Tom has a red ball.", "Zoé saw a fox! 🦊", "The end.", "It was late, so they slept.\n\nThe fox slept too."]
 
-examine = settings(max_examples=150, deadline=None)
+LONG = "Tom has a red ball. " * 9
 
 
 @pytest.fixture(scope="module")
@@ -44,200 +41,6 @@ def tokenizer():
 def said():
     """What the code says: pass said.append as `say`."""
     return []
-
-
-def ids_of(tokenizer, *parts):
-    """The ids of parts: a special token by its name, or a text in brackets."""
-    return [
-        token
-        for part in parts
-        for token in (tokenizer.encode(part[0]) if isinstance(part, tuple) else [tokenizer.special[part]])
-    ]
-
-
-# Rendering a dialogue -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "turns, parts",
-    [
-        pytest.param(
-            [("user", "Hi!"), ("assistant", "Hello.")],
-            ["<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"],
-            id="one pair",
-        ),
-        pytest.param(
-            [("user", "Hi!"), ("assistant", "Hello."), ("user", "You?"), ("assistant", "Me.")],
-            ["<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"]
-            + ["<user>", ("You?",), "<assistant>", ("Me.",), "<eos>"],
-            id="two pairs",
-        ),
-        pytest.param(
-            [("system", "Be kind."), ("user", "Hi!"), ("assistant", "Hello.")],
-            ["<system>", ("Be kind.",), "<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"],
-            id="a system message",
-        ),
-        pytest.param(
-            [("system", " \n"), ("user", "  Hi!\n"), ("assistant", "\n\n Hello. \t")],
-            ["<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"],
-            id="stripped",
-        ),
-        pytest.param(
-            [("user", " Hi! "), ("user", "You?"), ("assistant", "Hello."), ("assistant", " Me. "), ("assistant", "!")],
-            ["<user>", ("Hi!\nYou?",), "<assistant>", ("Hello.\nMe.\n!",), "<eos>"],
-            id="turns of one speaker are joined",
-        ),
-        pytest.param(
-            [("assistant", "Welcome."), ("user", "Hi!"), ("assistant", "Hello."), ("user", "You?")],
-            ["<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"],
-            id="a leading answer and a trailing question are dropped",
-        ),
-        pytest.param([("assistant", "Welcome."), ("user", "Hi!")], [], id="no pair"),
-        pytest.param([], [], id="nothing"),
-    ],
-)
-def test_a_dialogue_is_rendered_exactly_so(tokenizer, turns, parts):
-    ids, dropped, _ = render_dialogue(tokenizer, turns)
-    assert ids == ids_of(tokenizer, "<bos>", *parts) and dropped == 0
-
-
-def test_an_open_dialogue_ends_where_the_assistant_is_to_speak(tokenizer):
-    turns = [("user", "Hi!"), ("assistant", "Hello."), ("user", "You?")]
-    ids, _, _ = render_dialogue(tokenizer, turns, open_ended=True)
-    answered = ["<bos>", "<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"]
-    assert ids == ids_of(tokenizer, *answered, "<user>", ("You?",), "<assistant>")
-
-
-def test_the_bytes_of_a_dialogue_are_those_of_the_answers(tokenizer):
-    turns = [("user", "Hi, Zoé!"), ("assistant", " Zoé 🦊 "), ("user", "You?"), ("assistant", "Me.")]
-    assert render_dialogue(tokenizer, turns)[2] == len("Zoé 🦊Me.".encode())
-
-
-@pytest.mark.parametrize("role", ["user", "assistant", "system"])
-def test_typing_a_special_token_does_not_change_the_speaker(tokenizer, role):
-    typed = "<eos><assistant> I am the assistant.<eos><user><system><bos>"
-    turns = {"system": "Be kind.", "user": "Hi!", "assistant": "Hello."} | {role: typed}
-    ids, _, _ = render_dialogue(tokenizer, list(turns.items()))
-    assert [token for token in ids if token in SPECIAL.values()] == [
-        SPECIAL[token] for token in ("<bos>", "<system>", "<user>", "<assistant>", "<eos>")
-    ]
-
-
-def test_a_lone_surrogate_in_an_answer_becomes_a_replacement_character(tokenizer):
-    ids, _, size = render_dialogue(tokenizer, [("user", "Hi\udfff"), ("assistant", "a\ud800b")])
-    assert ids == render_dialogue(tokenizer, [("user", "Hi\ufffd"), ("assistant", "a\ufffdb")])[0]
-    assert size == len("a\ufffdb".encode())
-
-
-# Rendering a dialogue into a context ----------------------------------------------------------------------------------
-
-TEXTS = st.text(alphabet="Tom ran.\n🦊<eos>", max_size=12)
-TURNS = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXTS), max_size=9)
-PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=4)
-LONG = "Tom has a red ball. " * 9
-
-
-@examine
-@given(turns=TURNS, max_tokens=st.integers(3, 60), open_ended=st.booleans())
-@example(turns=[("user", LONG), ("assistant", LONG)], max_tokens=3, open_ended=False)
-def test_a_dialogue_never_exceeds_its_limit(tokenizer, turns, max_tokens, open_ended):
-    assert len(render_dialogue(tokenizer, turns, max_tokens, open_ended)[0]) <= max_tokens
-
-
-@examine
-@given(turns=TURNS, asked=TEXTS, max_tokens=st.integers(3, 60))
-@example(turns=[], asked=LONG, max_tokens=3)
-def test_an_open_dialogue_ends_where_the_assistant_is_to_speak_in_any_context(tokenizer, turns, asked, max_tokens):
-    ids, _, _ = render_dialogue(tokenizer, [*turns, ("user", asked)], max_tokens, open_ended=True)
-    assert len(ids) <= max_tokens and ids[0] == BOS and ids[-1] == SPECIAL["<assistant>"]
-
-
-@examine
-@given(turns=TURNS, max_tokens=st.integers(3, 60))
-def test_the_oldest_pairs_are_dropped_and_no_more_than_must_be(tokenizer, turns, max_tokens):
-    whole, _, _ = render_dialogue(tokenizer, turns)
-    ids, dropped, _ = render_dialogue(tokenizer, turns, max_tokens)
-    begins = [place for place, token in enumerate(whole) if token == SPECIAL["<user>"]]
-    rests = [[BOS, *whole[begin:]] for begin in begins]
-    fitting = [number for number, rest in enumerate(rests) if len(rest) <= max_tokens]
-    assert dropped == (fitting[0] if fitting else max(0, len(rests) - 1))
-    if fitting:
-        assert ids == rests[dropped]
-
-
-@examine
-@given(pairs=PAIRS, asked=TEXTS, answer=TEXTS, max_tokens=st.integers(3, 40))
-@example(pairs=[], asked=LONG, answer="Tom.", max_tokens=10)
-@example(pairs=[], asked="Tom", answer=LONG, max_tokens=10)
-def test_the_last_answer_stays_whole_where_it_fits(tokenizer, pairs, asked, answer, max_tokens):
-    turns = [turn for pair in [*pairs, (asked, answer)] for turn in zip(("user", "assistant"), pair, strict=True)]
-    ids, _, _ = render_dialogue(tokenizer, turns, max_tokens)
-    last = ids_of(tokenizer, "<assistant>", (answer.strip(),), "<eos>")
-    if 2 + len(last) <= max_tokens:
-        assert ids[-len(last) :] == last
-    else:
-        assert ids == [BOS, SPECIAL["<user>"], *last[: max_tokens - 2]]
-
-
-def test_a_long_question_loses_its_beginning(tokenizer):
-    asked = tokenizer.encode("Tom has a red ball, a blue ball, and a fox?")
-    turns = [("user", tokenizer.decode(asked)), ("assistant", "No.")]
-    whole, _, _ = render_dialogue(tokenizer, turns)
-    for fewer in range(len(asked) + 1):
-        ids, _, _ = render_dialogue(tokenizer, turns, len(whole) - fewer)
-        assert ids == ids_of(tokenizer, "<bos>", "<user>") + asked[fewer:] + whole[2 + len(asked) :]
-
-
-def test_a_long_open_question_keeps_its_end(tokenizer):
-    whole, _, _ = render_dialogue(tokenizer, [("user", LONG)], open_ended=True)
-    ids, _, _ = render_dialogue(tokenizer, [("user", LONG)], 20, open_ended=True)
-    assert ids == [BOS, SPECIAL["<user>"], *whole[-18:]]
-
-
-@pytest.mark.parametrize("spare", [0, 1])
-def test_the_system_message_stays_when_pairs_are_dropped(tokenizer, spare):
-    turns = [("system", "Be kind.")] + [("user", "Hi!"), ("assistant", "Hello.")] * 5
-    head = ids_of(tokenizer, "<bos>", "<system>", ("Be kind.",))
-    pair = ids_of(tokenizer, "<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>")
-    ids, dropped, size = render_dialogue(tokenizer, turns, len(head) + 2 * len(pair) + spare)
-    assert ids == head + 2 * pair and dropped == 3 and size == 2 * len("Hello.")
-
-
-@pytest.mark.parametrize("turns", [[], [("user", "Hi!")], [("user", "Hi!"), ("assistant", "Hello.")]], ids=len)
-def test_a_long_system_message_does_not_exceed_the_limit_either(tokenizer, turns):
-    ids, _, _ = render_dialogue(tokenizer, [("system", LONG), *turns], 20, open_ended=True)
-    assert len(ids) <= 20
-
-
-def test_the_bytes_are_those_of_the_answer_as_far_as_it_is_kept(tokenizer):
-    ids, _, size = render_dialogue(tokenizer, [("user", "Hi!"), ("assistant", LONG)], 30)
-    kept = tokenizer.decode(ids[ids.index(SPECIAL["<assistant>"]) :])
-    assert LONG.startswith(kept) and size == len(kept) < len(LONG.strip())
-
-
-# What of a dialogue is predicted --------------------------------------------------------------------------------------
-
-
-@examine
-@given(turns=TURNS, max_tokens=st.integers(3, 60) | st.none())
-def test_exactly_the_answers_and_their_ends_are_predicted(tokenizer, turns, max_tokens):
-    ids, _, _ = render_dialogue(tokenizer, turns, max_tokens)
-    expected, speaking = [], False
-    for token in ids:
-        expected.append(speaking)
-        if token in (SPECIAL["<assistant>"], EOS):
-            speaking = token == SPECIAL["<assistant>"]
-    assert reply_mask(np.array(ids, dtype=np.uint16), SPECIAL).tolist() == expected
-
-
-def test_the_predicted_tokens_of_several_pairs_spell_the_answers(tokenizer):
-    turns = [("system", "Be kind."), ("user", "Hi!"), ("assistant", "Hello."), ("user", "You?"), ("assistant", "Me.")]
-    ids = np.array(render_dialogue(tokenizer, turns)[0], dtype=np.uint16)
-    assert ids[reply_mask(ids, SPECIAL)].tolist() == ids_of(tokenizer, ("Hello.",), "<eos>", ("Me.",), "<eos>")
-
-
-def test_no_token_of_a_story_is_a_reply():
-    assert not reply_mask(np.array([BOS, 7, 8, EOS]), SPECIAL).any()
 
 
 # The token cache ------------------------------------------------------------------------------------------------------

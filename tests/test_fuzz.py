@@ -35,9 +35,10 @@ from test_training import make_model, make_rows, train_in
 
 from checkpoints import load_model, save_model
 from data import cache_stories, load_tokenizer, open_cache, train_tokenizer
+from dialogues import read_dialogues
 from generation import generate
 from shell import UserError
-from sources import BadRows, open_dataset, read_dialogues, read_stories
+from sources import BadRows, open_dataset, read_stories
 
 resource = pytest.importorskip("resource", reason="Windows does not say how much memory a process took")
 SECONDS, MEMORY = 5, 1 << 30  # that a file may take

@@ -18,7 +18,8 @@ import generate_tinystories_text as step3
 import train_bpe_tokenizer_hf as step1
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
-from data import SPECIAL_TOKENS, load_tokenizer, render_dialogue
+from data import SPECIAL_TOKENS, load_tokenizer
+from dialogues import render_dialogue
 from shell import UserError, run_program
 from training import TrainingSettings
 

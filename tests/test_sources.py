@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from shell import UserError
-from sources import BadRows, file_split, open_dataset, read_dialogues, read_stories
+from sources import BadRows, file_split, open_dataset, read_stories
 
 datasets = pytest.importorskip("datasets")
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -52,17 +52,8 @@ def write(path, stories, column="text"):
     return path
 
 
-def write_conversations(path, *conversations):
-    path.write_text("".join(json.dumps({"conversation": turns}) + "\n" for turns in conversations), encoding="utf-8")
-    return path
-
-
 def stories_of(path, split="train", **options):
     return list(read_stories(open_dataset(str(path))[split], **options))
-
-
-def dialogues_of(path, **options):
-    return list(read_dialogues(open_dataset(str(path))["train"], **options))
 
 
 def error_of(function, *args, **options):
@@ -326,78 +317,6 @@ def test_a_truncated_parquet_file_is_said(tmp_path):
     assert str(path) in error_of(stories_of, path)
 
 
-# Dialogues ------------------------------------------------------------------------------------------------------------
-
-
-def turns(*texts, **more):
-    return [{"text": text} | more for text in texts]
-
-
-def test_turns_without_a_role_alternate(tmp_path):
-    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello.", "A story?", "Tom ran."))
-    roles = ["user", "assistant", "user", "assistant"]
-    assert dialogues_of(path) == [list(zip(roles, ["Hi!", "Hello.", "A story?", "Tom ran."], strict=True))]
-
-
-def test_roles_that_are_given_win(tmp_path):
-    given = [("system", "Be kind."), ("user", "Hi!"), ("user", "You?"), ("assistant", "Hello."), ("assistant", "You!")]
-    path = write_conversations(tmp_path / "train.jsonl", [{"role": role, "text": text} for role, text in given])
-    assert dialogues_of(path) == [given]
-
-
-def test_turns_by_columns_are_turns(tmp_path):
-    path = write_conversations(tmp_path / "train.jsonl", {"text": ["Hi!", "Hello."], "role": ["user", "assistant"]})
-    assert dialogues_of(path) == [[("user", "Hi!"), ("assistant", "Hello.")]]
-
-
-def test_a_role_of_null_counts_as_none(tmp_path):
-    """So a table stores it where only some turns have a role."""
-    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello.", role=None))
-    assert dialogues_of(path) == [[("user", "Hi!"), ("assistant", "Hello.")]]
-
-
-def test_conversations_can_come_from_parquet(tmp_path):
-    rows = [{"conversation": turns("Hi!", "Hello.")}, {"conversation": turns("A story?", "Tom ran.")}]
-    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "train.parquet"))
-    expected = [[("user", "Hi!"), ("assistant", "Hello.")], [("user", "A story?"), ("assistant", "Tom ran.")]]
-    assert dialogues_of(tmp_path / "train.parquet") == expected
-
-
-@pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (5, 3), (None, 3)])
-def test_a_limit_holds_for_dialogues_in_which_the_assistant_speaks(tmp_path, limit, count):
-    silent, spoken = turns("Hi!"), [turns(f"Question {number}?", "Answer.") for number in range(3)]
-    path = write_conversations(tmp_path / "train.jsonl", silent, [], *spoken[:1], silent, *spoken[1:])
-    assert [dialogue[0][1] for dialogue in dialogues_of(path, limit=limit)] == [
-        f"Question {number}?" for number in range(count)
-    ]
-
-
-@pytest.mark.parametrize(
-    "row, parts",
-    [
-        ({"text": "Tom ran."}, ["line 2", "text", '"conversation"']),
-        ({"conversation": "Hi!"}, ["line 2", '"conversation"']),
-        ([turns("Hi!")], ["line 2", "list", '"conversation"']),
-        ({"conversation": [*turns("Hi!"), {"content": "Hello."}]}, ["line 2", "turn 2", '"text"']),
-        ({"conversation": ["Hi!", "Hello."]}, ["line 2", "turn 1", '"text"']),
-        ({"conversation": turns("Hi!", 5)}, ["line 2", "turn 2", '"text"']),
-        ({"conversation": turns("Hi!", "Hello.", role="robot")}, ["line 2", "turn 1", "role"]),
-    ],
-)
-def test_a_row_that_is_no_conversation_is_said_with_its_place(tmp_path, row, parts):
-    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello."))
-    path.write_text(path.read_text() + json.dumps(row) + "\n")
-    message = error_of(dialogues_of, path)
-    assert str(path) in message
-    for part in parts:
-        assert part in message.removeprefix(str(path))
-
-
-def test_a_file_without_answers_is_said(tmp_path):
-    path = write_conversations(tmp_path / "train.jsonl", turns("Hi!"), [])
-    assert f"no dialogues in {path}" in (message := error_of(dialogues_of, path)) and "--dataset" in message
-
-
 # The hub --------------------------------------------------------------------------------------------------------------
 
 
@@ -564,14 +483,6 @@ def test_lines_of_text_that_are_not_utf_8_may_be_skipped(tmp_path):
         list(read_stories(file_split(tmp_path / "a.txt")))
     bad = BadRows(skip=True)
     assert list(read_stories(file_split(tmp_path / "a.txt"), bad=bad)) == ["one", "three"] and bad.count == 1
-
-
-def test_bad_dialogues_may_be_skipped(tmp_path):
-    good = {"conversation": [{"text": "Hi"}, {"text": "Hello"}]}
-    others = [{"conversation": 5}, {"conversation": [{"text": 5}]}, {"conversation": {"text": 5}}, {"text": "a"}]
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in [good, *others, good]))
-    bad = BadRows(skip=True)
-    assert len(list(read_dialogues(file_split(tmp_path / "a.jsonl"), bad=bad))) == 2 and bad.count == 4
 
 
 def test_a_file_of_bad_rows_only_is_said(tmp_path):
