@@ -1,78 +1,185 @@
 """Step 5: chat with the model.
 
     python chat_with_tinystories_model.py
+    python chat_with_tinystories_model.py --once "Tell me a story about a cat."
     printf 'Hello!\\nTell me a story about a cat.\\nexit\\n' | python chat_with_tinystories_model.py
+    python chat_with_tinystories_model.py --prompts_file questions.jsonl --output_file replies.jsonl
 
 At a terminal: a conversation, its replies appearing while they are written; /help says what else can be typed.  In a
 pipe: one message a line in, one reply a line out, and nothing else on stdout.
 """
 
+import contextlib
+import json
 import sys
+from pathlib import Path
 
-from checkpoints import load_model
-from data import load_tokenizer
-from devices import choose_device, ready_to_write
-from dialogues import render_dialogue
-from model import generate
-from shell import FlagParser, add_generation_flags, printable, run_program, sampling, say
+from prompts import Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
+from shell import FlagParser, UserError, file_error, printable, run_program, say
+from writing import add_generation_flags, chat_prompt, load_writer
 
-HELP = "type a message and press Enter; /reset forgets the conversation; /help shows this; exit (or Ctrl-D) ends it"
+HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D) ends the program
+/retry             another reply to the last message
+/undo              forget the last message and its reply
+/reset             forget the conversation
+/system TEXT       tell the model who it is; without a text: no longer
+/temperature 0.5   below 1 safer, above 1 wilder, 0 always the likeliest token
+/save FILE.jsonl   add the conversation to a file that step 4 can learn from
+/help              this list"""
 
 
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
+    parser.add_argument("--once", metavar="TEXT", help="answer this one message and end")
     add_generation_flags(parser, "tinystories_chat_model/best_model.pth")
-    return parser.parse_args(argv)
+    add_prompt_flags(parser)
+    args = parser.parse_args(argv)
+    check_prompt_flags(args)
+    if args.prompts_file and args.once is not None:
+        raise UserError("--once and --prompts_file do not go together; pass one of them")
+    if args.num_samples > 1 and not args.prompts_file:
+        raise UserError("--num_samples goes with --prompts_file; at a terminal, /retry writes another reply")
+    if args.once is not None and not args.once.strip():
+        raise UserError("--once must be a message that is not empty")
+    return args
 
 
-def reply(model, tokenizer, turns, max_new_tokens, options):
-    """Yield the answer to turns, (role, text) with the user's last, piece by piece; say when old turns are left out.
+class Chat:
+    """A conversation: what was said, and what can be done to it."""
 
-    A quarter of the context at most is kept free for the answer; a longer one goes on past the context.
-    """
-    context = model.config.max_seq_len
-    room = context - min(max_new_tokens, context // 4)
-    prompt, dropped, _ = render_dialogue(tokenizer, turns, room, open_ended=True)
-    if dropped:
-        del turns[: 2 * dropped]
-        say("(the conversation no longer fits the model's context: its oldest turns are forgotten)")
-    if len(render_dialogue(tokenizer, turns, open_ended=True)[0]) > room:
-        say("(the message does not fit the model's context: its beginning is left out)")
-    steps = generate(model, [prompt], max_new_tokens, **options)
-    return tokenizer.stream(tokens[0] for tokens in steps)
+    def __init__(self, writer):
+        self.writer, self.system, self.turns = writer, "", []  # turns: (role, text), user and assistant alternating
+        self.replies, self.told = 0, False  # told: that old turns are left out
+
+    def reply(self, message):
+        """Yield the answer to a message piece by piece; both become part of the conversation, however it is cut off."""
+        system = [("system", self.system)] if self.system else []
+        self.turns.append(("user", message))
+        prompt, dropped, cut = chat_prompt(self.writer, system + self.turns)
+        del self.turns[: 2 * dropped]
+        if dropped and not self.told:
+            say("(the conversation no longer fits the model's context: its oldest turns are forgotten)")
+            self.told = True
+        if cut:
+            say("(the message does not fit the model's context: its beginning is left out)")
+        answer = ""
+        self.replies += 1
+        try:
+            for piece in self.writer.stream(prompt, key=self.replies):
+                piece = printable(piece if answer else piece.lstrip())
+                answer += piece
+                yield piece
+        finally:
+            self.turns.append(("assistant", answer.strip()))
+
+    def command(self, line):
+        """Carry out a line that begins with /.  Returns a message that is to be answered again, or None."""
+        name, _, text = line.partition(" ")
+        text = text.strip()
+        if name == "/retry" and self.turns:
+            (_, message), _ = self.turns[-2:]
+            del self.turns[-2:]
+            return message
+        elif name == "/undo" and self.turns:
+            del self.turns[-2:]
+            say("(the last message and its reply are forgotten)")
+        elif name in ("/retry", "/undo"):
+            say("(nothing was said yet)")
+        elif name == "/reset":
+            self.turns, self.told = [], False
+            say("(the conversation is forgotten)")
+        elif name == "/system":
+            self.system = text
+            say("(from the next reply on)" if text else "(no system text)")
+        elif name == "/temperature":
+            self.set_temperature(text)
+        elif name == "/save":
+            self.save(text)
+        else:
+            say(HELP if name == "/help" else f"(no command {name}; /help lists them)")
+        return None
+
+    def set_temperature(self, text):
+        try:
+            self.writer.set(temperature=float(text))
+            say(f"(temperature {float(text):g})")
+        except ValueError:
+            say("(/temperature needs a number, such as 0.5)")
+        except UserError as error:
+            say(f"({error})")
+
+    def save(self, path):
+        """Add the conversation to a file, as a line that the trainer reads."""
+        if not self.turns:
+            say("(nothing was said yet)")
+        elif Path(path).suffix != ".jsonl":
+            say("(/save needs a file name that ends in .jsonl)")
+        else:
+            system = [("system", self.system)] if self.system else []
+            messages = [{"role": role, "content": text} for role, text in system + self.turns]
+            try:
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+                say(f"(added to {path})")
+            except OSError as error:
+                say(f"({file_error(error)})")
+
+
+def read_line(interactive):
+    """The next line that the user types, None at the end."""
+    if not interactive:
+        return sys.stdin.readline() or None
+    while True:
+        try:
+            return input("you: ")
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            say("\n(exit or Ctrl-D ends the program)")
+
+
+def answer(chat, message, interactive):
+    """Print the reply to a message: at a terminal as it grows, and until Ctrl-C; else on one line."""
+    if not interactive:
+        print(" ".join("".join(chat.reply(message)).split()))
+        return
+    print("model: ", end="", flush=True)
+    try:
+        for piece in chat.reply(message):
+            print(piece, end="", flush=True)
+        print()
+    except KeyboardInterrupt:
+        print()
+        say("(stopped)")
 
 
 def main():
     args = parse_args()
-    tokenizer = load_tokenizer(args.tokenizer_path)
-    model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
-    model = ready_to_write(model)
-    options, interactive = sampling(args, tokenizer), sys.stdin.isatty()
+    prompts = read_prompts(args.prompts_file) if args.prompts_file else None
+    writer = load_writer(args)
+    if prompts:
+        samples = Samples(writer, prompts, args.num_samples, chat=True)
+        write_samples(samples, args.output_file, args.batch_size, args.overwrite)
+        return
+    chat, interactive = Chat(writer), sys.stdin.isatty()
+    if args.once is not None:
+        for piece in chat.reply(args.once):
+            print(piece, end="", flush=True)
+        print()
+        return
     if interactive:
+        with contextlib.suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  arrow keys and history at the prompt
         say(HELP)
-    turns = []
-    while True:
-        if interactive:
-            print("you: ", end="", flush=True)
-        line = sys.stdin.readline()
+    while (line := read_line(interactive)) is not None:
         message = line.strip()
-        if not line or message.lower() == "exit":
+        if message.lower() in ("exit", "/exit"):
             return
-        if message == "/help":
-            say(HELP)
-        elif message == "/reset":
-            turns = []
-            say("(the conversation is forgotten)")
-        elif message:
-            turns.append(("user", message))
-            answer = ""
-            for piece in reply(model, tokenizer, turns, args.max_new_tokens, options):
-                piece = printable(piece)
-                answer += piece
-                if interactive:
-                    print(piece if answer != piece else f"model: {piece.lstrip()}", end="", flush=True)
-            print("" if interactive else " ".join(answer.split()))
-            turns.append(("assistant", answer.strip()))
+        if message.startswith("/"):
+            message = chat.command(message)
+        if message:
+            answer(chat, message, interactive)
 
 
 if __name__ == "__main__":

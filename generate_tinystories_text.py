@@ -2,57 +2,61 @@
 
     python generate_tinystories_text.py --prompt "Once upon a time, there was a"
     python generate_tinystories_text.py --prompt "Lily saw a dragon." --num_samples 3 --temperature 1.2
+    python generate_tinystories_text.py --prompts_file beginnings.txt --output_file stories.jsonl
 
-The story, its beginning included, goes to stdout; a single one appears while it is written.
+The story, its beginning included, goes to stdout; a single one appears while it is written.  With --prompts_file: a
+JSON object a sample, whose "text" is what comes after the prompt.
 """
 
-from checkpoints import load_model
-from data import load_tokenizer
-from devices import choose_device, ready_to_write
-from model import generate
-from shell import FlagParser, UserError, add_generation_flags, printable, run_program, sampling, say
+from prompts import Prompt, Samples, add_prompt_flags, check_prompt_flags, read_prompts, story_prompt, write_samples
+from shell import FlagParser, UserError, printable, run_program, say
+from writing import add_generation_flags, load_writer
+
+PROMPT = "Once upon a time, there was a"
 
 
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
-    parser.add_argument("--prompt", default="Once upon a time, there was a", help="default: %(default)r")
-    add_generation_flags(parser, "tinystories_model/best_model.pth")
+    parser.add_argument("--prompt", help=f"default: {PROMPT!r}")
     parser.add_argument("--max_length", type=int, help="instead of --max_new_tokens: the prompt's tokens included")
-    parser.add_argument("--num_samples", type=int, default=1, help="stories to write (default: %(default)s)")
+    add_generation_flags(parser, "tinystories_model/best_model.pth")
+    add_prompt_flags(parser)
     args = parser.parse_args(argv)
-    if args.num_samples < 1:
-        raise UserError(f"--num_samples must be at least 1, not {args.num_samples}")
+    check_prompt_flags(args)
+    for flag in ("max_new_tokens", "prompts_file"):
+        if args.max_length is not None and getattr(args, flag) is not None:
+            raise UserError(f"--max_length and --{flag} do not go together; pass one of them")
+    if args.prompts_file and args.prompt is not None:
+        raise UserError("--prompt and --prompts_file do not go together; pass one of them")
     return args
 
 
 def main():
     args = parse_args()
-    tokenizer = load_tokenizer(args.tokenizer_path)
-    model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
-    model = ready_to_write(model)
-    start = tokenizer.encode(args.prompt)
-    prompt = [tokenizer.special["<bos>"], *start]
-    context = model.config.max_seq_len
-    if len(prompt) > context:
-        raise UserError(f"--prompt has {len(start)} tokens, and the model's context is {context}; shorten it")
+    prompts = read_prompts(args.prompts_file) if args.prompts_file else None
+    writer = load_writer(args)
+    if prompts:
+        samples = Samples(writer, prompts, args.num_samples)
+        write_samples(samples, args.output_file, args.batch_size, args.overwrite)
+        return
+    text = PROMPT if args.prompt is None else args.prompt
+    prompt = story_prompt(writer, text)
     if args.max_length is not None:
-        if args.max_new_tokens is not None:
-            raise UserError("--max_length and --max_new_tokens say the same; pass one of them")
-        args.max_new_tokens = args.max_length - len(start)
-        if args.max_new_tokens < 1:
-            raise UserError(f"--max_length {args.max_length} leaves no room after the prompt's {len(start)} tokens")
-    options = sampling(args, tokenizer)
-    steps = generate(model, [prompt] * args.num_samples, args.max_new_tokens, **options)
+        tokens = len(prompt) - 1
+        if args.max_length <= tokens:
+            raise UserError(f"--max_length {args.max_length} leaves no room after the prompt's {tokens} tokens")
+        writer.set(max_new_tokens=args.max_length - tokens)
     if args.num_samples == 1:
-        print(args.prompt, end="", flush=True)
-        for piece in tokenizer.stream(tokens[0] for tokens in steps):
+        print(text, end="", flush=True)
+        for piece in writer.stream(prompt):
             print(printable(piece), end="", flush=True)
         print()
         return
-    stories = zip(*steps, strict=True)
-    for number, story in enumerate(stories, start=1):
-        say(f"--- {number} of {args.num_samples}")
-        print(args.prompt + printable(tokenizer.decode([token for token in story if token is not None])))
+    samples = Samples(writer, [Prompt(0, text, {}, "--prompt")], args.num_samples)
+    for rows in samples.rows(batch_size=args.batch_size):
+        for row in rows:
+            say(f"--- {row['sample'] + 1} of {args.num_samples}")
+            print(text + printable(row["text"]))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ def say(message):
     print(message, file=sys.stderr, flush=True)
 
 
-MAX_NEW_TOKENS = 200
 CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -304,44 +303,3 @@ def settings_from(args, settings_class):
         return settings_class(**{name: value for name, value in vars(args).items() if name in names})
     except ValueError as error:
         raise UserError(str(error)) from None
-
-
-def add_generation_flags(parser, model_path):
-    """The flags that writing and chatting have in common."""
-    parser.add_argument("--model_path", default=model_path, help="default: %(default)s")
-    parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
-    parser.add_argument("--max_new_tokens", type=int, help=f"tokens to write at most (default: {MAX_NEW_TOKENS})")
-    parser.add_argument("--min_new_tokens", type=int, default=0, help="no end before so many (default: %(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=0.8, help="below 1 safer, above 1 wilder, 0 the likeliest (default: 0.8)"
-    )
-    parser.add_argument("--top_k", type=int, default=50, help="draw from the k likeliest tokens; 0: all (default: 50)")
-    parser.add_argument(
-        "--top_p", type=float, default=1.0, help="draw from the fewest tokens with this probability (default: 1.0)"
-    )
-    parser.add_argument("--seed", type=int, default=42, help="the same seed writes the same (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
-
-
-def sampling(args, tokenizer):
-    """The keyword arguments of `model.generate` that the flags stand for; of special tokens only <eos> may be drawn.
-
-    Sets max_new_tokens where it was not given.  Raises UserError for a flag that makes no sense.
-    """
-    if args.max_new_tokens is None:
-        args.max_new_tokens = max(MAX_NEW_TOKENS, args.min_new_tokens)
-    if args.max_new_tokens < 1:
-        raise UserError(f"--max_new_tokens must be at least 1, not {args.max_new_tokens}")
-    if not 0 <= args.min_new_tokens <= args.max_new_tokens:
-        raise UserError(f"--min_new_tokens {args.min_new_tokens} must lie between 0 and the tokens to write at most")
-    if not 0 <= args.temperature < float("inf"):
-        raise UserError(f"--temperature must be 0 or more, not {args.temperature}")
-    if args.top_k < 0 or args.seed < 0:
-        raise UserError("--top_k and --seed must be 0 or more")
-    if not 0 < args.top_p <= 1:
-        raise UserError(f"--top_p must be above 0 and at most 1, not {args.top_p}")
-    end = tokenizer.special["<eos>"]
-    return {
-        "end": end, "banned": sorted(set(tokenizer.special.values()) - {end}), "min_new_tokens": args.min_new_tokens,
-        "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "seed": args.seed,
-    }  # fmt: skip

@@ -1,0 +1,163 @@
+"""From prompts to text: the flags that say how a model writes, a text as it grows, and many at once.
+
+In reading order: `Sampling`, the flags; `Writer`, a model with its tokenizer, which writes; `chat_prompt`.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from checkpoints import load_model
+from data import load_tokenizer
+from devices import choose_device, ready_to_write
+from dialogues import render_dialogue
+from generation import beam_search, generate
+from shell import UserError, add_fields, flag, settings_from
+
+MAX_NEW_TOKENS = 200
+WORD_END = re.compile(r"\s(?=\S*$)")  # the last white space: what comes after it may still grow
+
+
+@dataclass
+class Sampling:
+    """How a text is written; each field is a flag of the same name."""
+
+    max_new_tokens: int | None = flag(None, f"tokens to write at most (default: {MAX_NEW_TOKENS})", type=int)
+    min_new_tokens: int = flag(0, "no end before so many")
+    temperature: float = flag(0.8, "below 1 safer, above 1 wilder, 0 always the likeliest token")
+    top_k: int = flag(50, "draw from the k likeliest tokens; 0: all")
+    top_p: float = flag(1.0, "draw from the fewest tokens that together have this probability")
+    min_p: float = flag(0.0, "draw from tokens at least so probable, as a share of the likeliest one's probability")
+    repetition_penalty: float = flag(1.0, "above 1: tokens that the text already has become less likely")
+    num_beams: int = flag(1, "above 1: nothing is drawn; the likeliest text that so many beams find")
+    stop: list[str] | None = flag(
+        None, "end before this text, which is not written; may be given several times", action="append", metavar="TEXT"
+    )
+    seed: int = flag(42, "the same seed writes the same")
+
+    def __post_init__(self):
+        if self.max_new_tokens is None:
+            self.max_new_tokens = max(MAX_NEW_TOKENS, self.min_new_tokens)
+        for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("top_k", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise UserError(
+                f"--min_new_tokens {self.min_new_tokens} must lie between 0 and the tokens to write at most"
+            )
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"--temperature must be 0 or more, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise UserError(f"--min_p must lie between 0 and 1, not {self.min_p}")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UserError(f"--repetition_penalty must be above 0, not {self.repetition_penalty}")
+        if self.stop and not all(self.stop):
+            raise UserError("--stop must be a text of at least one character")
+        given = [item.name for item in dataclasses.fields(self) if getattr(self, item.name) != item.default]
+        drawing = [name for name in ("temperature", "top_k", "top_p", "min_p") if name in given]
+        if self.num_beams > 1 and drawing:
+            raise UserError(f"--num_beams looks for the likeliest text and draws nothing; leave out --{drawing[0]}")
+
+
+def add_generation_flags(parser, model_path):
+    """The flags that writing and chatting have in common."""
+    parser.add_argument("--model_path", default=model_path, help="default: %(default)s")
+    parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    add_fields(parser.add_argument_group("how it writes"), Sampling, {})
+
+
+def load_writer(args):
+    """The Writer that the flags of `add_generation_flags` stand for."""
+    sampling, tokenizer = settings_from(args, Sampling), load_tokenizer(args.tokenizer_path)
+    model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
+    return Writer(ready_to_write(model), tokenizer, sampling, args.model_path)
+
+
+@dataclass
+class Written:
+    """A text that is over.  ended: `eos`, `stop` (at a --stop text) or `length`; tokens: how many were written."""
+
+    text: str
+    tokens: int
+    ended: str
+
+
+class Writer:
+    """Continues prompts, lists of ids, with text.  Of the special tokens only <eos> is ever written, as an end."""
+
+    def __init__(self, model, tokenizer, sampling, model_path=None):
+        self.model, self.tokenizer, self.sampling, self.model_path = model, tokenizer, sampling, model_path
+        self.context, self.end = model.config.max_seq_len, tokenizer.special["<eos>"]
+
+    def set(self, **changes):
+        """Change fields of the sampling.  Raises UserError for a value that makes no sense, and changes nothing."""
+        self.sampling = dataclasses.replace(self.sampling, **changes)
+
+    def options(self):
+        """The keyword arguments that `generate` and `beam_search` have in common."""
+        banned = sorted(set(self.tokenizer.special.values()) - {self.end})
+        options = {"end": self.end, "banned": banned, "stopped": self.stopped if self.sampling.stop else None}
+        return options | {name: getattr(self.sampling, name) for name in ("min_new_tokens", "repetition_penalty")}
+
+    def drawn(self, prompts, keys):
+        """What `generate` yields for prompts; keys: as there."""
+        names = ("temperature", "top_k", "top_p", "min_p", "seed")
+        drawing = {name: getattr(self.sampling, name) for name in names}
+        return generate(self.model, prompts, self.sampling.max_new_tokens, keys=keys, **self.options() | drawing)
+
+    def write(self, prompts, keys):
+        """Continue prompts side by side -> a list of Written."""
+        if self.sampling.num_beams > 1:
+            sampling = self.sampling
+            texts = beam_search(self.model, prompts, sampling.max_new_tokens, sampling.num_beams, **self.options())
+        else:
+            steps = zip(*self.drawn(prompts, keys), strict=True)
+            texts = [[token for token in row if token is not None] for row in steps]
+        return [self.written(ids) for ids in texts]
+
+    def written(self, ids):
+        text = self.tokenizer.decode(ids)
+        end = self.stop_place(text)
+        ended = "eos" if ids[-1] == self.end else "length" if end is None else "stop"
+        return Written(text[:end], len(ids), ended)
+
+    def stream(self, prompt, key=0):
+        """Yield the text that continues a prompt, word by word."""
+        if self.sampling.num_beams > 1:
+            yield self.write([prompt], [key])[0].text
+            return
+        text, shown = "", 0
+        longest_stop = max(map(len, self.sampling.stop or [""]))
+        for piece in self.tokenizer.stream(tokens[0] for tokens in self.drawn([prompt], [key])):
+            text += piece
+            word_end = WORD_END.search(text)
+            whole = min(word_end.start() if word_end else 0, len(text) - longest_stop)  # no part of a --stop text
+            if self.stop_place(text) is None and whole > shown:
+                yield text[shown:whole]
+                shown = whole
+        yield text[shown : self.stop_place(text)]
+
+    def stopped(self, ids):
+        """Whether new ids reach a --stop text: it has at least a byte a token, so it lies in the last few."""
+        longest = max(len(stop.encode()) for stop in self.sampling.stop)
+        return self.stop_place(self.tokenizer.decode(ids[-longest:])) is not None
+
+    def stop_place(self, text):
+        """Where the first --stop text begins, None if there is none."""
+        places = [text.find(stop) for stop in self.sampling.stop or [] if stop in text]
+        return min(places, default=None)
+
+
+def chat_prompt(writer, turns):
+    """(ids, pairs dropped, whether the last message was cut) of a dialogue that ends with the user's turn.
+
+    turns: (role, text).  A quarter of the context at most is kept free for the answer; a longer one goes on past the
+    context.
+    """
+    room = writer.context - min(writer.sampling.max_new_tokens, writer.context // 4)
+    ids, dropped, _ = render_dialogue(writer.tokenizer, turns, room, open_ended=True)
+    whole = render_dialogue(writer.tokenizer, turns[2 * dropped :], open_ended=True)[0]
+    return ids, dropped, len(whole) > room
