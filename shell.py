@@ -306,10 +306,11 @@ def settings_from(args, settings_class):
         raise UserError(str(error)) from None
 
 
-def add_generation_flags(parser, model_path):
-    """The flags that writing and chatting have in common."""
-    parser.add_argument("--model_path", default=model_path, help="default: %(default)s")
-    parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
+def add_generation_flags(parser, model_path=None):
+    """The flags that writing and chatting have in common; without model_path those alone that say how to write."""
+    if model_path is not None:
+        parser.add_argument("--model_path", default=model_path, help="default: %(default)s")
+        parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
     parser.add_argument("--max_new_tokens", type=int, help=f"tokens to write at most (default: {MAX_NEW_TOKENS})")
     parser.add_argument("--min_new_tokens", type=int, default=0, help="no end before so many (default: %(default)s)")
     parser.add_argument(
