@@ -457,11 +457,7 @@ def score_models(paths, args):
         chat = holds_dialogues(splits["train"], args.text_column)
     elif chat is None:
         chat = any(not isinstance(prompt.prompt, str) for prompt in prompts)
-    say(
-        "asked as chat models; as story models with --no-chat"
-        if chat
-        else "asked as story models; as chat models with --chat"
-    )
+    say(f"taken as {'chat' if chat else 'story'} models (otherwise: --{'no-' if chat else ''}chat)")
     device, scored = choose_device(args.device), []
     for path in paths:
         one = Scored(path, files.get(path, []))

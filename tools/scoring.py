@@ -49,8 +49,8 @@ class CopiedPassages:
     """Finds the runs of words that texts share with other texts, which pass by once, one after the other.
 
     A suffix automaton (Blumer et al. 1985) of the texts: a state stands for runs of words that occur at the same
-    places, and leads with each word that can come next to another state.  Memory grows with the texts, some 1 kB a
-    word, and not with what they are compared with; time grows with the words of both.
+    places, and leads with each word that can come next to another state.  Memory grows with the texts, some 400
+    bytes a word, and not with what they are compared with; time grows with the words of both.
     """
 
     def __init__(self, texts):
