@@ -181,7 +181,7 @@ def test_an_answer_without_grades_is_counted_and_asked_for_again_next_time(tmp_p
     with endpoint_that_answers((200, said("It is lovely!"), {}), GOOD) as (url, received):
         judge = make_judge(url, tmp_path)
         assert judge.grade("a", "b") is None
-        assert judge.unreadable == 1 and "1 answers without grades" in judge.summary()
+        assert judge.unreadable == 1 and "answers without grades: 1" in judge.summary()
         assert judge.grade("a", "b") == GRADED
         assert len(received) == 2
 
@@ -368,6 +368,14 @@ def test_samples_are_scored_as_they_stand(run, trained, tmp_path):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+def test_only_replies_count_as_what_a_chat_model_learned(run, trained, tmp_path):
+    write_rows(trained / "echo.jsonl", [{"text": "Tell me about a frog."}, {"text": "The frog was happy."}])
+    status, out, err = run("echo.jsonl", "--training_set", "talks", "--output", tmp_path / "s.json")
+    assert status == 0, err
+    samples = json.loads((tmp_path / "s.json").read_text())["models"][0]["samples"]
+    assert [sample["copied"] for sample in samples] == ["frog", "the frog was happy"]
+
+
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_held_out_loss_is_that_of_a_plain_loop(trained, monkeypatch, chat):
     monkeypatch.chdir(trained)
@@ -487,6 +495,6 @@ def test_a_limit_leaves_each_model_as_many_grades(run, tmp_path):
     with endpoint_that_answers(GOOD) as (url, received):
         flags = ["--judge", url, "--judge_model", "m", "--judge_limit", 2, "--output", tmp_path / "s.json"]
         status, out, err = run("samples.jsonl", "others.jsonl", *flags)
-    assert status == 0 and len(received) == 2 and "left out by --judge_limit 2" in err
+    assert status == 0 and len(received) == 2 and "left out by --judge_limit: 1" in err
     models = json.loads((tmp_path / "s.json").read_text())["models"]
     assert [model["scores"]["graded"] for model in models] == [1, 1]

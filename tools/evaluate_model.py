@@ -422,7 +422,7 @@ def write_results(scored, args, chat):
             if any(value is not None for value in values):
                 writer.writerow([measure, *("" if value is None else value for value in values)])
         with written_atomically(args.csv) as file:
-            file.write(text.getvalue().encode())
+            file.write(text.getvalue().encode(errors="replace"))
         say(f"wrote {args.csv}")
 
 

@@ -165,7 +165,8 @@ class Judge:
         except urllib.error.HTTPError as error:
             raise self.refusal(error) from None
         except (OSError, http.client.HTTPException) as error:  # no network, no server, no answer in time
-            reason = getattr(error, "reason", None) or error
+            error = getattr(error, "reason", None) or error
+            reason = getattr(error, "strerror", None) or error
             raise TryAgain(self.shown(reason) or type(error).__name__) from None
         except (ValueError, LookupError, TypeError, RecursionError):
             raise TryAgain("it is no chat completion that came back") from None
@@ -190,12 +191,12 @@ class Judge:
 
     def summary(self):
         """One line about what was asked."""
-        parts = [f"{self.requests:,} requests", f"{self.cached:,} grades from {self.cache_dir}"]
+        parts = [f"requests: {self.requests:,}", f"grades already in {self.cache_dir}: {self.cached:,}"]
         if self.unreadable:
-            parts.append(f"{self.unreadable:,} answers without grades")
+            parts.append(f"answers without grades: {self.unreadable:,}")
         if self.left_out:
-            parts.append(f"{self.left_out:,} texts left out by --judge_limit {self.limit}; the same command goes on")
-        return f"judge: {', '.join(parts)}"
+            parts.append(f"texts left out by --judge_limit: {self.left_out:,} (the same command goes on)")
+        return f"judge: {'; '.join(parts)}"
 
 
 def seconds(retry_after):
