@@ -454,7 +454,7 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl"], "was not trained with this tokenizer"),
         (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"], "none of these tokenizers"),
         (["0.pth", "--prompts_file", "no.txt", "--tokenizer_path", "0.pkl"], "no file no.txt"),
-        (["samples.jsonl", "--training_set", "nothing.jsonl"], "no file or folder nothing.jsonl"),
+        (["samples.jsonl", "--training_set", "nothing.jsonl"], "nothing.jsonl; pass --training_set"),
     ],
 )
 def test_what_cannot_be_scored_is_named_in_one_line(run, flags, message):

@@ -303,6 +303,14 @@ def written_scores(samples):
 # What they copied -----------------------------------------------------------------------------------------------------
 
 
+def open_training_set(name):
+    """The split that a model learned from."""
+    try:
+        return open_dataset(name)["train"]
+    except UserError as error:
+        raise UserError(str(error).replace("--dataset", "--training_set")) from None
+
+
 def training_texts(split, args):
     """Yield the texts that a model learned to write from a split: stories, or what the assistant says in dialogues."""
     bad = BadRows(args.skip_bad_rows)
@@ -475,7 +483,7 @@ def score_models(paths, args):
 def main():
     args = parse_args()
     judge = make_judge(args) if args.judge else None
-    training_splits = [open_dataset(name)["train"] for name in args.training_set]
+    training_splits = [open_training_set(name) for name in args.training_set]
     scored, chat = score_models(args.models, args)
     writers = [one for one in scored if one.samples]
     for one in writers:
