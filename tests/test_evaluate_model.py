@@ -368,6 +368,11 @@ def test_samples_are_scored_as_they_stand(run, trained, tmp_path):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+def test_wanted_words_may_be_a_list_or_separated_by_commas():
+    rows = [{"text": "A red cat.", "words": words} for words in (["red", "cat"], "red, cat", "red,dog", ["dog"])]
+    assert evaluate_model.written_scores(rows)["wanted_words"] == 1 / 2
+
+
 def test_only_replies_count_as_what_a_chat_model_learned(run, trained, tmp_path):
     write_rows(trained / "echo.jsonl", [{"text": "Tell me about a frog."}, {"text": "The frog was happy."}])
     status, out, err = run("echo.jsonl", "--training_set", "talks", "--output", tmp_path / "s.json")

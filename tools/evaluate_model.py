@@ -80,7 +80,7 @@ MEASURES = {
     "copied_5": ("5-grams found in training", "{:.1%}", "share of all texts' 5-grams that a training text has, too"),
     "wanted_words": (
         "all wanted words come back", "{:.1%}",
-        "of the prompts with a list `words`: share whose words all occur in the text, a plural s allowed",
+        "of the prompts with a list `words` (in a .csv: separated by commas): share whose words all occur in the text, a plural s allowed",
     ),
     "prompt_words": (
         "prompt's words that come back", "{:.1%}",
@@ -245,7 +245,7 @@ def ask(model, tokenizer, prompts, args, chat):
 
 def read_samples(path):
     """The rows of a file that --output_file wrote: dicts with `text`, perhaps `prompt`, `tokens`, `ended`, `words`."""
-    kinds, rows = {"prompt": (str, list), "tokens": int, "ended": str, "words": list}, []
+    kinds, rows = {"prompt": (str, list), "tokens": int, "ended": str, "words": (list, str)}, []
     for row, place in json_lines(path):
         if isinstance(row, UserError):
             raise UserError(str(row).replace(", or pass --skip_bad_rows", ""))
@@ -284,8 +284,9 @@ def written_scores(samples):
     ended = [None if sample.get("ended") is None else sample["ended"] == "eos" for sample in samples]
     wanted, others = [], []
     for sample, text in zip(samples, texts, strict=True):
-        if sample.get("words"):
-            wanted.append(scoring.words_come_back(map(str, sample["words"]), text))
+        if words := sample.get("words"):
+            words = words.split(",") if isinstance(words, str) else map(str, words)  # a string from a .csv
+            wanted.append(scoring.words_come_back(words, text))
         else:
             others.append(scoring.content_words_come_back(last_turn(sample.get("prompt") or ""), text))
     return {
