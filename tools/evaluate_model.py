@@ -80,7 +80,8 @@ MEASURES = {
     "copied_5": ("5-grams found in training", "{:.1%}", "share of all texts' 5-grams that a training text has, too"),
     "wanted_words": (
         "all wanted words come back", "{:.1%}",
-        "of the prompts with a list `words` (in a .csv: separated by commas): share whose words all occur in the text, a plural s allowed",
+        "of the prompts with a list `words` (in a .csv: separated by commas): share whose words all occur in the text, "
+        "a plural s allowed",
     ),
     "prompt_words": (
         "prompt's words that come back", "{:.1%}",
