@@ -1,0 +1,505 @@
+"""Scoring: the numbers of texts, the program that puts models side by side, and the judge, asked on a local server."""
+
+import contextlib
+import csv
+import json
+import math
+import sys
+import threading
+import types
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import evaluate_model
+import judge as judge_module
+import pytest
+import scoring
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judge import Judge, endpoint, key_from, parse_grades
+
+from checkpoints import save_model
+from data import Tokenizer, load_tokenizer, render_dialogue, reply_mask, train_tokenizer
+from devices import Precision
+from model import ModelConfig, Transformer, generate
+from shell import UserError, run_program
+from sources import open_dataset
+
+KEY = "sk-" + "a1B2" * 8
+GRADED = {"grammar": 7, "creativity": 5, "consistency": 6, "age_group": "C"}
+
+
+# Scoring --------------------------------------------------------------------------------------------------------------
+
+TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=12), max_size=5)
+
+
+def occurs(run, text):
+    return any(text[start : start + len(run)] == run for start in range(len(text) - len(run) + 1))
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts=TEXTS, training=TEXTS)
+def test_copied_passages_are_those_that_a_naive_search_finds(texts, training):
+    passages = scoring.CopiedPassages(texts)
+    for text in training:
+        passages.compare(text)
+    found = passages.matches()
+    for text, matches in zip(texts, found, strict=True):
+        for end in range(1, len(text) + 1):
+            runs = [text[start:end] for start in range(end)]
+            copied = [len(run) for run in runs if any(occurs(run, other) for other in training)]
+            assert matches[end - 1] == max(copied, default=0)
+        longest = scoring.longest_passage(text, matches)
+        assert len(longest) == max(matches, default=0) and occurs(longest, text)
+        grams = scoring.ngrams(text, 3)
+        in_training = {gram for other in training for gram in scoring.ngrams(other, 3)}
+        assert scoring.copied_ngrams(matches, 3) == (sum(gram in in_training for gram in grams), len(grams))
+
+
+def test_words_are_lower_case_without_punctuation():
+    assert scoring.words('"Don\'t!" said Mia-Lou, 5 years old.\n_It’s_ É.') == [
+        "don't", "said", "mia", "lou", "5", "years", "old", "it’s", "é",
+    ]  # fmt: skip
+
+
+def test_distinct_and_repeated_ngrams_by_hand():
+    texts = [list("abab"), list("abc"), []]
+    assert scoring.distinct(texts, 1) == 3 / 7
+    assert scoring.distinct(texts, 2) == 3 / 5  # ab ba ab, ab bc
+    assert scoring.distinct([["a"]], 2) is None
+    assert scoring.repeated(list("abcdabcdabc"), 4) == 4 / 8
+    assert scoring.repeated(list("abc"), 4) is None
+
+
+def test_wanted_words_come_back_whole_or_in_the_plural():
+    text = scoring.words("Two CATS ate ice cream with Tom.")
+    assert scoring.words_come_back(["cat", "ice cream", "Tom"], text)
+    assert not scoring.words_come_back(["car"], text)
+    assert not scoring.words_come_back(["cream", "ice tom"], text)
+    assert not scoring.words_come_back(["at"], text)
+    assert scoring.content_words_come_back("Please tell me a story about a cat and a dog!", text) == 1 / 2
+    assert scoring.content_words_come_back("Can you?", text) is None
+
+
+# The judge ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def endpoint_that_answers(*answers):
+    """A server whose answers are (status, content, headers) in turn, the last one again and again.
+
+    content: a dict of grades, or a string; a status of None closes the connection.  Gives (its URL, what it was sent).
+    """
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            received.append((self.path, dict(self.headers), body))
+            status, content, headers = answers[min(len(received), len(answers)) - 1]
+            if status is None:
+                return
+            if isinstance(content, dict):
+                content = json.dumps({"choices": [{"message": {"content": json.dumps(content)}}]})
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", received
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def said(text):
+    return json.dumps({"choices": [{"message": {"content": text}}]})
+
+
+GOOD = (200, GRADED, {})
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Waits are noted instead of waited for."""
+    waits = []
+    monkeypatch.setattr(judge_module.time, "sleep", waits.append)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return waits
+
+
+def make_judge(url, folder, limit=100):
+    return Judge(endpoint(url), "teacher", "Grade it.", folder, limit, KEY)
+
+
+def test_the_judge_is_asked_again_with_growing_waits_until_it_answers(tmp_path, no_waiting):
+    broken = [(429, "", {}), (500, "", {}), (200, "<html>", {}), (None, "", {}), (200, '{"choices": []}', {})]
+    with endpoint_that_answers(*broken, GOOD) as (url, received):
+        judge = make_judge(url, tmp_path)
+        assert judge.grade("Once", "upon a time.") == GRADED
+    assert judge.requests == len(received) == 6
+    assert no_waiting == sorted(no_waiting) and len(set(no_waiting)) == 5
+    path, headers, body = received[0]
+    assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
+    assert body["model"] == "teacher" and body["messages"][0] == {"role": "system", "content": "Grade it."}
+    assert "Once" in body["messages"][1]["content"] and "upon a time." in body["messages"][1]["content"]
+
+
+def test_the_judge_waits_as_long_as_the_endpoint_asks_within_reason(tmp_path, no_waiting):
+    with endpoint_that_answers((429, "", {"Retry-After": "7"}), (429, "", {"Retry-After": "86400"}), GOOD) as (url, _):
+        assert make_judge(url, tmp_path).grade("a", "b") == GRADED
+    assert no_waiting == [7, judge_module.LONGEST_WAIT]
+
+
+def test_nothing_is_asked_twice(tmp_path):
+    with endpoint_that_answers(GOOD) as (url, received):
+        for judge in (make_judge(url, tmp_path), make_judge(url, tmp_path)):
+            assert judge.grade("Once", "upon a time.") == GRADED
+        assert len(received) == 1 and judge.cached == 1
+        judge.grade("Once", "there was a cat.")
+        judge.rubric = "Be strict."
+        judge.grade("Once", "upon a time.")
+        assert len(received) == 3
+        for path in tmp_path.iterdir():
+            path.write_text('{"grammar": 70}')  # a damaged cache is no grade
+        assert judge.grade("Once", "upon a time.") == GRADED
+        assert len(received) == 4
+
+
+def test_an_answer_without_grades_is_counted_and_asked_for_again_next_time(tmp_path):
+    with endpoint_that_answers((200, said("It is lovely!"), {}), GOOD) as (url, received):
+        judge = make_judge(url, tmp_path)
+        assert judge.grade("a", "b") is None
+        assert judge.unreadable == 1 and "answers without grades: 1" in judge.summary()
+        assert judge.grade("a", "b") == GRADED
+        assert len(received) == 2
+
+
+def test_the_limit_counts_every_request(tmp_path):
+    with endpoint_that_answers((503, "", {}), GOOD) as (url, received):
+        judge = make_judge(url, tmp_path, limit=3)
+        grades = [judge.grade("a", str(number)) for number in range(4)]
+        assert grades == [GRADED, GRADED, None, None]
+        assert len(received) == 3 and judge.left_out == 2
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_a_refusal_ends_it_at_once_in_one_line_without_the_key(tmp_path, status):
+    body = json.dumps({"error": {"message": f"bad\n{KEY}"}})
+    with endpoint_that_answers((200, GRADED, {})) as (elsewhere, redirected):
+        refusal = (status, body, {"Location": f"{elsewhere}/chat/completions"})
+        with endpoint_that_answers(refusal) as (url, received), pytest.raises(UserError) as caught:
+            make_judge(url, tmp_path).grade("a", "b")
+    assert len(received) == 1 and not redirected  # the key is not sent on
+    assert str(status) in str(caught.value) and "\n" not in str(caught.value)
+    assert KEY not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_the_key_is_no_part_of_what_a_judge_shows(tmp_path, monkeypatch):
+    assert KEY not in repr(make_judge("http://localhost", tmp_path))
+    monkeypatch.setenv("MY_KEY", f"{KEY} {KEY}")
+    with pytest.raises(UserError, match="MY_KEY") as caught:
+        key_from("MY_KEY")
+    assert KEY not in str(caught.value)
+    monkeypatch.setenv("MY_KEY", f"{KEY}\n")
+    assert key_from("MY_KEY") == KEY
+    monkeypatch.delenv("MY_KEY")
+    assert key_from("MY_KEY") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://host/v1", "http://", "http://me:secret@host/v1", "http://host/?key=secret", "http://["],
+)
+def test_an_address_that_cannot_be_asked_is_refused(url):
+    with pytest.raises(UserError) as caught:
+        endpoint(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_is_taken_with_and_without_its_end():
+    assert (
+        endpoint("http://host/v1/") == endpoint("http://host/v1/chat/completions") == "http://host/v1/chat/completions"
+    )
+
+
+def test_grades_are_found_among_words_and_refused_beyond_their_limits():
+    assert parse_grades(f"Well {{then}}:\n```json\n{json.dumps(GRADED)}\n```") == GRADED
+    assert parse_grades(json.dumps(GRADED | {"age_group": "d (8-9)"})) == GRADED | {"age_group": "D"}
+    for change in ({"grammar": 11}, {"grammar": "7"}, {"creativity": 0}, {"consistency": True}, {"age_group": "G"}):
+        assert parse_grades(json.dumps(GRADED | change)) is None
+    assert parse_grades("[1, 2]") is None and parse_grades("") is None
+
+
+# The program ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Prompt:
+    id: str
+    prompt: object
+    extra: dict = field(default_factory=dict)
+
+
+def read_prompts(path):
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [Prompt(row.pop("id"), row.pop("prompt"), row) for row in rows]
+
+
+def samples(model, tokenizer, prompts, options, chat=False):
+    new_tokens = options.pop("max_new_tokens")
+    for prompt in prompts:
+        turns = [("user", prompt.prompt)] if isinstance(prompt.prompt, str) else prompt.prompt
+        story = [tokenizer.special["<bos>"], *tokenizer.encode(turns[-1][1])]
+        ids = render_dialogue(tokenizer, turns, 24, open_ended=True)[0] if chat else story
+        new = [tokens[0] for tokens in generate(model, [ids], new_tokens, **options)]
+        ended = "eos" if new[-1] == options["end"] else "length"
+        text = {"text": tokenizer.decode(new), "tokens": len(new), "ended": ended, "seed": options["seed"]}
+        yield {"id": prompt.id, "prompt": prompt.prompt, **prompt.extra, **text}
+
+
+@pytest.fixture(autouse=True)
+def prompts_module(monkeypatch):
+    """prompts.py, or a stand-in where it is not there."""
+    try:
+        import prompts  # noqa: F401
+    except ImportError:
+        standin = types.ModuleType("prompts")
+        standin.read_prompts, standin.samples = read_prompts, samples
+        monkeypatch.setitem(sys.modules, "prompts", standin)
+
+
+def story(number):
+    name, animal = ("Tom", "Mia", "Ben", "Lily")[number % 4], ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    return f"Once upon a time, {name} had a {animal}. It ran away! {name} looked for it {number} times. The end."
+
+
+def dialogue(number):
+    animal = ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    turns = [f"Tell me about a {animal}.", f"The {animal} was happy {number} times.", "Thank you!", "You are welcome."]
+    return {"conversation": [{"text": turn} for turn in turns]}
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with data, two tokenizers, a model of each, untrained, prompts, and samples."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(60)])
+    write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
+    write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(40)])
+    write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(40, 46)])
+    for number, size in enumerate((300, 340)):
+        tokenizer = train_tokenizer([story(n) for n in range(60)], size)
+        assert isinstance(tokenizer, Tokenizer)
+        tokenizer.save(folder / f"{number}.pkl")
+        torch.manual_seed(number)
+        shape = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "max_seq_len": 48}
+        model = Transformer(ModelConfig(vocab_size=tokenizer.vocab_size, **shape))
+        save_model(folder / f"{number}.pth", model, tokenizer.fingerprint, 1, 5.0, "run")
+    prompts = [{"id": "a", "prompt": "Once", "words": ["cat"]}, {"id": "b", "prompt": "Mia ran."}]
+    write_rows(folder / "prompts.jsonl", prompts)
+    rows = [
+        {
+            "prompt": "Once",
+            "words": ["cat"],
+            "text": "upon a time, Tom had a cat. It sang!",
+            "tokens": 12,
+            "ended": "eos",
+        },
+        {"prompt": [["user", "Mia?"]], "text": "Mia looked. Mia looked. Mia looked.", "tokens": 8, "ended": "length"},
+    ]
+    write_rows(folder / "samples.jsonl", rows)
+    write_rows(folder / "others.jsonl", [{"text": "Hi."}])
+    return folder
+
+
+@pytest.fixture
+def run(trained, monkeypatch, capsys):
+    """A function that runs the program on flags in the folder: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(trained)
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *map(str, flags), "--cache_dir", "cache"])
+        status = 0
+        try:
+            run_program(evaluate_model.main)
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    return run
+
+
+def test_samples_are_scored_as_they_stand(run, trained, tmp_path):
+    flags = ["--training_set", "stories", "--output", tmp_path / "s.json", "--csv", tmp_path / "s.csv"]
+    status, out, err = run("samples.jsonl", "others.jsonl", *flags)
+    assert status == 0, err
+    content = json.loads((tmp_path / "s.json").read_text())
+    scores = content["models"][0]["scores"]
+    expected = {
+        "texts": 2, "words": 7.5, "tokens": 10, "ended": 0.5, "distinct_1": 10 / 15, "repeated_4": (0 + 1 / 3) / 2,
+        "copied_longest": 8, "copied_mean": 5, "copied_over_12": 0, "copied_5": 4 / 7, "wanted_words": 1,
+        "prompt_words": 1,
+    }  # fmt: skip
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert content["models"][0]["samples"][0]["copied"] == "upon a time tom had a cat it"
+    rows = list(csv.reader((tmp_path / "s.csv").read_text().splitlines()))
+    assert rows[0] == ["measure", "samples.jsonl", "others.jsonl"]
+    assert ["texts", "2", "1"] in rows and ["ended", "0.5", ""] in rows
+    assert "end by themselves" in out and "loss" not in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_wanted_words_may_be_a_list_or_separated_by_commas():
+    rows = [{"text": "A red cat.", "words": words} for words in (["red", "cat"], "red, cat", "red,dog", ["dog"])]
+    assert evaluate_model.written_scores(rows)["wanted_words"] == 1 / 2
+
+
+def test_only_replies_count_as_what_a_chat_model_learned(run, trained, tmp_path):
+    write_rows(trained / "echo.jsonl", [{"text": "Tell me about a frog."}, {"text": "The frog was happy."}])
+    status, out, err = run("echo.jsonl", "--training_set", "talks", "--output", tmp_path / "s.json")
+    assert status == 0, err
+    samples = json.loads((tmp_path / "s.json").read_text())["models"][0]["samples"]
+    assert [sample["copied"] for sample in samples] == ["frog", "the frog was happy"]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_held_out_loss_is_that_of_a_plain_loop(trained, monkeypatch, chat):
+    monkeypatch.chdir(trained)
+    tokenizer = load_tokenizer("0.pkl")
+    args = evaluate_model.parse_args(["0.pth", "--dataset", "talks" if chat else "stories", "--cache_dir", "cache"])
+    model, _ = evaluate_model.load_with_its_tokenizer("0.pth", [tokenizer], "cpu")
+    splits = open_dataset(args.dataset)
+    assert evaluate_model.holds_dialogues(splits["train"], "text") == chat
+    scores = evaluate_model.held_out_scores(model, tokenizer, splits, args, chat, Precision(torch.device("cpu")))
+    special, losses, size = tokenizer.special, [], 0
+    if chat:
+        talks = [[("user", a), ("assistant", b), ("user", c), ("assistant", d)] for a, b, c, d in
+                 ([turn["text"] for turn in dialogue(n)["conversation"]] for n in range(40, 46))]  # fmt: skip
+        rendered = [render_dialogue(tokenizer, talk, 48) for talk in talks]
+        rows = [torch.tensor(ids) for ids, _, _ in rendered]
+        predicted = [torch.from_numpy(reply_mask(ids.numpy(), special)) for ids in rows]
+        size = sum(size for _, _, size in rendered)
+    else:
+        stories = [story(n) for n in range(60, 70)]
+        stream = [token for text in stories for token in (special["<bos>"], *tokenizer.encode(text), special["<eos>"])]
+        rows = [torch.tensor(stream[start : start + 49]) for start in range(0, len(stream) - 1, 48)]
+        predicted = [ids != special["<bos>"] for ids in rows]
+        size = sum(len(text.encode()) for text in stories)
+    model.eval()
+    with torch.no_grad():
+        for ids, counted in zip(rows, predicted, strict=True):
+            chances = model(ids[None, :-1])[0].log_softmax(-1)
+            losses += (-chances[range(len(ids) - 1), ids[1:]])[counted[1:]].tolist()
+    mean = sum(losses) / len(losses)
+    assert scores["loss"] == pytest.approx(mean, rel=1e-5)
+    assert scores["perplexity"] == pytest.approx(math.exp(mean), rel=1e-4)
+    assert scores["bits_per_byte"] == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-5)
+
+
+def test_models_and_samples_stand_side_by_side_each_model_with_its_tokenizer(run, tmp_path):
+    flags = ["--dataset", "stories", "--prompts_file", "prompts.jsonl", "--max_new_tokens", 6, "--training_set"]
+    flags += ["stories", "talks", "--tokenizer_path", "1.pkl", "0.pkl", "--output", tmp_path / "s.json"]
+    status, out, err = run("0.pth", "1.pth", "samples.jsonl", *flags)
+    assert status == 0, err
+    assert "taken as story models" in err
+    first, second, third = json.loads((tmp_path / "s.json").read_text())["models"]
+    assert first["scores"]["loss"] != second["scores"]["loss"] and "loss" not in third["scores"]
+    assert [sample["id"] for sample in first["samples"]] == ["a", "b"]
+    assert all(1 <= sample["tokens"] <= 6 for sample in first["samples"])
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_dialogues_and_prompts_of_turns_make_chat_models(run, trained):
+    flags = ["--tokenizer_path", "0.pkl", "--max_new_tokens", 3]
+    status, out, err = run("0.pth", "--dataset", "talks", *flags)
+    assert status == 0 and "taken as chat models" in err and "what the assistant says" in out
+    write_rows(trained / "turns.jsonl", [{"id": 1, "prompt": [["user", "Hi"], ["assistant", "Ho"], ["user", "Well?"]]}])
+    status, out, err = run("0.pth", "--prompts_file", "turns.jsonl", *flags)
+    assert status == 0 and "taken as chat models" in err, err
+
+
+def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(run):
+    status, out, err = run("0.pth", "--dataset", "stories/train.jsonl", "--tokenizer_path", "0.pkl")
+    assert status == 0 and "set aside" in err and "perplexity" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["0.pth"], "nothing to score"),
+        (["no.pth", "--dataset", "stories"], "no file no.pth"),
+        (["samples.jsonl", "--dataset", "stories"], "--dataset is for model files"),
+        (["0.pth", "--dataset", "stories", "--judge", "http://x", "--judge_model", "m"], "pass --prompts_file"),
+        (["0.pth", "--dataset", "stories", "--training_set", "stories"], "pass --prompts_file"),
+        (["samples.jsonl", "samples.jsonl"], "named twice"),
+        (["samples.jsonl", "--judge", "http://x"], "--judge_model"),
+        (["samples.jsonl", "--judge", "x", "--judge_model", "m"], "--judge must be an address"),
+        (["samples.jsonl", "--judge_limit", 0], "--judge_limit must be at least 1"),
+        (["samples.jsonl", "--output", "nowhere/s.json"], "cannot write nowhere"),
+        (["talks/train.jsonl"], 'line 1: no "text"'),
+        (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl"], "was not trained with this tokenizer"),
+        (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"], "none of these tokenizers"),
+        (["0.pth", "--prompts_file", "no.txt", "--tokenizer_path", "0.pkl"], "no file no.txt"),
+        (["samples.jsonl", "--training_set", "nothing.jsonl"], "nothing.jsonl; pass --training_set"),
+    ],
+)
+def test_what_cannot_be_scored_is_named_in_one_line(run, flags, message):
+    status, out, err = run(*flags)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(errors) == 1 and message in errors[0] and not out
+
+
+def test_the_judge_grades_each_model_and_its_key_is_written_nowhere(run, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", KEY)
+    echo = (200, said(f"{KEY} is what you sent me"), {})
+    files = ["--output", tmp_path / "s.json", "--csv", tmp_path / "s.csv"]
+    with endpoint_that_answers((429, KEY, {}), echo, GOOD) as (url, received):
+        flags = ["--judge", url, "--judge_model", "teacher", "--judge_key_variable", "MY_KEY", *files]
+        for expected in (4, 5, 5):  # the answer without grades is asked for again, then nothing
+            status, out, err = run("samples.jsonl", "others.jsonl", *flags)
+            assert status == 0 and len(received) == expected, err
+            assert KEY not in out + err
+    assert all(headers["Authorization"] == f"Bearer {KEY}" for _, headers, _ in received)
+    first, second = json.loads((tmp_path / "s.json").read_text())["models"]
+    assert first["scores"]["graded"] == 2 and first["scores"]["grammar"] == 7 and second["scores"]["age_group"] == "C"
+    assert first["samples"][0]["grades"] == GRADED
+    written = [path for folder in (trained / "cache", tmp_path) for path in folder.rglob("*") if path.is_file()]
+    assert len(written) >= 4 and not any(KEY.encode() in path.read_bytes() for path in written)
+
+
+def test_a_judge_that_is_not_there_is_one_line_and_costs_no_other_score(run, tmp_path):
+    with endpoint_that_answers(GOOD) as (url, _):
+        pass
+    flags = ["--judge", url, "--judge_model", "teacher", "--csv", tmp_path / "s.csv"]
+    status, out, err = run("samples.jsonl", *flags)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 1 and len(errors) == 1 and "does not answer" in errors[0]
+    assert "distinct-1" in out and "distinct_1" in (tmp_path / "s.csv").read_text()
+
+
+def test_a_limit_leaves_each_model_as_many_grades(run, tmp_path):
+    with endpoint_that_answers(GOOD) as (url, received):
+        flags = ["--judge", url, "--judge_model", "m", "--judge_limit", 2, "--output", tmp_path / "s.json"]
+        status, out, err = run("samples.jsonl", "others.jsonl", *flags)
+    assert status == 0 and len(received) == 2 and "left out by --judge_limit: 1" in err
+    models = json.loads((tmp_path / "s.json").read_text())["models"]
+    assert [model["scores"]["graded"] for model in models] == [1, 1]
