@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from lora import merged_weights
 from model import ModelConfig, Transformer
 from shell import UserError, printed, say, settings_from, written_atomically
 
@@ -167,8 +168,8 @@ def refuse_another_run(checkpoint, before, now, free=frozenset()):
 
 
 def save_model(path, model, tokenizer_fingerprint, step=0, val_loss=None, run_id=None):
-    """Write the weights in float32 and all that is needed to load them."""
-    state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
+    """Write the weights in float32, adapters merged into them, and all that is needed to load them."""
+    state = {name: tensor.detach().float().cpu() for name, tensor in merged_weights(model).items()}
     content = {"format": MODEL_FORMAT, "version": VERSION, "config": model.config.as_dict(), "model": state}
     content |= {"tokenizer_fingerprint": tokenizer_fingerprint, "step": step, "val_loss": val_loss, "run_id": run_id}
     write_torch_file(path, content)

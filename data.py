@@ -260,12 +260,11 @@ def cache_dialogues(split, tokenizer, cache_dir, max_tokens, limit=None, say=say
                 yield ids, size
 
     def summary():
-        limit = f"than {max_tokens:,} tokens"
-        if shortened:
-            remarks.append(f"{len(shortened):,} dialogues longer {limit} lost their oldest turns or words")
-        if cut:
-            remarks.append(f"{len(cut):,} last replies longer {limit} are learned as far as they fit")
-        return remarks
+        left_out = (
+            f"dialogues longer than {max_tokens:,} tokens, without their oldest turns or words: {len(shortened):,}"
+        )
+        too_long = f"replies longer than {max_tokens:,} tokens, learned as far as they fit: {len(cut):,}"
+        return remarks + [left_out] * bool(shortened) + [too_long] * bool(cut)
 
     read = lambda bad: read_dialogues(split, limit, bad, remarks.append)
     settings = ["dialogues", max_tokens, limit]

@@ -130,7 +130,7 @@ class Mixture:
         self.parts, counts = parts, np.array([len(part) for part in parts])
         self.firsts = np.cumsum([0, *counts])
         self.sizes = np.concatenate([part.sizes for part in parts])
-        weights = counts if weights is None else np.array(weights) / max(weights)
+        weights = counts if weights is None else np.maximum(np.array(weights) / max(weights), 1e-12)
         self.shares = np.clip((weights * (counts / weights).min()).round().astype(int), 1, counts)
 
     def __len__(self):

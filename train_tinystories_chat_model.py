@@ -11,8 +11,9 @@ from checkpoints import load_model
 from data import Rows, cache_dialogues, load_tokenizer
 from dialogues import render_dialogue
 from generation import generate
+from lora import LEARNING_RATE, add_adapters
 from mixture import DIALOGUES_SET_ASIDE, add_data_flags, fingerprints_of, open_text
-from shell import FlagParser, parse_flags, printable, run_program
+from shell import FlagParser, UserError, parse_flags, printable, run_program
 from training import add_training_flags, seed_everything, start_run, train
 
 PILOT = {
@@ -32,8 +33,21 @@ def parse_args(argv=None):
     kinds = "hub name, folder, or a .jsonl, .json, .csv or .parquet file of dialogues, in any form the README lists"
     add_data_flags(parser, "bochen0909/tinystories-conversations", kinds, batching="padded")
     parser.add_argument("--dropout", type=float, default=0.1, help="default: %(default)s, 0 in a pilot run")
+    text = (
+        f"train adapters of this rank only (LoRA), at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)"
+    )
+    parser.add_argument("--lora_rank", type=int, default=0, help=text)
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
     add_training_flags(parser, "tinystories_chat_model", **defaults)
+    args = parse_flags(parser, PILOT, argv)
+    if args.lora_rank < 0:
+        raise UserError(f"--lora_rank must not be negative, not {args.lora_rank}")
+    if args.lora_rank and args.optimizer == "muon":
+        raise UserError(
+            "--optimizer muon updates whole matrices, and --lora_rank trains parts of them; pass one of them"
+        )
+    if args.lora_rank:
+        parser.set_defaults(lr=LEARNING_RATE)
     return parse_flags(parser, PILOT, argv)
 
 
@@ -54,6 +68,9 @@ def main():
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
     seed_everything(settings.seed)
+    if args.lora_rank:
+        trained, weights = add_adapters(model, args.lora_rank)
+        run.say(f"LoRA of rank {args.lora_rank}: {trained:,} weights are trained, beside the model's {weights:,}")
 
     def write_sample(model):
         prompt, _, _ = render_dialogue(tokenizer, [("user", QUESTION)], length, open_ended=True)
@@ -61,7 +78,7 @@ def main():
         new = generate(model, [prompt], 150, end=special["<eos>"], banned=banned, temperature=0.8)
         return f"user: {QUESTION}\nassistant: {printable(tokenizer.decode([tokens[0] for tokens in new]))}"
 
-    fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
+    fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache) | {"lora_rank": args.lora_rank or None}
     train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
     run.close()
     ranks.close()

@@ -30,6 +30,7 @@ from checkpoints import (
 )
 from data import computed_ahead
 from devices import Precision, choose_device, compiled, compiling_pays, describe_device, peak_flops
+from lora import merge
 from optimizer import learning_rate, make_optimizers
 from ranks import Ranks
 from records import Run
@@ -547,6 +548,7 @@ class Trainer:
         if self.ranks.rank > 0:
             return None
         content = read_torch_file(run.path("best_model.pth"), MODEL_FORMAT)
+        merge(self.model)
         self.model.load_state_dict(content["model"])
         if content["step"] != best["step"]:  # saved after the checkpoint that the run went on from, and never surpassed
             best = evaluate(self.model, self.validation, self.precision) | {"step": content["step"]}

@@ -6,8 +6,6 @@ import json
 import math
 import sys
 import threading
-import types
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import evaluate_model
@@ -20,9 +18,10 @@ from hypothesis import strategies as st
 from judge import Judge, endpoint, key_from, parse_grades
 
 from checkpoints import save_model
-from data import Tokenizer, load_tokenizer, render_dialogue, reply_mask, train_tokenizer
+from data import Tokenizer, load_tokenizer, train_tokenizer
 from devices import Precision
-from model import ModelConfig, Transformer, generate
+from dialogues import render_dialogue, reply_mask
+from model import ModelConfig, Transformer
 from shell import UserError, run_program
 from sources import open_dataset
 
@@ -245,42 +244,6 @@ def test_grades_are_found_among_words_and_refused_beyond_their_limits():
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Prompt:
-    id: str
-    prompt: object
-    extra: dict = field(default_factory=dict)
-
-
-def read_prompts(path):
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [Prompt(row.pop("id"), row.pop("prompt"), row) for row in rows]
-
-
-def samples(model, tokenizer, prompts, options, chat=False):
-    new_tokens = options.pop("max_new_tokens")
-    for prompt in prompts:
-        turns = [("user", prompt.prompt)] if isinstance(prompt.prompt, str) else prompt.prompt
-        story = [tokenizer.special["<bos>"], *tokenizer.encode(turns[-1][1])]
-        ids = render_dialogue(tokenizer, turns, 24, open_ended=True)[0] if chat else story
-        new = [tokens[0] for tokens in generate(model, [ids], new_tokens, **options)]
-        ended = "eos" if new[-1] == options["end"] else "length"
-        text = {"text": tokenizer.decode(new), "tokens": len(new), "ended": ended, "seed": options["seed"]}
-        yield {"id": prompt.id, "prompt": prompt.prompt, **prompt.extra, **text}
-
-
-@pytest.fixture(autouse=True)
-def prompts_module(monkeypatch):
-    """prompts.py, or a stand-in where it is not there."""
-    try:
-        import prompts  # noqa: F401
-    except ImportError:
-        standin = types.ModuleType("prompts")
-        standin.read_prompts, standin.samples = read_prompts, samples
-        monkeypatch.setitem(sys.modules, "prompts", standin)
-
-
 def story(number):
     name, animal = ("Tom", "Mia", "Ben", "Lily")[number % 4], ("cat", "dog", "frog", "bird", "cow")[number % 5]
     return f"Once upon a time, {name} had a {animal}. It ran away! {name} looked for it {number} times. The end."
@@ -323,7 +286,7 @@ def trained(tmp_path_factory):
             "tokens": 12,
             "ended": "eos",
         },
-        {"prompt": [["user", "Mia?"]], "text": "Mia looked. Mia looked. Mia looked.", "tokens": 8, "ended": "length"},
+        {"prompt": ["Mia?"], "text": "Mia looked. Mia looked. Mia looked.", "tokens": 8, "ended": "length"},
     ]
     write_rows(folder / "samples.jsonl", rows)
     write_rows(folder / "others.jsonl", [{"text": "Hi."}])
@@ -432,7 +395,7 @@ def test_dialogues_and_prompts_of_turns_make_chat_models(run, trained):
     flags = ["--tokenizer_path", "0.pkl", "--max_new_tokens", 3]
     status, out, err = run("0.pth", "--dataset", "talks", *flags)
     assert status == 0 and "taken as chat models" in err and "what the assistant says" in out
-    write_rows(trained / "turns.jsonl", [{"id": 1, "prompt": [["user", "Hi"], ["assistant", "Ho"], ["user", "Well?"]]}])
+    write_rows(trained / "turns.jsonl", [{"id": 1, "prompt": ["Hi", "Ho", "Well?"]}])
     status, out, err = run("0.pth", "--prompts_file", "turns.jsonl", *flags)
     assert status == 0 and "taken as chat models" in err, err
 

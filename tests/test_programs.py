@@ -522,3 +522,53 @@ def test_bad_rows_are_named_or_with_skip_bad_rows_counted(monkeypatch, capsys, t
     call(monkeypatch, program, tmp_path, *flags, "--skip_bad_rows")
     printed = "".join(capsys.readouterr())
     assert "4 bad rows skipped; the first: " in printed and "broken.jsonl, line 2: not JSON" in printed
+
+
+# Tuning on one's own dialogues ----------------------------------------------------------------------------------------
+
+
+def tune(folder, *flags, status=0, model="tinystories_chat_model/best_model.pth"):
+    common = ["--cache_dir", "cache", "--epochs", 2, "--batch_size", 8, "--pretrained_model_path", model]
+    return run(folder, "train_tinystories_chat_model", *common, *flags, status=status)
+
+
+def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course):
+    folder, _ = course
+    write_rows(folder / "mine.jsonl", [{"question": f"Who is {n}?", "answer": f"I am {n}."} for n in range(40)])
+    mixed = ["--dataset", "mine.jsonl=0.7", "--dataset", "talks=0.3", "--lora_rank", 4]
+    done = tune(folder, *mixed, "--output_dir", "mine")
+    for part in (
+        'mine.jsonl: dialogues in the form "question" (user), "answer" (assistant)',
+        "mine.jsonl: no validation split: the last 2 of 40 texts are set aside",
+        "an epoch: 38 of 38 from mine.jsonl, 16 of 40 from talks", "LoRA of rank 4: ",
+    ):  # fmt: skip
+        assert part in done.stderr
+    chat = [*("--model_path", "mine/best_model.pth"), "--max_new_tokens", 5]
+    assert len(run(folder, "chat_with_tinystories_model", *chat, stdin="Hello!\n").stdout.splitlines()) == 1
+    again = [*mixed, "--output_dir", "mine", "--resume_from_checkpoint", "latest"]
+    assert "going on from" in tune(folder, *again).stderr
+    others = {
+        "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
+        "--lora_rank: None": [*again[:4], *again[6:]],
+        "--lora_rank: 3": [*again, "--lora_rank", 3],
+    }  # fmt: skip
+    for reason, flags in others.items():
+        assert reason in tune(folder, *flags, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    "flags, parts",
+    [
+        (["--dataset", "talks", "--lora_rank", -1], ["--lora_rank", "-1"]),
+        (["--dataset", "talks", "--lora_rank", 33], ["--lora_rank 33", "32"]),
+        (["--dataset", "talks", "--lora_rank", 2, "--optimizer", "muon"], ["--optimizer muon", "--lora_rank"]),
+        (["--dataset", "talks=0.5", "--dataset", "stories"], ["stories has no weight"]),
+        (["--dataset", "stories"], ["the columns text", "messages", "prompt + response"]),
+        (["--dataset", "talks=many"], ["--dataset talks=many"]),
+    ],
+)
+def test_tuning_that_makes_no_sense_is_refused_in_one_line(course, flags, parts):
+    folder, _ = course
+    errors = tune(folder, *flags, "--output_dir", "refused", status=2).stderr.splitlines()
+    assert sum(line.startswith("error: ") for line in errors) == 1 and all(part in errors[-1] for part in parts)
+    assert not (folder / "refused").exists()

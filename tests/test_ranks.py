@@ -46,6 +46,10 @@ def trained(tmp_path_factory):
     talks += ["--pretrained_model_path", "one/best_model.pth"]
     run(folder, "train_tinystories_chat_model", *talks, "--output_dir", "chat_one")
     torchrun(folder, "train_tinystories_chat_model", *talks, "--output_dir", "chat_two")
+    more = ["--dataset", "talks=2", "--dataset", "more=1", "--batching", "packed", "--lora_rank", "4"]
+    write_rows(folder / "more/train.jsonl", [dialogue(n) for n in range(36, 90)])
+    run(folder, "train_tinystories_chat_model", *talks[2:], *more, "--output_dir", "mixed_one")
+    torchrun(folder, "train_tinystories_chat_model", *talks[2:], *more, "--output_dir", "mixed_two")
     return folder, stories
 
 
@@ -53,14 +57,14 @@ def weights(path):
     return torch.load(path, weights_only=True)["model"]
 
 
-@pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two")])
+@pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two"), ("mixed_one", "mixed_two")])
 def test_two_ranks_end_with_the_weights_of_one_process(trained, one, two):
     folder, _ = trained
     first, second = weights(folder / one / "final_model.pth"), weights(folder / two / "final_model.pth")
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
 
 
-@pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two")])
+@pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two"), ("mixed_one", "mixed_two")])
 def test_two_ranks_record_what_one_process_records_and_only_once(trained, one, two):
     folder, _ = trained
     rows = [

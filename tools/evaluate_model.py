@@ -31,17 +31,17 @@ import scoring  # noqa: E402
 from judge import AGE_GROUPS, GRADES, Judge, endpoint, key_from  # noqa: E402
 
 from checkpoints import load_model  # noqa: E402
-from data import (  # noqa: E402
-    Rows,
-    add_skip_flag,
-    cache_dialogues,
-    cache_stories,
-    default_cache_dir,
-    load_tokenizer,
-    training_and_validation,
-)
+from data import Rows, cache_dialogues, cache_stories, load_tokenizer  # noqa: E402
 from devices import Precision, choose_device, ready_to_write  # noqa: E402
 from dialogues import read_dialogues, read_turns  # noqa: E402
+from mixture import (  # noqa: E402
+    DIALOGUES_SET_ASIDE,
+    STORIES_SET_ASIDE,
+    add_skip_flag,
+    default_cache_dir,
+    training_and_validation,
+)
+from prompts import Samples, read_prompts  # noqa: E402
 from shell import (  # noqa: E402
     FlagParser,
     UserError,
@@ -53,7 +53,6 @@ from shell import (  # noqa: E402
     write_json,
     written_atomically,
 )
-from prompts import Samples, read_prompts  # noqa: E402
 from sources import BadRows, json_lines, open_dataset, read_stories, shortened  # noqa: E402
 from steps import evaluate  # noqa: E402
 from writing import Sampling, Writer  # noqa: E402
@@ -231,7 +230,8 @@ def held_out_scores(model, tokenizer, splits, args, chat, precision):
     if "validation" in splits:
         cache = read(splits["validation"], args.max_eval_samples)
     else:
-        _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, say=say)
+        set_aside = DIALOGUES_SET_ASIDE if chat else STORIES_SET_ASIDE
+        _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=set_aside)
     rows = Rows(cache, length, special, packed=not chat, replies_only=chat)
     result = evaluate(model, rows, precision)
     return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}
@@ -259,6 +259,11 @@ def read_samples(path):
         for name, kind in kinds.items():
             if row.get(name) is not None and not isinstance(row[name], kind):
                 raise UserError(f'{place}: "{name}" holds {shortened(json.dumps(row[name]))}; mend it')
+        if isinstance(row.get("prompt"), list):
+            try:
+                read_turns(row["prompt"])
+            except ValueError as error:
+                raise UserError(f"{place}: {error}; mend it") from None
         rows.append(row)
     if not rows:
         raise UserError(f"no samples in {path}; pass a file that was written with --output_file")

@@ -1,0 +1,101 @@
+"""LoRA: adapters that change nothing at first, learn alone, and are merged into an ordinary model."""
+
+import signal
+from unittest import mock
+
+import pytest
+import test_training
+import torch
+from test_training import LATEST, assert_equal_weights, interrupt, make_model, one_line, signal_at, train_in, weights
+
+from checkpoints import load_model, save_model
+from lora import Adapted, add_adapters, merge, merged_weights
+from model import ARCHITECTURES
+from shell import UserError
+
+IDS = torch.arange(32).reshape(2, 16) % 24
+
+
+def adapted(rank=2, trained=True, **changes):
+    """A tiny model with adapters, and its logits before it had any."""
+    model = make_model(**changes).eval()
+    before = model(IDS).detach()
+    add_adapters(model, rank)
+    if trained:
+        for name, parameter in model.named_parameters():
+            if name.endswith(".up"):
+                torch.nn.init.normal_(parameter, std=0.1)
+    return model, before
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_untrained_adapters_change_nothing(arch):
+    model, before = adapted(trained=False, arch=arch)
+    assert torch.equal(model(IDS), before)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_merged_model_computes_what_the_adapted_one_does(arch, tmp_path):
+    model, before = adapted(arch=arch)
+    logits = model(IDS).detach()
+    save_model(tmp_path / "model.pth", model, "a fingerprint")
+    loaded, _ = load_model(tmp_path / "model.pth", say=lambda _: None)
+    merge(model)
+    assert not any(isinstance(module, Adapted) for module in model.modules())
+    for ordinary in (model, loaded):
+        assert (ordinary(IDS) - logits).abs().max() < 1e-5 < (logits - before).abs().max()
+
+
+def test_a_model_without_adapters_is_merged_as_it_is():
+    model = make_model()
+    assert_equal_weights(merged_weights(model), model.state_dict())
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_only_adapters_are_trained_and_all_are_counted(rank, tmp_path):
+    model = make_model()
+    inside = [p for name, p in model.named_parameters() if "blocks." in name and p.dim() == 2]
+    expected = sum(rank * sum(p.shape) for p in inside), sum(p.numel() for p in model.parameters())
+    assert add_adapters(model, rank) == expected
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * len(inside) and all(name.endswith((".down", ".up")) for name in trained)
+
+
+def test_a_rank_above_that_of_a_matrix_is_refused():
+    with pytest.raises(UserError) as raised:
+        add_adapters(make_model(), 17)
+    assert "--lora_rank 17" in one_line(raised)
+
+
+@pytest.fixture
+def with_adapters(monkeypatch):
+    """Let the runs of these tests train adapters."""
+
+    def make(**changes):
+        model = make_model(**changes)
+        add_adapters(model, 2)
+        return model
+
+    monkeypatch.setattr(test_training, "make_model", make)
+
+
+def test_a_run_with_adapters_learns_and_leaves_ordinary_models(tmp_path, with_adapters):
+    summary = train_in(tmp_path, epochs=4, lr=5e-2)
+    before, after = make_model().state_dict(), weights(tmp_path / "final_model.pth")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "blocks." in name and before[name].dim() == 2}
+    rows = test_training.metrics(tmp_path, "eval")
+    assert summary["final_val_loss"] < rows[0]["val_loss"]
+
+
+@pytest.mark.parametrize("speed", [{}, {"amp": True, "amp_dtype": "bfloat16"}], ids=["float32", "bfloat16"])
+def test_a_resumed_run_with_adapters_ends_as_the_uninterrupted_one(tmp_path, with_adapters, speed):
+    with mock.patch("devices.has_bfloat16", lambda device: True):
+        train_in(tmp_path / "whole", eval_steps=3, **speed)
+        interrupt(tmp_path / "parts", 4, eval_steps=3, **speed)
+        with signal_at(7, signal.SIGTERM):
+            train_in(tmp_path / "parts", None, LATEST, eval_steps=3, **speed)
+        train_in(tmp_path / "parts", None, LATEST, eval_steps=3, **speed)
+    for name in ("final_model.pth", "best_model.pth"):
+        assert_equal_weights(weights(tmp_path / "parts" / name), weights(tmp_path / "whole" / name))

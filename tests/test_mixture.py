@@ -1,0 +1,224 @@
+"""Several data sets as one: what --dataset says, which texts an epoch has, and what is set aside."""
+
+import json
+import signal
+from argparse import Namespace
+from collections import Counter
+
+import numpy as np
+import pytest
+from test_data import SPECIAL, cache_of, numbered_texts, predicted_of, texts_of
+from test_training import LATEST, assert_equal_weights, interrupt, make_cache, signal_at, train_in, weights
+
+from data import IGNORED, Rows, cache_dialogues, train_tokenizer
+from mixture import DIALOGUES_SET_ASIDE, Mixture, add_data_flags, fingerprints_of, open_text, weighted
+from shell import FlagParser, UserError
+
+
+def mixture_of(counts, weights=None):
+    """A Mixture of sets of so many texts, each text of another length, no token twice."""
+    texts = iter(numbered_texts(*(3 + number % 7 for number in range(sum(counts)))))
+    return Mixture([cache_of([next(texts) for _ in range(count)], np.uint32) for count in counts], weights)
+
+
+# The flag -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flag, expected",
+    [
+        ("a.jsonl", ("a.jsonl", None)), ("a.jsonl=0.5", ("a.jsonl", 0.5)), ("some/talks=2e1", ("some/talks", 20)),
+        ("run=3/b.jsonl", ("run=3/b.jsonl", None)), ("run=3/b.jsonl=7", ("run=3/b.jsonl", 7)),
+        ("c=0.5", ("c=0.5", None)),
+    ],
+)  # fmt: skip
+def test_a_weight_stands_after_the_name_of_a_path_or_of_the_hub(tmp_path, monkeypatch, flag, expected):
+    (tmp_path / "run=3").mkdir()
+    for name in ("a.jsonl", "run=3/b.jsonl", "c=0.5"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert weighted(flag) == expected
+
+
+@pytest.mark.parametrize("flag", ["a=", "a=half", "a=0", "a=-1", "a=nan", "a=inf", "=0.5", "a=0.5.jsonl"])
+def test_a_weight_that_is_none_is_said_in_one_line(flag):
+    with pytest.raises(UserError) as raised:
+        weighted(flag)
+    assert f"--dataset {flag}: " in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_the_flag_may_be_given_several_times_and_its_default_goes_then():
+    parser = FlagParser("")
+    add_data_flags(parser, "a hub's", "kinds")
+    assert parser.parse_args([]).dataset == ["a hub's"]
+    for _ in range(2):
+        assert parser.parse_args(["--dataset", "one", "--dataset=two=0.5"]).dataset == ["one", "two=0.5"]
+
+
+# An epoch -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "counts, weights, shares",
+    [
+        ((300, 60_000), (0.7, 0.3), [300, 129]), ((300, 60_000), (7, 3), [300, 129]), ((10, 20), None, [10, 20]),
+        ((10, 20), (1, 2), [10, 20]), ((10, 20), (1, 1), [10, 10]), ((10, 20), (1e9, 1e-9), [10, 1]),
+        ((1, 1000), (1, 9), [1, 9]),
+        ((10, 20, 30), (1, 1, 3), [10, 10, 30]), ((10, 20), (1, 4), [5, 20]), ((10, 20), (1e-300, 1e300), [1, 20]),
+    ],
+)  # fmt: skip
+def test_an_epoch_is_as_long_as_it_can_be_with_these_shares(counts, weights, shares):
+    mixture = mixture_of(counts, weights)
+    assert mixture.shares.tolist() == shares and len(mixture) == sum(counts)
+    assert Rows(mixture, 8, SPECIAL, packed=False, seed=1).per_epoch == sum(shares)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_no_text_comes_twice_in_an_epoch_and_all_come_before_any_comes_again(packed):
+    mixture = mixture_of((6, 20), (2, 1))  # 6 and 3 an epoch
+    rows = Rows(mixture, 8, SPECIAL, packed, seed=3)
+    seen = Counter()
+    for epoch in range(14):
+        first, last = rows.rows_before(epoch), rows.rows_before(epoch + 1)
+        _, targets = rows.batch(first, last - first)
+        tokens = Counter(targets[targets != IGNORED].tolist()) - Counter([SPECIAL["<eos>"]] * 100)
+        assert set(tokens.values()) == {1}
+        texts = {n for n in range(26) if {*mixture.text(n).tolist()[1:-1]} & {*tokens}}
+        assert {*range(6)} < texts and len(texts) == 9
+        if packed:  # whole, where no row is cut off
+            assert set(tokens) == {token for n in texts for token in mixture.text(n).tolist()[1:-1]}
+        seen.update(texts - {*range(6)})
+        if epoch in (6, 13):
+            assert set(seen) == {*range(6, 26)} and max(seen.values()) - min(seen.values()) <= 1
+
+
+def test_the_order_is_of_the_seed_and_does_not_depend_on_the_epochs_before():
+    make = lambda seed: Rows(mixture_of((6, 40), (2, 1)), 8, SPECIAL, seed=seed)
+    epoch = lambda rows, number: rows.batch(rows.rows_before(number), 4)[0].tolist()
+    one, other = make(5), make(6)
+    assert [epoch(one, n) for n in range(4)] == [epoch(make(5), n) for n in range(4)]
+    assert epoch(one, 2) != epoch(one, 1) and epoch(one, 1) != epoch(other, 1)
+
+
+def test_a_row_of_a_mixture_does_not_depend_on_the_batch_it_is_in():
+    whole = Rows(mixture_of((6, 40), (2, 1)), 8, SPECIAL, seed=5).batch(0, 60)[0]
+    for first in (59, 0, 17, 33):
+        rows = Rows(mixture_of((6, 40), (2, 1)), 8, SPECIAL, seed=5)
+        assert rows.batch(first, 1)[0][0].tolist() == whole[first][: rows.batch(first, 1)[0].shape[1]].tolist()
+
+
+def test_sets_without_weights_are_joined():
+    mixture = mixture_of((5, 7))
+    assert texts_of(mixture) == numbered_texts(*(3 + number % 7 for number in range(12)))
+    rows = Rows(mixture, 8, SPECIAL)
+    assert predicted_of(rows) == [token for text in texts_of(mixture) for token in text[1:]]
+    assert rows.bytes == mixture.sizes.sum() and mixture.lengths().tolist() == [len(text) for text in texts_of(mixture)]
+
+
+# A run ----------------------------------------------------------------------------------------------------------------
+
+
+def mixed_rows(packed=True, weights=(2, 1)):
+    return Rows(Mixture([make_cache(8, seed=1), make_cache(30, seed=4)], weights), 16, SPECIAL, packed, seed=1)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_resumed_run_on_a_mixture_ends_as_the_uninterrupted_one(tmp_path, packed):
+    rows = lambda: mixed_rows(packed)
+    train_in(tmp_path / "whole", rows(), epochs=5)
+    interrupt(tmp_path / "parts", 3, rows=rows(), epochs=5)
+    with signal_at(9, signal.SIGTERM):
+        train_in(tmp_path / "parts", rows(), LATEST, epochs=5)
+    summary = train_in(tmp_path / "parts", rows(), LATEST, epochs=5)
+    assert summary["epoch"] == 5
+    for name in ("final_model.pth", "best_model.pth"):
+        assert_equal_weights(weights(tmp_path / "parts" / name), weights(tmp_path / "whole" / name))
+
+
+# From the flags -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["Tom has a red ball.", "The fox slept."] * 2, 300)
+
+
+def write(path, count):
+    rows = [{"prompt": f"Question {number}?", "response": f"Answer {number}."} for number in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def opened(tokenizer, *datasets, said=None, **limits):
+    said = [] if said is None else said
+    args = Namespace(dataset=[*datasets], **{"max_train_samples": None, "max_eval_samples": None} | limits)
+    read = lambda split, limit: cache_dialogues(split, tokenizer, "cache", 60, limit, said.append)
+    return open_text(args, read, said.append, set_aside=DIALOGUES_SET_ASIDE)
+
+
+@pytest.mark.parametrize("count, set_aside", [(2, 1), (100, 5), (30_000, 1000)])
+def test_the_last_twentieth_of_dialogues_is_set_aside_a_thousand_at_most(
+    tokenizer, tmp_path, monkeypatch, count, set_aside
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", count)
+    train, validation = opened(tokenizer, "a.jsonl", said=(said := []))
+    assert (len(train), len(validation)) == (count - set_aside, set_aside)
+    assert f"Answer {count - 1}." in tokenizer.decode(validation.text(set_aside - 1))
+    assert any(f"the last {set_aside:,} of {count:,}" in line for line in said)
+
+
+def test_weighted_sets_are_mixed_and_what_that_means_is_said(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "general").mkdir()
+    for name, count in (("persona.jsonl", 40), ("general/train.jsonl", 400), ("general/valid.jsonl", 7)):
+        write(tmp_path / name, count)
+    train, validation = opened(tokenizer, "persona.jsonl=0.7", "general=0.3", said=(said := []))
+    assert train.shares.tolist() == [38, 16] and len(train) == 438 and len(validation) == 9
+    assert "an epoch: 38 of 38 from persona.jsonl, 16 of 400 from general" in said
+    assert "validation: 2 of 2 from persona.jsonl, 7 of 7 from general" in said
+    same, other = (
+        opened(tokenizer, "persona.jsonl=0.7", f"general={weight}")[0].fingerprint() for weight in (0.3, 0.4)
+    )
+    assert same == train.fingerprint() != other
+    assert fingerprints_of(tokenizer, train, validation)["data"] == json.loads(
+        json.dumps(fingerprints_of(tokenizer, train, validation)["data"])
+    )
+
+
+@pytest.mark.parametrize(
+    "datasets, parts",
+    [
+        (["a.jsonl=0.5", "b.jsonl"], ["b.jsonl has no weight", "b.jsonl=0.5"]),
+        (["a.jsonl", "a.jsonl"], ["a.jsonl is given twice"]),
+        (["a.jsonl=1", "a.jsonl=2"], ["a.jsonl is given twice"]),
+        (["a.jsonl", "c.jsonl"], ["no file or folder c.jsonl"]),
+    ],
+)
+def test_sets_that_make_no_sense_together_are_refused(tokenizer, tmp_path, monkeypatch, datasets, parts):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path / name, 5)
+    with pytest.raises(UserError) as raised:
+        opened(tokenizer, *datasets)
+    assert "\n" not in str(raised.value) and all(part in str(raised.value) for part in parts)
+
+
+def test_a_limit_counts_dialogues_that_are_used(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Question {n}?", "response": "Answer." if n % 2 else "  "} for n in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, validation = opened(tokenizer, "a.jsonl", max_train_samples=10)
+    assert len(train) + len(validation) == 10
+
+
+def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long, pair = "Tom has a red ball. " * 9, {"prompt": "Hi!", "response": "Hello."}
+    rows = [pair, pair | {"response": long}, pair | {"prompt": long}, pair | {"prompt": long}, pair]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for _ in range(2):
+        opened(tokenizer, "a.jsonl", said=(said := []))
+        assert said[0] == 'a.jsonl: dialogues in the form "prompt" (user), "response" (assistant)'
+        assert said[1] == "a.jsonl: dialogues longer than 60 tokens, without their oldest turns or words: 2"
+        assert said[2] == "a.jsonl: replies longer than 60 tokens, learned as far as they fit: 1"
+    assert "from the token cache" in said[3]
