@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from checkpoints import load_model
 from data import load_tokenizer
 from devices import choose_device, ready_to_write
-from dialogues import render_dialogue
+from dialogues import render_dialogues
 from generation import beam_search, generate
 from shell import UserError, add_fields, flag, settings_from
 
@@ -158,6 +158,5 @@ def chat_prompt(writer, turns):
     context.
     """
     room = writer.context - min(writer.sampling.max_new_tokens, writer.context // 4)
-    ids, dropped, _ = render_dialogue(writer.tokenizer, turns, room, open_ended=True)
-    whole = render_dialogue(writer.tokenizer, turns[2 * dropped :], open_ended=True)[0]
-    return ids, dropped, len(whole) > room
+    (dialogue,) = render_dialogues(writer.tokenizer, [turns], room, open_ended=True)
+    return dialogue.ids, dialogue.dropped, dialogue.question_cut

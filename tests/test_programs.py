@@ -1,5 +1,6 @@
 """The five programs as a student runs them: the whole chain on a tiny model, their flags, and bad input."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,6 +19,7 @@ import generate_tinystories_text as step3
 import train_bpe_tokenizer_hf as step1
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
+import writing
 from data import SPECIAL_TOKENS, load_tokenizer
 from dialogues import render_dialogue
 from shell import UserError, run_program
@@ -212,6 +214,81 @@ def test_a_chat_at_a_terminal_streams_resets_and_survives_a_full_context(course)
     assert "Traceback" not in screen
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
+def test_ctrl_c_stops_a_reply_and_not_the_chat(course):
+    import pty
+
+    folder, _ = course
+    master, slave = pty.openpty()
+    flags = ["--min_new_tokens", 20_000, "--max_new_tokens", 20_000]
+    chat = subprocess.Popen(
+        command("chat_with_tinystories_model", *flags), cwd=folder, stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    screen = ""
+
+    def wait_for(text):
+        nonlocal screen
+        deadline = time.monotonic() + 60
+        while text not in screen:
+            assert time.monotonic() < deadline, screen
+            screen += os.read(master, 4096).decode("utf-8", "replace")
+        screen = screen[screen.index(text) + len(text) :]
+
+    wait_for("you: ")
+    chat.send_signal(signal.SIGINT)
+    wait_for("ends the program")
+    for _ in range(2):
+        wait_for("you: ")
+        os.write(master, b"Tell me\n")
+        wait_for("model: ")
+        chat.send_signal(signal.SIGINT)
+        wait_for("(stopped)")
+    wait_for("you: ")
+    os.write(master, b"\x04")
+    assert chat.wait(timeout=60) == 0
+    os.close(master)
+
+
+@pytest.mark.parametrize("program", ["generate_tinystories_text", "chat_with_tinystories_model"])
+def test_a_file_of_prompts_is_answered_and_a_killed_run_goes_on(course, tmp_path, program):
+    folder, _ = course
+    rows = [{"id": f"q{n}", "prompt": f"Tell me about {n} cats.", "words": ["cat"]} for n in range(40)]
+    write_rows(tmp_path / "questions.jsonl", rows)
+    flags = ["--prompts_file", tmp_path / "questions.jsonl", "--max_new_tokens", 60, "--batch_size", 2]
+    whole = run(folder, program, *flags, "--output_file", tmp_path / "whole.jsonl")
+    assert whole.stdout == "" and "40 samples, " in whole.stderr and "\r" not in whole.stderr
+    samples = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [{name: sample[name] for name in rows[0]} for sample in samples] == rows
+    killed = tmp_path / "killed.jsonl"
+    with subprocess.Popen(
+        command(program, *flags, "--output_file", killed), cwd=folder, stderr=subprocess.DEVNULL
+    ) as process:
+        while not killed.exists() or len(killed.read_bytes().splitlines()) < 6:
+            assert process.poll() is None
+        process.kill()
+    begun = len(killed.read_bytes().splitlines())
+    assert begun < 40
+    assert "samples are there already" in run(folder, program, *flags, "--output_file", killed).stderr
+    assert killed.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert run(folder, program, *flags).stdout.encode() == killed.read_bytes()
+
+
+def test_one_question_gets_one_reply(course):
+    folder, _ = course
+    done = run(folder, "chat_with_tinystories_model", "--once", "Hello!", "--max_new_tokens", 10, stdin="no more\n")
+    assert done.stdout.strip() and "you: " not in done.stdout
+
+
+def test_commands_work_in_a_pipe(course, tmp_path):
+    folder, _ = course
+    lines = ["Hello!", "/retry", "/temperature 0", "/system Be kind.", f"/save {tmp_path / 't.jsonl'}", "Hi", "/exit"]
+    done = run(folder, "chat_with_tinystories_model", "--max_new_tokens", 10, stdin="\n".join(lines))
+    assert len(done.stdout.splitlines()) == 3
+    saved = json.loads((tmp_path / "t.jsonl").read_text(encoding="utf-8"))
+    assert [turn["role"] for turn in saved["messages"]] == ["system", "user", "assistant"]
+
+
 def test_the_same_seed_writes_the_same_story(course):
     folder, _ = course
     flags = ["--max_new_tokens", 20, "--num_samples", 2]
@@ -311,26 +388,40 @@ def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tm
     assert rows.packed and rows.replies_only and validation.replies_only and len(validation.cache) == 6
 
 
+SAMPLING_FLAGS = {
+    "min_new_tokens": 3, "temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.1,
+    "seed": 8,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("program", [step3, step5])
-def test_sampling_flags_reach_generate(course, monkeypatch, program):
+@pytest.mark.parametrize("beams", [1, 4])
+def test_sampling_flags_reach_the_writing(course, monkeypatch, program, beams):
     folder, _ = course
-    calls = captured(monkeypatch, program, "generate")
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
-    given = {"min_new_tokens": 3, "temperature": 0.5, "top_k": 7, "top_p": 0.9, "seed": 8}
-    flags = [*as_flags(given), "--max_new_tokens", 9]
+    calls = captured(monkeypatch, writing, "generate" if beams == 1 else "beam_search")
+    given = SAMPLING_FLAGS if beams == 1 else {"min_new_tokens": 3, "repetition_penalty": 1.1}
+    flags = [*as_flags(given), "--max_new_tokens", 9, "--num_beams", beams, "--stop", "The", "--stop", "End"]
     if program is step5:
-        flags += ["--model_path", "tinystories_chat_model/best_model.pth"]
-        monkeypatch.setattr(sys.stdin, "readline", iter(["Hi\n", "exit\n"]).__next__, raising=False)
-    call(monkeypatch, program, folder, *flags)
-    (_, prompts, new_tokens), options = calls[0]
+        flags += ["--model_path", "tinystories_chat_model/best_model.pth", "--once", "Hi"]
+    monkeypatch.setattr(writing.Writer, "written", lambda *_: writing.Written("", 0, ""))
+    with contextlib.suppress(IndexError):  # nothing is written
+        call(monkeypatch, program, folder, *flags)
+    (_, prompts, new_tokens, *rest), options = calls[0]
     assert {name: options[name] for name in given} == given and new_tokens == 9 and len(prompts) == 1
+    assert rest == ([beams] if beams > 1 else [])
     tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
     assert options["end"] == tokenizer.special["<eos>"] and len(options["banned"]) == 6
+    assert options["stopped"](tokenizer.encode("The")) and options["stopped"](tokenizer.encode("xEndx"))
+
+
+def test_every_sampling_flag_is_tried_here():
+    others = {"max_new_tokens", "num_beams", "stop"}
+    assert SAMPLING_FLAGS.keys() | others == {item.name for item in dataclasses.fields(writing.Sampling)}
 
 
 def test_max_length_counts_the_prompt(course, monkeypatch):
     folder, _ = course
-    calls = captured(monkeypatch, step3, "generate")
+    calls = captured(monkeypatch, writing, "generate")
     call(monkeypatch, step3, folder, "--prompt", "Tom had a cat.", "--max_length", 20)
     (_, prompts, new_tokens), _ = calls[0]
     assert len(prompts[0]) - 1 + new_tokens == 20
@@ -410,6 +501,17 @@ BAD_INPUT = [
     (step4, ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dropout", "5"], "--dropout must"),
     (step4, ["--pretrained_model_path", "none.pth"], "none.pth"),
     (step4, ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dataset", "stories"], "conversation"),
+    (step3, ["--prompts_file", "none.txt"], "none.txt"),
+    (step3, ["--prompts_file", "other.jsonl"], "other.jsonl, line 1"),
+    (step3, ["--prompts_file", "latin1.jsonl", "--prompt", "Tom"], "--prompt and --prompts_file"),
+    (step3, ["--prompts_file", "latin1.jsonl", "--output_file", "out.txt"], "--output_file"),
+    (step3, ["--output_file", "out.jsonl"], "--prompts_file"),
+    (step3, ["--num_samples", "0"], "--num_samples"),
+    (step3, ["--num_samples", "2", "--num_beams", "2", "--temperature", "0.8"], "--num_beams"),
+    (step5, ["--batch_size", "0"], "--batch_size"),
+    (step5, ["--once", " "], "--once"),
+    (step5, ["--once", "Hi", "--prompts_file", "latin1.jsonl"], "--once"),
+    (step5, ["--num_samples", "2"], "--num_samples"),
     (step5, ["--model_path", "none.pth"], "none.pth"),
     (step5, ["--tokenizer_path", "second.pkl"], "tokenizer"),
 ]
