@@ -118,6 +118,20 @@ def measure_generation(device, name, batch_size, new_tokens):
     return {"tokens_per_second": round(written / (time.perf_counter() - began), 1)}
 
 
+def measure_past_the_context(device, name, batch_size):
+    """Tokens a second of stories four times as long as the context, once it is full, and their ratio to those before."""
+    device, config = choose_device(str(device), quiet), config_of(name)
+    model = ready_to_write(Transformer(config).to(device).eval())
+    prompts, context = [[SPECIAL["<bos>"]]] * batch_size, config.max_seq_len
+    for _ in generate(model, prompts, 4):
+        pass
+    times = [time.perf_counter()]
+    times += [time.perf_counter() for _ in generate(model, prompts, 4 * context, top_k=50)]
+    inside = (context - 1) / (times[context - 1] - times[0])
+    past = (4 * context - context + 1) / (times[4 * context] - times[context - 1])
+    return {"tokens_per_second": round(batch_size * past, 1), "ratio": round(past / inside, 2)}
+
+
 def words(seed=0, megabytes=20):
     """Yield texts like stories, made of words of our own: enough to give a tokenizer its usual work."""
     generator = np.random.default_rng(seed)
@@ -192,7 +206,7 @@ def run_other(command):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = ("training", "generation", "tokenizing")
+    kinds = ("training", "generation", "past", "tokenizing")
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds, help="what to measure (default: all)")
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=None, help="default: course on CPU, all on a GPU"
@@ -224,6 +238,10 @@ def measurements(args, device):
                 yield f"generation {name}, {batch_size} at once", measure_generation, (
                     device, name, batch_size, args.new_tokens,
                 )  # fmt: skip
+        if "past" in args.only:
+            for batch_size in (1, 64):
+                label = f"past the context {name}, {batch_size} at once"
+                yield label, measure_past_the_context, (device, name, batch_size)
     if "tokenizing" in args.only:
         yield f"tokenizing {args.megabytes} MB", measure_tokenizing, (args.megabytes,)
 
@@ -266,7 +284,7 @@ def main():
     results = {}
     for label, function, arguments in measurements(args, device):
         kind = label.split()[0]
-        other = run_other(args.compare) if args.compare and kind != "tokenizing" else None
+        other = run_other(args.compare) if args.compare and kind in ("training", "generation") else None
         results[label] = result = in_a_process(function, *arguments)
         if other:
             result |= ratios_to(other, kind, result) | {"other": other}
