@@ -548,7 +548,8 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course):
     again = [*mixed, "--output_dir", "mine", "--resume_from_checkpoint", "latest"]
     assert "going on from" in tune(folder, *again).stderr
     others = {
-        "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]], "--lora_rank: None": [*again[:4], *again[6:]],
+        "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
+        "--lora_rank: None": [*again[:4], *again[6:]],
         "--lora_rank: 3": [*again, "--lora_rank", 3],
     }  # fmt: skip
     for reason, flags in others.items():
