@@ -119,7 +119,7 @@ def measure_generation(device, name, batch_size, new_tokens):
 
 
 def measure_past_the_context(device, name, batch_size):
-    """Tokens a second of stories four times as long as the context, once it is full, and their ratio to those before."""
+    """Tokens a second of stories of four contexts, once the first is full, and their ratio to those before."""
     device, config = choose_device(str(device), quiet), config_of(name)
     model = ready_to_write(Transformer(config).to(device).eval())
     prompts, context = [[SPECIAL["<bos>"]]] * batch_size, config.max_seq_len
