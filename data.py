@@ -413,7 +413,7 @@ class Rows:
         self.texts = len(cache.chosen(0, 0))  # in an epoch
         self.begins = [0]  # at which row each epoch begins, as far as it is known
         self.per_epoch = self.rows_before(1)
-        self.bytes = int(cache.sizes.sum())
+        self.bytes = int(cache.sizes[cache.chosen(0, 0)].sum())
 
     def rows_before(self, epoch):
         """How many rows the epochs before this one have together."""

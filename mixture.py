@@ -92,7 +92,8 @@ def open_text(args, read, say=say, example="sample_data/stories", set_aside=STOR
     trains, validations = zip(*(training_and_validation(s, read, *limits, set_aside, say) for s in found), strict=True)
     if len(names) == 1:
         return trains[0], validations[0]
-    train, validation = Mixture(trains, None if None in weights else weights), Mixture(validations)
+    weights = None if None in weights else weights
+    train, validation = Mixture(trains, weights), Mixture(validations, weights)  # measured as it is trained
     for what, mixture in (("an epoch", train), ("validation", validation)):
         counts = zip(mixture.shares, mixture.parts, names, strict=True)
         say(f"{what}: " + ", ".join(f"{share:,} of {len(part):,} from {name}" for share, part, name in counts))

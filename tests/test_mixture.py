@@ -175,7 +175,10 @@ def test_weighted_sets_are_mixed_and_what_that_means_is_said(tokenizer, tmp_path
     train, validation = opened(tokenizer, "persona.jsonl=0.7", "general=0.3", said=(said := []))
     assert train.shares.tolist() == [38, 16] and len(train) == 438 and len(validation) == 9
     assert "an epoch: 38 of 38 from persona.jsonl, 16 of 400 from general" in said
-    assert "validation: 2 of 2 from persona.jsonl, 7 of 7 from general" in said
+    assert "validation: 2 of 2 from persona.jsonl, 1 of 7 from general" in said
+    rows = Rows(validation, 64, tokenizer.special, packed=False, replies_only=True)
+    measured = validation.chosen(0, 0)
+    assert rows.per_epoch == 3 and rows.bytes == validation.sizes[measured].sum() < validation.sizes.sum()
     same, other = (
         opened(tokenizer, "persona.jsonl=0.7", f"general={weight}")[0].fingerprint() for weight in (0.3, 0.4)
     )
