@@ -9,12 +9,11 @@ The shape comes from the model file.  The loss counts only what the assistant sa
 
 from checkpoints import load_model
 from data import Rows, cache_dialogues, load_tokenizer
-from dialogues import render_dialogue
-from generation import generate
 from lora import LEARNING_RATE, add_adapters
 from mixture import DIALOGUES_SET_ASIDE, add_data_flags, fingerprints_of, open_text
 from shell import FlagParser, UserError, parse_flags, printable, run_program
 from training import add_training_flags, seed_everything, start_run, train
+from writing import Sampling, Writer, chat_prompt
 
 PILOT = {
     "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 5, "dropout": 0.0,
@@ -73,10 +72,9 @@ def main():
         run.say(f"LoRA of rank {args.lora_rank}: {trained:,} weights are trained, beside the model's {weights:,}")
 
     def write_sample(model):
-        prompt, _, _ = render_dialogue(tokenizer, [("user", QUESTION)], length, open_ended=True)
-        banned = set(special.values()) - {special["<eos>"]}
-        new = generate(model, [prompt], 150, end=special["<eos>"], banned=banned, temperature=0.8)
-        return f"user: {QUESTION}\nassistant: {printable(tokenizer.decode([tokens[0] for tokens in new]))}"
+        writer = Writer(model, tokenizer, Sampling())
+        prompt, _, _ = chat_prompt(writer, [("user", QUESTION)])
+        return f"user: {QUESTION}\nassistant: {printable(writer.write([prompt], keys=[0])[0].text)}"
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache) | {"lora_rank": args.lora_rank or None}
     train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)

@@ -10,11 +10,11 @@ is what the next steps take), the log and the curves.
 import argparse
 
 from data import Rows, cache_stories, load_tokenizer
-from generation import generate
 from mixture import add_data_flags, fingerprints_of, open_text
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
 from shell import FlagParser, parse_flags, printable, run_program, settings_from
 from training import add_training_flags, seed_everything, start_run, train
+from writing import Sampling, Writer
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
 PILOT = {
@@ -65,10 +65,9 @@ def main():
     model = Transformer(config).to(precision.device)
 
     def write_sample(model):
-        start = tokenizer.encode("Once upon a time")
-        banned = set(special.values()) - {special["<eos>"]}
-        new = generate(model, [[special["<bos>"], *start]], 200, end=special["<eos>"], banned=banned, temperature=0.8)
-        return printable(tokenizer.decode(start + [tokens[0] for tokens in new]))
+        writer, start = Writer(model, tokenizer, Sampling()), "Once upon a time"
+        prompt = [special["<bos>"], *tokenizer.encode(start)][:length]
+        return printable(start + writer.write([prompt], keys=[0])[0].text)
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
     train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)

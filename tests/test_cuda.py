@@ -8,7 +8,7 @@ from test_faults import losses_not_finite_at
 from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
 
 from devices import Precision, choose_device, has_bfloat16
-from generation import generate
+from generation import beam_search, generate
 from model import ModelConfig, Transformer
 from optimizer import make_optimizers
 from shell import UserError
@@ -108,13 +108,14 @@ def test_a_run_of_a_cpu_goes_on_here(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
-def test_greedy_text_is_that_of_the_cpu(arch):
+def test_greedy_text_and_that_of_beams_are_those_of_the_cpu(arch):
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)
     shape = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "intermediate_size": 96, "max_seq_len": 16}
     model = Transformer(ModelConfig(VOCAB, **shape, arch=arch)).eval()
     prompts = [[3, 4, 5], [7], list(range(8, 20))]
-    write = lambda: list(generate(model, prompts, 40, temperature=0))
+    greedy = lambda: list(generate(model, prompts, 40, temperature=0, repetition_penalty=1.3))
+    write = lambda: (greedy(), beam_search(model, prompts, 40, 3))
     on_the_cpu = write()
     model.cuda()
     assert write() == on_the_cpu
