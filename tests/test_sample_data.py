@@ -3,6 +3,7 @@
 import collections
 import json
 import lzma
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 ROWS = {
     "stories/train.jsonl": 1000, "stories/validation.jsonl": 100,
-    "conversations/train.jsonl": 600, "conversations/valid.jsonl": 60,
+    "conversations/train.jsonl": 600, "conversations/valid.jsonl": 60, "questions.jsonl": 100,
 }  # fmt: skip
 
 
@@ -50,6 +51,21 @@ def test_dialogues_are_pairs_of_turns_with_text():
         for row in read(name):
             assert len(row["conversation"]) in (2, 4, 6)
             assert all(set(turn) == {"text"} and turn["text"].strip() for turn in row["conversation"])
+
+
+def test_questions_are_new_and_half_of_the_stories_asked_for_have_a_subject_of_no_training_dialogue():
+    dialogues = [row["conversation"] for row in read("conversations/train.jsonl")]
+    heard = {turn["text"] for dialogue in dialogues for turn in dialogue}
+    words_heard = set(re.findall("[a-z]+", " ".join(heard).lower()))
+    questions = read("questions.jsonl")
+    assert len({question["id"] for question in questions}) == len({question["prompt"] for question in questions}) == 100
+    assert not heard & {question["prompt"] for question in questions}
+    requests = [question for question in questions if "words" in question]
+    for question in requests:
+        (subject,) = question["words"]
+        assert re.search(rf"\b{subject}\b", question["prompt"])
+        assert (subject not in words_heard) == question["id"].startswith("story-new")
+    assert len(requests) == 64 and sum(question["id"].startswith("story-new") for question in requests) == 32
 
 
 def test_xz_cannot_squeeze_the_stories_below_1_2_bits_a_byte(stories):
