@@ -404,12 +404,13 @@ class Rows:
     seed: shuffle the texts, in each epoch anew; None: file order.
     replies_only: predict only what the assistant says; otherwise every token but `<bos>`.
     per_epoch: the rows of the first epoch, and of each one but where the texts of a Mixture with weights are packed.
+    change: a function of a text's ids and a random generator, made of seed, epoch and place, that returns as many ids.
     Rows read the memory-mapped cache, so that an epoch never stands in memory.
     """
 
-    def __init__(self, cache, length, special, packed=True, seed=None, replies_only=False):
+    def __init__(self, cache, length, special, packed=True, seed=None, replies_only=False, change=None):
         self.cache, self.length, self.special, self.packed = cache, length, special, packed
-        self.seed, self.replies_only, self.epoch = seed, replies_only, None
+        self.seed, self.replies_only, self.change, self.epoch = seed, replies_only, change, None
         self.texts = len(cache.chosen(0, 0))  # in an epoch
         self.begins = [0]  # at which row each epoch begins, as far as it is known
         self.per_epoch = self.rows_before(1)
@@ -444,6 +445,8 @@ class Rows:
     def text(self, place):
         """(ids, predicted) of the text at a place of the epoch's order, both (its length,)."""
         ids = self.cache.text(self.order[place])
+        if self.change is not None:
+            ids = self.change(ids, np.random.default_rng([self.seed or 0, self.epoch, place]))
         predicted = reply_mask(ids, self.special) if self.replies_only else ids != self.special["<bos>"]
         return ids, predicted
 

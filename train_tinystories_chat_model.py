@@ -12,39 +12,42 @@ from data import Rows, cache_dialogues, load_tokenizer
 from lora import LEARNING_RATE, add_adapters
 from mixture import DIALOGUES_SET_ASIDE, add_data_flags, fingerprints_of, open_text
 from shell import FlagParser, UserError, parse_flags, printable, run_program
+from swapping import SimilarWords
 from training import add_training_flags, seed_everything, start_run, train
 from writing import Sampling, Writer, chat_prompt
 
 PILOT = {
-    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 5, "dropout": 0.0,
-    "logging_steps": 20, "eval_steps": 50,
+    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 10, "dropout": 0.0,
+    "swap_words": 0.7, "logging_steps": 20, "eval_steps": 50,
 }  # fmt: skip
 QUESTION = "Can you tell me a story about a little dog?"
 
 
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
-    parser.add_argument(
-        "--pretrained_model_path",
-        required=True,
-        help="the model to go on from: step 2's best_model.pth, or a chat model",
-    )
+    help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
+    parser.add_argument("--pretrained_model_path", required=True, help=help_text)
     kinds = "hub name, folder, or a .jsonl, .json, .csv or .parquet file of dialogues, in any form the README lists"
     add_data_flags(parser, "bochen0909/tinystories-conversations", kinds, batching="padded")
     parser.add_argument("--dropout", type=float, default=0.1, help="default: %(default)s, 0 in a pilot run")
-    text = (
-        f"train adapters of this rank only (LoRA), at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)"
-    )
-    parser.add_argument("--lora_rank", type=int, default=0, help=text)
+    parser.add_argument(
+        "--lora_rank", type=int, default=0,
+        help=f"train adapters of this rank only, at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--swap_words", type=float, default=0.0, metavar="P",
+        help="replace words that a dialogue has twice by similar ones, with this probability (default: %(default)s, "
+        f"{PILOT['swap_words']} in a pilot run)",
+    )  # fmt: skip
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
     add_training_flags(parser, "tinystories_chat_model", **defaults)
     args = parse_flags(parser, PILOT, argv)
+    if not 0 <= args.swap_words <= 1:
+        raise UserError(f"--swap_words must lie between 0 and 1, not {args.swap_words}")
     if args.lora_rank < 0:
         raise UserError(f"--lora_rank must not be negative, not {args.lora_rank}")
     if args.lora_rank and args.optimizer == "muon":
-        raise UserError(
-            "--optimizer muon updates whole matrices, and --lora_rank trains parts of them; pass one of them"
-        )
+        raise UserError("--optimizer muon updates whole matrices, --lora_rank parts of them; pass one of the two")
     if args.lora_rank:
         parser.set_defaults(lr=LEARNING_RATE)
     return parse_flags(parser, PILOT, argv)
@@ -63,7 +66,11 @@ def main():
         example = "sample_data/conversations"
         train_cache, validation_cache = open_text(args, read, run.say, example, DIALOGUES_SET_ASIDE)
     packed = args.batching == "packed"
-    rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
+    change = None
+    if args.swap_words:
+        vectors = model.tokens.weight.detach().float().cpu().numpy()
+        change = SimilarWords(tokenizer, train_cache, vectors, args.swap_words).swapped
+    rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True, change=change)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
     seed_everything(settings.seed)
@@ -76,7 +83,8 @@ def main():
         prompt, _, _ = chat_prompt(writer, [("user", QUESTION)])
         return f"user: {QUESTION}\nassistant: {printable(writer.write([prompt], keys=[0])[0].text)}"
 
-    fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache) | {"lora_rank": args.lora_rank or None}
+    fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
+    fingerprints |= {"lora_rank": args.lora_rank or None, "swap_words": args.swap_words}
     train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
     run.close()
     ranks.close()

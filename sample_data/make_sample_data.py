@@ -1,4 +1,4 @@
-"""Write the sample data: 1,100 stories and 660 dialogues, all composed here, out of the texts in `texts.py`.
+"""Write the sample data: 1,100 stories, 660 dialogues and 100 questions, composed here out of the texts in `texts.py`.
 
     python sample_data/make_sample_data.py                              # once more the files of the project
     python sample_data/make_sample_data.py --seed 7 --output_dir other
@@ -6,6 +6,8 @@
 stories/: 1,000 rows for training and 100 for validation, `{"text": ...}`, each a story after one of 16 plots, in which
 a child, an animal or a thing is in trouble and gets out of it. conversations/: 600 and 60 rows, `{"conversation":
 [{"text": ...}, ...]}`: user and assistant take turns; in seven of ten the user asks for a story of some subject.
+questions.jsonl: 100 rows, `{"id": ..., "prompt": ...}`, to ask a chat model; none stands in a training dialogue. 64 ask
+for a story and have its subject as `"words": [...]`, in half of them (`story-new-...`) one of HELD_OUT_SUBJECTS.
 
 A plot is a template with choices in every sentence, so the texts are varied enough to learn from, as
 tests/test_sample_data.py checks: `xz -9e` needs 1.28 bits for each byte of the stories (TinyStories: 2.0), and no 12
@@ -22,6 +24,7 @@ from pathlib import Path
 from texts import ANIMALS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, PLOTS, PRONOUNS, SAID, TALES, THINGS
 
 STORY_WORDS, TALE_WORDS = range(130, 261), range(40, 91)
+REQUESTS, OTHER_QUESTIONS = 32, 36  # stories of subjects that the training dialogues have, and as many of others
 
 
 def choose(rng, items):
@@ -117,6 +120,10 @@ def make_story(rng, phrases):
     return story if len(story.split()) in STORY_WORDS else make_story(rng, phrases)
 
 
+def subject_kind(subject):
+    return "thing" if subject in THINGS else "animal"
+
+
 def make_turns(rng, user, assistant, slots):
     """Write out a pair of turns. Some users type in small letters and leave the last mark out."""
     asked = write_out(rng, user, slots)
@@ -148,11 +155,44 @@ def make_conversation(rng, subject, phrases):
     if rng.random() < 0.72:
         pairs += make_tale(rng, subject, phrases)[: choose(rng, (1, 2))]
     else:
-        question = "thing_question" if subject in THINGS else "animal_question"
+        question = f"{subject_kind(subject)}_question"
         pairs += [talk(choose(rng, ("hello", "feeling_question", question, question)))]
     if rng.random() < 0.3:
         pairs += [talk("goodbye")]
     return [{"text": turn} for pair in pairs[:3] for turn in pair]
+
+
+def make_question(rng, kind, subject):
+    """Compose what a user may ask: for a story of the subject, or another kind of question."""
+    slots = cast(rng, subject, phrases_without())
+    slots = settle(rng, {"feeling~help": "[feelings]", "wish~intro": f"[{subject_kind(subject)}_wish]"}, slots)
+    if kind != "request":
+        slots = settle(rng, {"user~assistant": f"[{kind}]"}, slots)
+    return make_turns(rng, "[request]" if kind == "request" else "[user]", "", slots)[0]
+
+
+def make_questions(rng, subjects, new_subjects, heard):
+    """Compose questions that were not heard; subjects: those of the training dialogues, new_subjects: others."""
+
+    def unheard(compose):
+        while (question := compose()) in heard:
+            pass
+        heard.add(question)
+        return question
+
+    for name, choices in (("known", subjects), ("new", new_subjects)):
+        order = itertools.cycle(draw(rng, choices, len(choices)))
+        for number, subject in enumerate(itertools.islice(order, REQUESTS), start=1):
+            prompt = unheard(lambda subject=subject: make_question(rng, "request", subject))
+            yield {"id": f"story-{name}-{number}", "prompt": prompt, "words": [subject]}
+
+    def other():
+        subject = choose(rng, (*subjects, *new_subjects))
+        kind = choose(rng, ("hello", "goodbye", "feeling_question", f"{subject_kind(subject)}_question"))
+        return make_question(rng, kind, subject)
+
+    for number in range(1, OTHER_QUESTIONS + 1):
+        yield {"id": f"other-{number}", "prompt": unheard(other)}
 
 
 def write_rows(path, count, make_row, written):
@@ -191,7 +231,10 @@ def main():
     write_rows(args.output_dir / "stories" / "train.jsonl", 1000, story, written)
     write_rows(args.output_dir / "stories" / "validation.jsonl", 100, story, written)
     write_rows(args.output_dir / "conversations" / "train.jsonl", 600, conversation, written)
+    heard = {turn["text"] for line in written for turn in json.loads(line).get("conversation", [])}
     write_rows(args.output_dir / "conversations" / "valid.jsonl", 60, new_conversation, written)
+    questions = make_questions(random.Random(f"questions {args.seed}"), known, HELD_OUT_SUBJECTS, heard)
+    write_rows(args.output_dir / "questions.jsonl", 100, lambda: next(questions), written)
 
 
 if __name__ == "__main__":

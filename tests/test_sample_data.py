@@ -3,16 +3,21 @@
 import collections
 import json
 import lzma
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dialogues import read_dialogues
+from prompts import read_prompts
+from sources import open_dataset
+
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 ROWS = {
     "stories/train.jsonl": 1000, "stories/validation.jsonl": 100,
-    "conversations/train.jsonl": 600, "conversations/valid.jsonl": 60,
+    "conversations/train.jsonl": 600, "conversations/valid.jsonl": 60, "questions.jsonl": 100,
 }  # fmt: skip
 
 
@@ -52,6 +57,21 @@ def test_dialogues_are_pairs_of_turns_with_text():
             assert all(set(turn) == {"text"} and turn["text"].strip() for turn in row["conversation"])
 
 
+def test_questions_are_new_and_half_of_the_stories_asked_for_have_a_subject_of_no_training_dialogue():
+    dialogues = [row["conversation"] for row in read("conversations/train.jsonl")]
+    heard = {turn["text"] for dialogue in dialogues for turn in dialogue}
+    words_heard = set(re.findall("[a-z]+", " ".join(heard).lower()))
+    questions = read("questions.jsonl")
+    assert len({question["id"] for question in questions}) == len({question["prompt"] for question in questions}) == 100
+    assert not heard & {question["prompt"] for question in questions}
+    requests = [question for question in questions if "words" in question]
+    for question in requests:
+        (subject,) = question["words"]
+        assert re.search(rf"\b{subject}\b", question["prompt"])
+        assert (subject not in words_heard) == question["id"].startswith("story-new")
+    assert len(requests) == 64 and sum(question["id"].startswith("story-new") for question in requests) == 32
+
+
 def test_xz_cannot_squeeze_the_stories_below_1_2_bits_a_byte(stories):
     text = "\n".join(stories).encode()
     assert 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text) >= 1.2
@@ -63,3 +83,13 @@ def test_no_run_of_12_words_stands_in_more_than_2_percent_of_the_stories(stories
         words = story.split()
         runs.update({tuple(words[first : first + 12]) for first in range(len(words) - 11)})
     assert max(runs.values()) <= 0.02 * len(stories)
+
+
+def test_the_persona_of_the_walk_through_is_asked_what_it_has_not_learned(tmp_path):
+    subprocess.run([sys.executable, FOLDER / "make_pirate.py"], cwd=tmp_path, check=True)
+    dialogues = list(read_dialogues(open_dataset(str(tmp_path / "pirate.jsonl"))["train"], say=lambda _: None))
+    assert len(dialogues) == 300
+    learned = {text for dialogue in dialogues for role, text in dialogue if role == "user"}
+    pirate, plain = (read_prompts(tmp_path / f"ask_{name}.jsonl") for name in ("pirate", "plain"))
+    assert len(pirate) == len(plain) == 50 and all(prompt.extra["words"] for prompt in pirate + plain)
+    assert not learned & {prompt.prompt[-1]["content"] for prompt in pirate}
