@@ -1,9 +1,8 @@
-"""Word swapping: a small data set of dialogues made to teach copying instead of a list of words.
+"""Word swapping: makes dialogues new ones, so that a model that sees few of them learns to copy and not to recite.
 
-A model that has seen few dialogues learns by heart what they are about: asked for a story of a goat, it tells one of
-some animal that the training dialogues name.  Here a word that comes back in a dialogue is replaced, everywhere in it,
-by one that the foundation model holds for similar: the dialogue stays one, but only what stands in the question says
-which word the answer must have.  (Augmentation with neighbours in embedding space: Wang and Yang 2015.)
+Tuned on a few hundred dialogues, a model learns by heart what they are about: asked for a story of a goat, it tells one
+of some animal that the dialogues name.  Here words of a dialogue are replaced, each everywhere in it, by words that the
+foundation model holds for similar (Wang and Yang 2015): then only the question says which word the answer must have.
 """
 
 import re
@@ -16,7 +15,7 @@ WORDS = (r" [a-z]{2,}", r" [A-Z][a-z]+")  # whole words; names stay names
 
 
 class SimilarWords:
-    """Replaces words that a text has more than once, each with a probability, in the whole text.
+    """Replaces each uncommon word of a text with a probability, wherever it stands in the text.
 
     neighbours: {token: array of the tokens that are most similar to it}.
     """
@@ -39,8 +38,7 @@ class SimilarWords:
     def swapped(self, ids, generator):
         """A copy of a text's ids (its length,) with other words; generator: `numpy.random.Generator`."""
         changed = ids.copy()
-        tokens, counts = np.unique(ids, return_counts=True)
-        for token in tokens[counts > 1].tolist():
+        for token in np.unique(ids).tolist():
             if token in self.neighbours and generator.random() < self.probability:
                 changed[ids == token] = generator.choice(self.neighbours[token])
         return changed

@@ -17,8 +17,8 @@ from training import add_training_flags, seed_everything, start_run, train
 from writing import Sampling, Writer, chat_prompt
 
 PILOT = {
-    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 10, "dropout": 0.0,
-    "swap_words": 0.7, "logging_steps": 20, "eval_steps": 50,
+    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 16, "dropout": 0.0,
+    "swap_words": 0.8, "logging_steps": 20, "eval_steps": 50,
 }  # fmt: skip
 QUESTION = "Can you tell me a story about a little dog?"
 
@@ -36,7 +36,7 @@ def parse_args(argv=None):
     )  # fmt: skip
     parser.add_argument(
         "--swap_words", type=float, default=0.0, metavar="P",
-        help="replace words that a dialogue has twice by similar ones, with this probability (default: %(default)s, "
+        help="replace uncommon words of a dialogue by similar ones with this probability (default: %(default)s, "
         f"{PILOT['swap_words']} in a pilot run)",
     )  # fmt: skip
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
