@@ -144,8 +144,8 @@ def answer(chat, message, interactive):
     if not interactive:
         print(" ".join("".join(chat.reply(message)).split()))
         return
-    print("model: ", end="", flush=True)
     try:
+        print("model: ", end="", flush=True)
         for piece in chat.reply(message):
             print(piece, end="", flush=True)
         print()

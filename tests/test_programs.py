@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -232,17 +233,22 @@ def test_ctrl_c_stops_a_reply_and_not_the_chat(course):
         deadline = time.monotonic() + 60
         while text not in screen:
             assert time.monotonic() < deadline, screen
-            screen += os.read(master, 4096).decode("utf-8", "replace")
+            if select.select([master], [], [], 1)[0]:
+                screen += os.read(master, 4096).decode("utf-8", "replace")
         screen = screen[screen.index(text) + len(text) :]
 
+    def press_ctrl_c():
+        time.sleep(0.5)  # readline sets itself up after it has shown the prompt
+        chat.send_signal(signal.SIGINT)
+
     wait_for("you: ")
-    chat.send_signal(signal.SIGINT)
+    press_ctrl_c()
     wait_for("ends the program")
     for _ in range(2):
         wait_for("you: ")
         os.write(master, b"Tell me\n")
         wait_for("model: ")
-        chat.send_signal(signal.SIGINT)
+        press_ctrl_c()
         wait_for("(stopped)")
     wait_for("you: ")
     os.write(master, b"\x04")
