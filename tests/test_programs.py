@@ -417,7 +417,7 @@ def test_sampling_flags_reach_the_writing(course, monkeypatch, program, beams):
     assert rest == ([beams] if beams > 1 else [])
     tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
     assert options["end"] == tokenizer.special["<eos>"] and len(options["banned"]) == 6
-    assert options["stopped"](tokenizer.encode("The")) and options["stopped"](tokenizer.encode("xEndx"))
+    assert options["stopped"](tokenizer.encode("The")) and options["stopped"](tokenizer.encode("xEnd"))
 
 
 def test_every_sampling_flag_is_tried_here():
@@ -657,7 +657,8 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course):
     assert "going on from" in tune(folder, *again).stderr
     others = {
         "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
-        "--lora_rank: None": [*again[:4], *again[6:]],
+        "--lora_rank: None": [*again[:4], *again[6:], "--lr", 0.005],
+        "--swap_words: 0.5": [*again, "--swap_words", 0.5],
         "--lora_rank: 3": [*again, "--lora_rank", 3],
     }  # fmt: skip
     for reason, flags in others.items():
