@@ -17,7 +17,8 @@ WORDS = (r" [a-z]{2,}", r" [A-Z][a-z]+")  # whole words; names stay names
 class SimilarWords:
     """Replaces each uncommon word of a text with a probability, wherever it stands in the text.
 
-    neighbours: {token: array of the tokens that are most similar to it}.
+    neighbours: {token: array of the tokens that are most similar to it}.  continues: bool (V,), the tokens that go on
+    with a word, so that the token before is only its beginning, and stays.
     """
 
     def __init__(self, tokenizer, cache, vectors, probability):
@@ -27,6 +28,7 @@ class SimilarWords:
         for index in range(len(cache)):
             texts[np.unique(cache.text(index))] += 1
         words = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+        self.continues = np.array([word[:1].isalpha() or word[:1] == "'" for word in words])
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
         for pattern in WORDS:
             like = [bool(re.fullmatch(pattern, word)) for word in words]
@@ -37,8 +39,8 @@ class SimilarWords:
 
     def swapped(self, ids, generator):
         """A copy of a text's ids (its length,) with other words; generator: `numpy.random.Generator`."""
-        changed = ids.copy()
+        changed, whole = ids.copy(), np.append(~self.continues[ids[1:]], True)
         for token in np.unique(ids).tolist():
             if token in self.neighbours and generator.random() < self.probability:
-                changed[ids == token] = generator.choice(self.neighbours[token])
+                changed[(ids == token) & whole] = generator.choice(self.neighbours[token])
         return changed

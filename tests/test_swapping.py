@@ -49,6 +49,14 @@ def test_names_stay_names_and_the_nearest_words_are_taken(similar, tokenizer, mo
         assert len({word[1].isupper() for word in words}) == 1
 
 
+def test_the_beginning_of_a_longer_word_stays(similar, tokenizer, cache):
+    ids = np.array(tokenizer.encode("a catx met a cat")).astype(np.uint16)
+    assert tokenizer.decode([ids[1]]) == " cat"
+    change = similar(1.0).swapped
+    words = [tokenizer.decode(change(ids, np.random.default_rng(seed))).split() for seed in range(40)]
+    assert {word[1] for word in words} == {"catx"} and {word[4] for word in words} >= {"cat", "dog", "cow"}
+
+
 def test_nothing_is_swapped_with_probability_0(similar, cache):
     assert (similar(0.0).swapped(cache.text(0), np.random.default_rng(0)) == cache.text(0)).all()
 
