@@ -26,6 +26,7 @@ HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D)
 /temperature 0.5   below 1 safer, above 1 wilder, 0 always the likeliest token
 /save FILE.jsonl   add the conversation to a file that step 4 can learn from
 /help              this list"""
+COMMANDS = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
 
 
 def parse_args(argv=None):
@@ -49,22 +50,20 @@ class Chat:
 
     def __init__(self, writer):
         self.writer, self.system, self.turns = writer, "", []  # turns: (role, text), user and assistant alternating
-        self.replies, self.told = 0, False  # told: that old turns are left out
+        self.replies, self.told = 0, False  # told: that the model forgets old turns
 
     def reply(self, message):
         """Yield the answer to a message piece by piece; both become part of the conversation, however it is cut off."""
-        system = [("system", self.system)] if self.system else []
+        system, answer = [("system", self.system)] if self.system else [], ""
         self.turns.append(("user", message))
-        prompt, dropped, cut = chat_prompt(self.writer, system + self.turns)
-        del self.turns[: 2 * dropped]
-        if dropped and not self.told:
-            say("(the conversation no longer fits the model's context: its oldest turns are forgotten)")
-            self.told = True
-        if cut:
-            say("(the message does not fit the model's context: its beginning is left out)")
-        answer = ""
         self.replies += 1
         try:
+            prompt, dropped, cut = chat_prompt(self.writer, system + self.turns)
+            if dropped and not self.told:
+                say("(the conversation no longer fits the model's context: it forgets the oldest turns)")
+                self.told = True
+            if cut:
+                say("(the message, or the system text, does not fit the model's context: a part of it is left out)")
             for piece in self.writer.stream(prompt, key=self.replies):
                 piece = printable(piece if answer else piece.lstrip())
                 answer += piece
@@ -72,10 +71,8 @@ class Chat:
         finally:
             self.turns.append(("assistant", answer.strip()))
 
-    def command(self, line):
-        """Carry out a line that begins with /.  Returns a message that is to be answered again, or None."""
-        name, _, text = line.partition(" ")
-        text = text.strip()
+    def command(self, name, text):
+        """Carry out a command of HELP.  Returns a message that is to be answered again, or None."""
         if name == "/retry" and self.turns:
             (_, message), _ = self.turns[-2:]
             del self.turns[-2:]
@@ -95,8 +92,8 @@ class Chat:
             self.set_temperature(text)
         elif name == "/save":
             self.save(text)
-        else:
-            say(HELP if name == "/help" else f"(no command {name}; /help lists them)")
+        elif name == "/help":
+            say(HELP)
         return None
 
     def set_temperature(self, text):
@@ -112,7 +109,7 @@ class Chat:
         """Add the conversation to a file, as a line that the trainer reads."""
         if not self.turns:
             say("(nothing was said yet)")
-        elif Path(path).suffix != ".jsonl":
+        elif (path := Path(path).expanduser()).suffix != ".jsonl":
             say("(/save needs a file name that ends in .jsonl)")
         else:
             system = [("system", self.system)] if self.system else []
@@ -176,8 +173,11 @@ def main():
         message = line.strip()
         if message.lower() in ("exit", "/exit"):
             return
-        if message.startswith("/"):
-            message = chat.command(message)
+        name, _, text = message.partition(" ")
+        if name in COMMANDS:
+            message = chat.command(name, text.strip())
+        elif name.startswith("/") and interactive:  # in a pipe every message gets a line of reply
+            message = say(f"(no command {name}; /help lists them)")
         if message:
             answer(chat, message, interactive)
 

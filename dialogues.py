@@ -172,7 +172,7 @@ class Rendered(NamedTuple):
     ids: list
     dropped: int  # the oldest pairs
     size: int  # bytes of what the assistant says
-    question_cut: bool  # the beginning of the only pair's question
+    question_cut: bool  # the end of the system text, or the beginning of the only pair's question
     reply_cut: bool  # the end of its answer
 
 
@@ -237,13 +237,14 @@ def render(tokenizer, system, pairs, encoded, max_tokens):
             length -= len(asked[first]) + len(answers[first])
             first += 1
         if length > max_tokens:
+            question_cut = len(head) > max(1, max_tokens // 2)
             head = head[: max(1, max_tokens // 2)]
         if pairs and len(head) + len(asked[-1]) + len(answers[-1]) > max_tokens:
             room = max_tokens - len(head) - 1  # for the question's text and the answer
             reply_cut = len(answers[-1]) > room
             kept = min(max_tokens // 4, room - 1) if reply_cut else room - len(answers[-1])
-            question_cut = kept < len(asked[-1]) - 1
-            if question_cut:
+            if kept < len(asked[-1]) - 1:
+                question_cut = True
                 asked[-1] = [special["<user>"], *asked[-1][len(asked[-1]) - kept :]]
             if reply_cut:
                 answers[-1] = answers[-1][: max_tokens - len(head) - len(asked[-1])]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dialogues import read_turns
 from shell import UserError, locked, naming, printed, say
-from sources import clean, json_lines, json_list, text_stories
+from sources import clean, json_lines, json_list, shortened, text_stories
 from writing import chat_prompt
 
 SUFFIXES = (".txt", ".json", ".jsonl", ".csv")
@@ -53,12 +53,15 @@ def read_prompts(path):
     for row, place in readers[path.suffix](path):
         if isinstance(row, UserError):
             raise UserError(str(row).replace(", or pass --skip_bad_rows", ""))  # a flag of the trainers
+        row = json.loads(clean(json.dumps(row, ensure_ascii=False)))  # also what an escape in it stands for
         if path.suffix == ".txt":
             row = row["text"]
             if not row:
                 continue
         fields = dict(row) if isinstance(row, dict) else {"prompt": row}
-        prompt = Prompt(fields.pop("id", len(prompts)), fields.pop("prompt", None), fields, place)
+        number = fields.pop("id", None)
+        number = len(prompts) if number in (None, "") else number
+        prompt = Prompt(number, fields.pop("prompt", None), fields, place)
         check_prompt(prompt, ids)
         prompts.append(prompt)
     if not prompts:
@@ -70,10 +73,9 @@ def check_prompt(prompt, ids):
     """Raise UserError for a prompt that cannot be asked; ids: {id: place} of those before it, to which it is added."""
     place, text = prompt.place, prompt.prompt
     if not isinstance(text, (str, list)) or not text:
-        raise UserError(f'{place}: no prompt; a text, a list of turns, or an object with one as "prompt" was expected')
-    if isinstance(text, str):
-        prompt.prompt = clean(text)
-    else:
+        found = f" (found: {shortened(', '.join(prompt.extra))})" if prompt.extra else ""
+        raise UserError(f'{place}: a text, a list of turns, or an object with one as "prompt" was expected{found}')
+    if isinstance(text, list):
         try:
             turns = read_turns(text)
         except ValueError as error:
@@ -83,7 +85,8 @@ def check_prompt(prompt, ids):
     if isinstance(prompt.id, bool) or not isinstance(prompt.id, (int, str)):
         raise UserError(f"{place}: the id {printed(prompt.id)} is neither a number nor a text")
     if prompt.id in ids:
-        raise UserError(f"{place}: the id {printed(prompt.id)} stands at {ids[prompt.id]} too; give each an own one")
+        same = f"the id {printed(prompt.id)} stands at {ids[prompt.id]} too"
+        raise UserError(f"{place}: {same}; give each prompt an own one (a prompt without has its number, from 0 on)")
     ids[prompt.id] = place
 
 
@@ -124,6 +127,8 @@ def check_prompt_flags(args):
         raise UserError(f"--output_file {args.output_file} must end in .jsonl: it gets a JSON object a line")
     if args.output_file and not args.prompts_file:
         raise UserError("--output_file goes with --prompts_file")
+    if args.output_file and Path(args.output_file).resolve() == Path(args.prompts_file).resolve():
+        raise UserError("--output_file is the --prompts_file; choose another name, or the prompts would be lost")
 
 
 class Samples:
@@ -234,24 +239,22 @@ def samples_there(samples, file, path):
     file.seek(0)
     done, whole = 0, 0
     for line in file:
-        place = f"{path}, line {done + 1}"
+        place, asked = f"{path}, line {done + 1}", samples.asked(done) if done < len(samples) else {}
+        begun = json.dumps(asked, ensure_ascii=False)[:-1].encode()  # what a line begins with, before the text
+        if asked and not line.endswith(b"\n") and line[: len(begun)] == begun[: len(line)]:
+            break  # the run was killed while it wrote this
         try:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not line.endswith(b"\n") and (done or line.startswith(b'{"id": ')):
-            break  # the run was killed while it wrote this
         if not isinstance(row, dict) or not {"id", "text", "ended"} <= row.keys():
             raise UserError(f"{place}: no sample; pass another --output_file, or --overwrite")
-        if done == len(samples):
+        if not asked:
             raise UserError(f"{place}: more samples than are asked for; pass another --output_file, or --overwrite")
-        asked = samples.asked(done)
-        other = next((name for name in asked if row.get(name) != asked[name]), None)
-        if other:
-            was, now = (printed(json.dumps(value)) for value in (row.get(other), asked[other]))
-            raise UserError(
-                f"{place}: written with {other} {was}, and now it is {now}; pass another --output_file, or --overwrite"
-            )
+        was, now = ({name: json.dumps(values.get(name)) for name in asked} for values in (row, asked))
+        if other := next((name for name in asked if was[name] != now[name]), None):
+            change = f"written with {other} {printed(was[other])}, and now it is {printed(now[other])}"
+            raise UserError(f"{place}: {change}; pass another --output_file, or --overwrite")
         done, whole = done + 1, whole + len(line)
     file.truncate(whole)
     return done

@@ -337,7 +337,7 @@ class Trainer:
         run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {self.model.config.describe()}")
         run.say(
             f"training: {self.rows.texts:,} texts in {self.rows.per_epoch:,} rows of at most {self.rows.length} "
-            f"tokens, {'packed' if self.rows.packed else 'padded'}; validation: {len(self.validation.cache):,} texts"
+            f"tokens, {'packed' if self.rows.packed else 'padded'}; validation: {self.validation.texts:,} texts"
         )
         run.say(
             f"{self.total_steps:,} steps of {self.settings.rows_per_step} rows, {self.settings.epochs} epochs, "

@@ -31,7 +31,7 @@ class Sampling:
     repetition_penalty: float = flag(1.0, "above 1: tokens that the text already has become less likely")
     num_beams: int = flag(1, "above 1: nothing is drawn; the likeliest text that so many beams find")
     stop: list[str] | None = flag(
-        None, "end before this text, which is not written; may be given several times", action="append", metavar="TEXT"
+        None, "end before this text, however early; may be given several times", action="append", metavar="TEXT"
     )
     seed: int = flag(42, "the same seed writes the same")
 

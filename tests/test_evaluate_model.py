@@ -383,7 +383,7 @@ def test_models_and_samples_stand_side_by_side_each_model_with_its_tokenizer(run
     flags += ["stories", "talks", "--tokenizer_path", "1.pkl", "0.pkl", "--output", tmp_path / "s.json"]
     status, out, err = run("0.pth", "1.pth", "samples.jsonl", *flags)
     assert status == 0, err
-    assert "taken as story models" in err
+    assert "asked as story models" in err
     first, second, third = json.loads((tmp_path / "s.json").read_text())["models"]
     assert first["scores"]["loss"] != second["scores"]["loss"] and "loss" not in third["scores"]
     assert [sample["id"] for sample in first["samples"]] == ["a", "b"]
@@ -393,11 +393,14 @@ def test_models_and_samples_stand_side_by_side_each_model_with_its_tokenizer(run
 
 def test_dialogues_and_prompts_of_turns_make_chat_models(run, trained):
     flags = ["--tokenizer_path", "0.pkl", "--max_new_tokens", 3]
-    status, out, err = run("0.pth", "--dataset", "talks", *flags)
-    assert status == 0 and "taken as chat models" in err and "what the assistant says" in out
+    asked = ["--prompts_file", "prompts.jsonl"]
+    status, out, err = run("0.pth", "--dataset", "talks", *asked, *flags)
+    assert status == 0 and "asked as chat models" in err and "what the assistant says" in out
     write_rows(trained / "turns.jsonl", [{"id": 1, "prompt": ["Hi", "Ho", "Well?"]}])
     status, out, err = run("0.pth", "--prompts_file", "turns.jsonl", *flags)
-    assert status == 0 and "taken as chat models" in err, err
+    assert status == 0 and "asked as chat models" in err, err
+    status, out, err = run("0.pth", "--dataset", "stories", "--chat", *asked, *flags)  # did it forget the stories?
+    assert status == 0 and "asked as chat models" in err and "what the assistant says" not in out, err
 
 
 def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(run):
@@ -418,6 +421,8 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["samples.jsonl", "--judge", "x", "--judge_model", "m"], "--judge must be an address"),
         (["samples.jsonl", "--judge_limit", 0], "--judge_limit must be at least 1"),
         (["samples.jsonl", "--output", "nowhere/s.json"], "cannot write nowhere"),
+        (["samples.jsonl", "--output", "./samples.jsonl"], "would be overwritten"),
+        (["samples.jsonl", "--output", "new", "--csv", "new"], "would be overwritten"),
         (["talks/train.jsonl"], 'line 1: no "text"'),
         (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl"], "was not trained with this tokenizer"),
         (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"], "none of these tokenizers"),

@@ -207,7 +207,7 @@ def test_a_chat_at_a_terminal_streams_resets_and_survives_a_full_context(course)
     type_line("/help", "/reset")
     for _ in range(3):
         type_line("Tell me a long long story about a <eos> cat.", "model: ")
-    assert "oldest turns are forgotten" in screen
+    assert "forgets the oldest turns" in screen
     type_line("/reset", "forgotten)")
     os.write(master, b"exit\n")
     assert chat.wait(timeout=60) == 0
@@ -288,11 +288,20 @@ def test_one_question_gets_one_reply(course):
 
 def test_commands_work_in_a_pipe(course, tmp_path):
     folder, _ = course
-    lines = ["Hello!", "/retry", "/temperature 0", "/system Be kind.", f"/save {tmp_path / 't.jsonl'}", "Hi", "/exit"]
+    lines = [
+        "Hello!",
+        "/retry",
+        "/no command",
+        "/temperature 0",
+        "/system Be kind.",
+        f"/save {tmp_path / 't.jsonl'}",
+        "Hi",
+        "/exit",
+    ]
     done = run(folder, "chat_with_tinystories_model", "--max_new_tokens", 10, stdin="\n".join(lines))
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 4  # what is no command is a message
     saved = json.loads((tmp_path / "t.jsonl").read_text(encoding="utf-8"))
-    assert [turn["role"] for turn in saved["messages"]] == ["system", "user", "assistant"]
+    assert [turn["role"] for turn in saved["messages"]] == ["system", *["user", "assistant"] * 2]
 
 
 def test_the_same_seed_writes_the_same_story(course):
@@ -512,6 +521,7 @@ BAD_INPUT = [
     (step3, ["--prompts_file", "latin1.jsonl", "--prompt", "Tom"], "--prompt and --prompts_file"),
     (step3, ["--prompts_file", "latin1.jsonl", "--output_file", "out.txt"], "--output_file"),
     (step3, ["--output_file", "out.jsonl"], "--prompts_file"),
+    (step3, ["--prompts_file", "other.jsonl", "--output_file", "./other.jsonl"], "prompts would be lost"),
     (step3, ["--num_samples", "0"], "--num_samples"),
     (step3, ["--num_samples", "2", "--num_beams", "2", "--temperature", "0.8"], "--num_beams"),
     (step5, ["--batch_size", "0"], "--batch_size"),

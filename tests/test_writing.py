@@ -8,7 +8,8 @@ import sys
 import pytest
 from tiny import make_model
 
-from chat_with_tinystories_model import Chat
+import chat_with_tinystories_model as chat_module
+from chat_with_tinystories_model import COMMANDS, Chat
 from checkpoints import save_model
 from data import train_tokenizer
 from dialogues import render_dialogue
@@ -150,7 +151,11 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name, mark):
     ("name", "content", "named"),
     [
         ("p.txt", "\n \n", "no prompt"),
-        ("p.jsonl", '"fine"\n{"promt": "x"}\n', "line 2"),
+        (
+            "p.jsonl",
+            '"fine"\n{"promt": "x"}\n',
+            'line 2: a text, a list of turns, or an object with one as "prompt" was expected (found: promt)',
+        ),
         ("p.jsonl", '"fine"\n{broken\n', "line 2"),
         ("p.jsonl", '{"prompt": 7}\n', "line 1"),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
@@ -198,6 +203,19 @@ def test_a_sample_has_all_that_is_needed_to_score_it(make_writer, asked, model_p
     assert rows[2]["text"] != rows[3]["text"]
 
 
+def test_half_characters_in_a_file_of_prompts_do_not_end_the_run(make_writer, tmp_path):
+    half = "\\ud83d"
+    (tmp_path / "p.jsonl").write_text(
+        f'{{"prompt": "Tom {half}", "note": "{half}"}}\n'
+        f'{{"prompt": [{{"content": "Hi {half}"}}], "n": NaN, "id": ""}}\n'
+    )
+    samples = Samples(make_writer(), read_prompts(tmp_path / "p.jsonl"), chat=True)
+    for _ in range(2):
+        write_samples(samples, tmp_path / "s.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in rows] == [0, 1] and rows[0]["note"] == "\ufffd"
+
+
 def test_a_sample_does_not_depend_on_the_batch(make_writer, asked):
     samples = Samples(make_writer(max_new_tokens=50), asked, num_samples=3)
     together = [row for rows in samples.rows(batch_size=64) for row in rows]
@@ -224,17 +242,24 @@ def test_a_file_of_other_samples_is_left_as_it_is(make_writer, asked, tmp_path):
     path = tmp_path / "s.jsonl"
     write_samples(Samples(make_writer(), asked), path)
     before = path.read_bytes()
-    others = [
+    runs = [
         (Samples(make_writer(temperature=0.5), asked), "temperature 0.8, and now it is 0.5"),
         (Samples(make_writer(), asked[1:]), "line 1: written with id"),
         (Samples(make_writer(), asked[:3]), "line 4: more samples"),
         (Samples(make_writer(), asked, num_samples=2), "line 2: written with id"),
     ]
-    for samples, named in others:
+    for samples, named in runs:
         with pytest.raises(UserError, match=named):
             write_samples(samples, path)
         assert path.read_bytes() == before
-    for content in (b"my notes", b'{"mine": 1}\n', b'{"mine": 1}', before[:-9] + b"\n", b"\n" + before):
+    for content in (
+        b"my notes",
+        b'{"mine": 1}\n',
+        b'{"mine": 1}',
+        b'{"id": "3", "prompt": "mine"}',
+        before[:-9] + b"\n",
+        b"\n" + before,
+    ):
         path.write_bytes(content)
         with pytest.raises(UserError, match="line [17]: .*--overwrite"):
             write_samples(Samples(make_writer(), asked), path)
@@ -284,29 +309,33 @@ def roles(chat):
     return [role for role, _ in chat.turns]
 
 
+def command(chat, line):
+    name, _, text = line.partition(" ")
+    assert name in COMMANDS
+    return chat.command(name, text)
+
+
 def test_the_chat_takes_back_says_again_and_forgets(make_writer, capsys):
     chat = Chat(make_writer(max_new_tokens=3))
     first = "".join(chat.reply("Hi"))
     assert chat.turns == [("user", "Hi"), ("assistant", first.strip())]
-    assert chat.command("/retry") == "Hi" and chat.turns == []
+    assert command(chat, "/retry") == "Hi" and chat.turns == []
     assert "".join(chat.reply("Hi")) != first
     list(chat.reply("A?"))
     assert roles(chat) == ["user", "assistant"] * 2
-    assert chat.command("/undo") is None and roles(chat) == ["user", "assistant"]
-    chat.command("/reset")
+    assert command(chat, "/undo") is None and roles(chat) == ["user", "assistant"]
+    command(chat, "/reset")
     assert chat.turns == []
     for line in ("/undo", "/retry"):
-        assert chat.command(line) is None and "nothing was said" in capsys.readouterr().err
-    chat.command("/fly")
-    assert "no command /fly" in capsys.readouterr().err
+        assert command(chat, line) is None and "nothing was said" in capsys.readouterr().err
 
 
 def test_the_chat_sets_the_temperature_and_refuses_nonsense(make_writer, capsys):
     chat = Chat(make_writer())
-    chat.command("/temperature 0.5")
+    command(chat, "/temperature 0.5")
     assert chat.writer.sampling.temperature == 0.5
     for line in ("/temperature", "/temperature hot", "/temperature -1", "/temperature nan"):
-        chat.command(line)
+        command(chat, line)
         assert chat.writer.sampling.temperature == 0.5 and len(capsys.readouterr().err.splitlines()) < 3
 
 
@@ -314,12 +343,12 @@ def test_a_system_text_stands_before_the_turns_until_it_is_taken_back(make_write
     writer, asked_with = make_writer(max_new_tokens=2), []
     chat = Chat(writer)
     monkeypatch.setattr(writer, "stream", lambda ids, key: asked_with.append(ids) or iter(["Yes."]))
-    chat.command("/system Be Tom")
+    command(chat, "/system Be Tom")
     list(chat.reply("Hi"))
     turns = [("system", "Be Tom"), ("user", "Hi")]
     assert asked_with[0] == render_dialogue(writer.tokenizer, turns, open_ended=True)[0]
-    chat.command("/reset")
-    chat.command("/system")
+    command(chat, "/reset")
+    command(chat, "/system")
     list(chat.reply("Hi"))
     assert asked_with[1] == render_dialogue(writer.tokenizer, turns[1:], open_ended=True)[0]
 
@@ -329,12 +358,12 @@ def test_the_chat_says_once_that_it_forgets_and_goes_on(make_writer, capsys):
     for number in range(6):
         list(chat.reply(f"Tom had a cat {number}"))
         assert len(roles(chat)) % 2 == 0 and roles(chat)[0] == "user"
-    assert capsys.readouterr().err.count("oldest turns are forgotten") == 1
-    assert len(chat.turns) < 12
-    chat.command("/reset")
+    assert capsys.readouterr().err.count("forgets the oldest turns") == 1
+    assert len(chat.turns) == 12  # they can still be saved
+    command(chat, "/reset")
     for number in range(6):
         list(chat.reply(f"Tom had a cat {number}"))
-    assert capsys.readouterr().err.count("oldest turns are forgotten") == 1
+    assert capsys.readouterr().err.count("forgets the oldest turns") == 1
 
 
 def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, capsys):
@@ -342,16 +371,16 @@ def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, c
     from sources import open_dataset
 
     chat, path = Chat(make_writer(max_new_tokens=8, min_new_tokens=8)), tmp_path / "talk.jsonl"
-    chat.command(f"/save {path}")
+    command(chat, f"/save {path}")
     assert not path.exists()
     list(chat.reply("Hi <eos> Tom \u00e9"))
-    chat.command(f"/save {path}")
-    chat.command("/system Be Tom")
-    chat.command(f"/save {path}")
+    command(chat, f"/save {path}")
+    command(chat, "/system Be Tom")
+    command(chat, f"/save {path}")
     first, second = read_dialogues(open_dataset(str(path))["train"])
     assert first == chat.turns and second == [("system", "Be Tom"), *chat.turns]
     for name in ("talk.txt", "", tmp_path / "no folder" / "t.jsonl"):
-        chat.command(f"/save {name}")
+        command(chat, f"/save {name}")
         assert "added" not in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -366,6 +395,11 @@ def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypa
     with pytest.raises(KeyboardInterrupt):
         list(chat.reply("Hi"))
     assert chat.turns == [("user", "Hi"), ("assistant", "Once")]
+    assert command(chat, "/retry") == "Hi" and not chat.turns
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(chat_module, "chat_prompt", lambda *_: stream(None, None).throw(KeyboardInterrupt))
+        list(chat.reply("Hi"))
+    assert chat.turns == [("user", "Hi"), ("assistant", "")]
 
 
 def test_special_tokens_that_are_typed_are_text(make_writer):

@@ -129,7 +129,7 @@ def parse_args(argv=None):
     )  # fmt: skip
     parser.add_argument(
         "--chat", action=argparse.BooleanOptionalAction,
-        help="the models are chat models, and --dataset holds dialogues (default: as --dataset or the prompts say)",
+        help="the prompts are what a user says, not a story's beginning (default: if --dataset or they hold dialogues)",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
     group = parser.add_argument_group("text")
@@ -193,7 +193,12 @@ def checked(args):
             raise UserError(f"--{name} is for model files, and there are only samples to score")
     if args.prompts_file and not Path(args.prompts_file).is_file():
         raise UserError(f"no file {args.prompts_file}; pass --prompts_file one that is there")
+    read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric]
+    others = {Path(path).resolve() for path in read if path}
     for path in filter(None, (args.output, args.csv)):
+        if Path(path).resolve() in others:
+            raise UserError(f"{path} would be overwritten, and is used for something else; write to another file")
+        others.add(Path(path).resolve())
         if not Path(path).parent.is_dir() or Path(path).is_dir():
             raise UserError(f"cannot write {path}: it is a folder, or its folder is not there")
     writes = args.prompts_file or len(asked) < len(args.models)
@@ -218,21 +223,21 @@ def holds_dialogues(split, column):
     return column not in first
 
 
-def held_out_scores(model, tokenizer, splits, args, chat, precision):
+def held_out_scores(model, tokenizer, splits, args, dialogues, precision):
     """{"loss", "perplexity", "bits_per_byte"} on the texts that the trainers evaluate on, in the way they do it."""
     length, special = model.config.max_seq_len, tokenizer.special
 
     def read(split, limit):
-        if chat:
+        if dialogues:
             return cache_dialogues(split, tokenizer, args.cache_dir, length, limit, say, args.skip_bad_rows)
         return cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, say, args.skip_bad_rows)
 
     if "validation" in splits:
         cache = read(splits["validation"], args.max_eval_samples)
     else:
-        set_aside = DIALOGUES_SET_ASIDE if chat else STORIES_SET_ASIDE
+        set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
         _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=set_aside)
-    rows = Rows(cache, length, special, packed=not chat, replies_only=chat)
+    rows = Rows(cache, length, special, packed=not dialogues, replies_only=dialogues)
     result = evaluate(model, rows, precision)
     return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}
 
@@ -392,7 +397,7 @@ def score_judged(scored, judge):
 # The results ----------------------------------------------------------------------------------------------------------
 
 
-def table(scored, chat):
+def table(scored, dialogues):
     """The lines of the table: a row a measure that any model has, a column a model."""
     names = [chr(ord("A") + number) if number < 26 else f"M{number + 1}" for number in range(len(scored))]
     yield from (f"{name}: {one.name}" for name, one in zip(names, scored, strict=True))
@@ -401,7 +406,7 @@ def table(scored, chat):
     for measure, (label, form, _) in MEASURES.items():
         values = [one.scores.get(measure) for one in scored]
         if measure in SECTIONS and any(value is not None for value in values):
-            yield SECTIONS[measure] + (" (what the assistant says)" if measure == "loss" and chat else "")
+            yield SECTIONS[measure] + (" (what the assistant says)" if measure == "loss" and dialogues else "")
         if any(value is not None for value in values):
             cells = ["-" if value is None else form.format(value) for value in values]
             yield f"  {label:{LABEL_WIDTH - 2}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells)
@@ -449,21 +454,21 @@ def load_with_its_tokenizer(path, tokenizers, device):
 
 
 def score_models(paths, args):
-    """([Scored for each path], whether they are asked as chat models)."""
+    """([Scored for each path], whether they are asked as chat models, whether the held-out text is dialogues)."""
     files = {path: read_samples(path) for path in paths if is_samples(path)}
     if len(files) == len(paths):
-        return [Scored(path, rows) for path, rows in files.items()], args.chat
+        return [Scored(path, rows) for path, rows in files.items()], args.chat, False
     sampling = settings_from(args, Sampling)
     tokenizers, prompts = [load_tokenizer(path) for path in args.tokenizer_path], []
     splits = open_dataset(args.dataset) if args.dataset else None
     if args.prompts_file:
         prompts = read_prompts(args.prompts_file)
+    dialogues = splits is not None and holds_dialogues(splits["train"], args.text_column)
     chat = args.chat
-    if chat is None and splits:
-        chat = holds_dialogues(splits["train"], args.text_column)
-    elif chat is None:
-        chat = any(not isinstance(prompt.prompt, str) for prompt in prompts)
-    say(f"taken as {'chat' if chat else 'story'} models (otherwise: --{'no-' if chat else ''}chat)")
+    if chat is None:
+        chat = dialogues or any(not isinstance(prompt.prompt, str) for prompt in prompts)
+    if prompts:
+        say(f"asked as {'chat' if chat else 'story'} models; if that is wrong: --{'no-' if chat else ''}chat")
     device, scored = choose_device(args.device), []
     for path in paths:
         one = Scored(path, files.get(path, []))
@@ -471,18 +476,18 @@ def score_models(paths, args):
             model, tokenizer = load_with_its_tokenizer(path, tokenizers, device)
             if splits:
                 precision = Precision(device, amp=None)  # as the trainers without flags
-                one.scores |= held_out_scores(model, tokenizer, splits, args, chat, precision)
+                one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
             if prompts:
                 one.samples = ask(Writer(ready_to_write(model), tokenizer, sampling, path), prompts, chat)
         scored.append(one)
-    return scored, chat
+    return scored, chat, dialogues
 
 
 def main():
     args = parse_args()
     judge = make_judge(args) if args.judge else None
     training_splits = [open_training_set(name) for name in args.training_set]
-    scored, chat = score_models(args.models, args)
+    scored, chat, dialogues = score_models(args.models, args)
     writers = [one for one in scored if one.samples]
     for one in writers:
         one.scores |= written_scores(one.samples)
@@ -494,7 +499,7 @@ def main():
             score_judged(writers, judge)
         except UserError as error:  # the other scores are not lost for it
             failed = error
-    for line in table(scored, chat):
+    for line in table(scored, dialogues):
         print(line)
     write_results(scored, args, chat)
     if failed:
