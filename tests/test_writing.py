@@ -123,6 +123,8 @@ def test_a_dialogue_leaves_a_quarter_of_the_context_for_the_answer(make_writer):
     assert ids == render_dialogue(writer.tokenizer, [system, *turns[: 4 - 2 * dropped], turns[2]], open_ended=True)[0]
     ids, dropped, cut = chat_prompt(writer, [("user", LONG)])
     assert len(ids) == 24 and (dropped, cut) == (0, True)
+    ids, dropped, cut = chat_prompt(writer, [("system", LONG), ("user", "Hi")])
+    assert len(ids) <= 24 and (dropped, cut) == (0, True)
 
 
 # Files of prompts -----------------------------------------------------------------------------------------------------
