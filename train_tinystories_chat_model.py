@@ -70,9 +70,7 @@ def main():
     if args.swap_words:
         vectors = model.tokens.weight.detach().float().cpu().numpy()
         change = SimilarWords(tokenizer, train_cache, vectors, args.swap_words).swapped
-        run.say(
-            "uncommon words are swapped for similar ones; that scrambles facts: if your dialogues teach some, --swap_words 0"
-        )
+        run.say("uncommon words are swapped for similar ones; if your dialogues teach facts, pass --swap_words 0")
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True, change=change)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
