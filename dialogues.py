@@ -218,11 +218,6 @@ def render_dialogues(tokenizer, dialogues, max_tokens=None, open_ended=False):
     ]
 
 
-def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
-    """(ids, pairs dropped, bytes of what the assistant says) of one dialogue; see `render_dialogues`."""
-    return render_dialogues(tokenizer, [turns], max_tokens, open_ended)[0][:3]
-
-
 def render(tokenizer, system, pairs, encoded, max_tokens):
     """One dialogue of `render_dialogues`; encoded: the ids of the system text and of each text of the pairs."""
     special = tokenizer.special

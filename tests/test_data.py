@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny import render_dialogue
 
 import data
 from data import (
@@ -20,7 +21,6 @@ from data import (
     computed_ahead,
     train_tokenizer,
 )
-from dialogues import render_dialogue
 from mixture import training_and_validation
 from shell import UserError
 from sources import Split, open_dataset

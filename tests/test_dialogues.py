@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tiny import render_dialogue
 
 from data import SPECIAL_TOKENS, train_tokenizer
-from dialogues import FORMS, read_dialogues, read_turns, render_dialogue, render_dialogues, reply_mask
+from dialogues import FORMS, read_dialogues, read_turns, render_dialogues, reply_mask
 from shell import UserError
 from sources import BadRows, file_split, open_dataset
 

@@ -16,11 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge import Judge, endpoint, key_from, parse_grades
+from tiny import render_dialogue
 
 from checkpoints import save_model
 from data import Tokenizer, load_tokenizer, train_tokenizer
 from devices import Precision
-from dialogues import render_dialogue, reply_mask
+from dialogues import reply_mask
 from model import ModelConfig, Transformer
 from shell import UserError, run_program
 from sources import open_dataset

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import render_dialogue
 
 import chat_with_tinystories_model as step5
 import generate_tinystories_text as step3
@@ -22,7 +23,6 @@ import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
 import writing
 from data import SPECIAL_TOKENS, load_tokenizer
-from dialogues import render_dialogue
 from shell import UserError, run_program
 from training import TrainingSettings
 

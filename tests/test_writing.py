@@ -6,13 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from tiny import make_model
+from tiny import make_model, render_dialogue
 
 import chat_with_tinystories_model as chat_module
 from chat_with_tinystories_model import COMMANDS, Chat
 from checkpoints import save_model
 from data import train_tokenizer
-from dialogues import render_dialogue
 from prompts import Samples, read_prompts, write_samples
 from shell import UserError
 from writing import Sampling, Writer, chat_prompt

@@ -1,8 +1,9 @@
-"""A tiny network for the tests of what it computes and of how it writes."""
+"""What several tests share: a tiny network, one dialogue as tokens."""
 
 import pytest
 import torch
 
+from dialogues import render_dialogues
 from model import ModelConfig, Transformer
 
 VOCAB, CONTEXT = 29, 12
@@ -39,3 +40,8 @@ def random_prompts(*lengths):
 
 def assert_same(one, other, tolerance=1e-5):
     torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
+    """(ids, pairs dropped, bytes of what the assistant says) of one dialogue; see `render_dialogues`."""
+    return render_dialogues(tokenizer, [turns], max_tokens, open_ended)[0][:3]
