@@ -16,6 +16,15 @@ from tqdm import tqdm
 from checkpoints import Damaged, read_checkpoint
 from shell import UserError, locked, naming, on_disk, write_json
 
+COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_per_second")  # in TensorBoard's table
+
+
+def command(words):
+    """What is typed at the shell for a program and its flags."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE")  # from torchrun
+    words = [*(["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]), *words]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
 
 class Run:
     """The folder that a run leaves behind, and what the console says meanwhile.
@@ -28,7 +37,8 @@ class Run:
         """writes: False for a rank that says and writes nothing, because another one does.  Raises UserError."""
         self.writes = writes
         self.args, self.folder = vars(args) | {"program": Path(sys.argv[0]).name}, Path(args.output_dir)
-        self.run_id, self.lines, self.log_file, self.metrics, self.board = uuid.uuid4().hex, [], None, None, None
+        self.run_id, self.lines, self.log_file, self.metrics = uuid.uuid4().hex, [], None, None
+        self.board, self.mirror, self.hparams_end = None, None, None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
         if self.writes and (self.folder / "train.log").is_file():
@@ -130,12 +140,23 @@ class Run:
         write_json(self.path("args.json"), self.args)
         for line in self.lines:
             self.write(line, self.log_file)
+        self.open_board(resumed_step)
+
+    def open_board(self, resumed_step):
+        """TensorBoard's event file, with the flags as hparams, and its mirror at Weights & Biases."""
+        if self.args.get("wandb"):
+            self.mirror = open_wandb(self)
         try:
             from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(self.folder, purge_step=None if resumed_step is None else resumed_step + 1)
+            from torch.utils.tensorboard.summary import hparams
         except ImportError:
             self.say("tensorboard is not installed: no event file; metrics.jsonl has the same numbers")
+            return
+        self.board = SummaryWriter(self.folder, purge_step=None if resumed_step is None else resumed_step + 1)
+        flags = {name: value if isinstance(value, (int, float)) else str(value) for name, value in self.args.items()}
+        *start, self.hparams_end = hparams(flags, dict.fromkeys(COMPARED, 0.0))  # `add_hparams` opens a second file
+        for part in start:
+            self.board.file_writer.add_summary(part)
 
     def flushed_sizes(self):
         """The sizes of the log and of the metrics, once they are on the disk."""
@@ -165,7 +186,7 @@ class Run:
 
     def record(self, event, tags=None, **values):
         """A row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
-        if not self.writes:
+        if not self.metrics:  # another rank's business, or not yet begun
             return
         self.write(json.dumps({"event": event} | values), self.metrics)
         for tag, value in (tags or {}).items():
@@ -173,6 +194,11 @@ class Run:
                 self.board.add_scalar(tag, value, values["step"])
         if tags and self.board:
             self.board.flush()
+
+    def show_text(self, tag, text, step):
+        """A text for TensorBoard, which takes it for Markdown: as code, so that nothing in it is a mark."""
+        if self.board:
+            self.board.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
 
     def path(self, name):
         return self.folder / name
@@ -186,15 +212,9 @@ class Run:
                 words += [] if skip else [word]
             else:
                 skip = False
-        ranks, machines = (
-            os.environ.get("LOCAL_WORLD_SIZE"),
-            int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        )  # from torchrun
-        if machines > 1:
+        if int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:  # from torchrun
             return "the torchrun command of each machine, with --resume_from_checkpoint latest"
-        words = [*(["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]), *words]
-        words += ["--resume_from_checkpoint", "latest"]
-        return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+        return command([*words, "--resume_from_checkpoint", "latest"])
 
     def last_checkpoint(self, go_on=True):
         """Where a run that failed can be gone on with, in words."""
@@ -205,8 +225,31 @@ class Run:
 
     def close(self):
         """Close the records; where a write had failed, what is left of them is given up."""
+        if self.board:
+            with contextlib.suppress(OSError):
+                self.board.file_writer.add_summary(self.hparams_end)
         for file in (self.board, self.log_file, self.metrics):
             if file:
                 with contextlib.suppress(OSError):
                     file.close()
-        self.board = self.log_file = self.metrics = None
+        if self.mirror:
+            self.mirror.finish(quiet=True)
+        self.board = self.log_file = self.metrics = self.mirror = None
+
+
+def open_wandb(run):
+    """A run at Weights & Biases that gets what TensorBoard gets; without an account, kept to be sent later."""
+    import wandb
+
+    mode = None if os.environ.get("WANDB_MODE") or wandb.api.api_key else "offline"
+    try:
+        mirror = wandb.init(
+            project="tinystories", name=run.folder.name, id=run.run_id, resume="allow", mode=mode, dir=run.folder,
+            config=run.args, sync_tensorboard=True,
+        )  # fmt: skip
+    except wandb.Error as error:
+        run.say(f"--wandb: {str(error).splitlines()[0]}; the run goes on without")
+        return None
+    if mode == "offline":
+        run.say(f"--wandb: no account; after `wandb login`, send the curves with: wandb sync {mirror.dir}")
+    return mirror

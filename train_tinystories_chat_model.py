@@ -11,9 +11,10 @@ from checkpoints import load_model
 from data import Rows, cache_dialogues, load_tokenizer
 from lora import LEARNING_RATE, add_adapters
 from mixture import DIALOGUES_SET_ASIDE, add_data_flags, fingerprints_of, open_text
+from settings import add_training_flags, start_run
 from shell import FlagParser, UserError, parse_flags, printable, run_program
 from swapping import SimilarWords
-from training import add_training_flags, seed_everything, start_run, train
+from training import seed_everything, train
 from writing import Sampling, Writer, chat_prompt
 
 PILOT = {

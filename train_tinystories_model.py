@@ -12,8 +12,9 @@ import argparse
 from data import Rows, cache_stories, load_tokenizer
 from mixture import add_data_flags, fingerprints_of, open_text
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
+from settings import add_training_flags, start_run
 from shell import FlagParser, parse_flags, printable, run_program, settings_from
-from training import add_training_flags, seed_everything, start_run, train
+from training import seed_everything, train
 from writing import Sampling, Writer
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.

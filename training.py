@@ -1,13 +1,13 @@
-"""One training run: its flags, the loop, evaluations, checkpoints, and how it goes on after being cut off.
+"""One training run: the loop, evaluations, checkpoints, and how it goes on after being cut off.
 
-It knows nothing of what the tokens mean; what a step computes is in steps.py.  In reading order: `TrainingSettings` and
-the flags; `train`, the loop; what the loop calls, in the order in which it calls it.
+It knows nothing of what the tokens mean; its flags are in settings.py, what a step computes is in steps.py.  In reading
+order: `train`; `Trainer`, the loop and then what it calls, in the order in which it calls it.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import platform
 import signal
 import sys
@@ -29,20 +29,15 @@ from checkpoints import (
     write_torch_file,
 )
 from data import computed_ahead
-from devices import Precision, choose_device, compiled, compiling_pays, describe_device, peak_flops
+from devices import compiled, compiling_pays, describe_device, peak_flops
 from lora import merge
 from optimizer import learning_rate, make_optimizers
-from ranks import Ranks
-from records import Run
 from shell import (
     Interrupted,
     UserError,
-    add_fields,
     file_error,
-    flag,
     memory_is_full,
     printed,
-    settings_from,
     signals_noted,
     write_json,
 )
@@ -50,109 +45,6 @@ from steps import EVALUATION_ROWS, ONE_RANK, evaluate, evaluating, micro_batches
 
 SECONDS_BETWEEN_CHECKPOINTS = 600
 RECORDS_SIZE = 16 << 20  # bytes that a long run's log, metrics and curves may take
-
-
-# Settings and flags ---------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class TrainingSettings:
-    """What one training run does; each field is a flag of the same name."""
-
-    batch_size: int = flag(64, "rows a micro-step; a step has batch_size x gradient_accumulation_steps rows")
-    epochs: int = flag(5, "times through the training data")
-    lr: float = flag(1e-3, "highest learning rate")
-    min_lr: float = flag(0.0, "learning rate at the end of the schedule")
-    warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
-    scheduler: str = flag("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
-    optimizer: str = flag("adamw", "muon: for the matrices inside, with AdamW for the rest", choices=("adamw", "muon"))
-    weight_decay: float = flag(0.1, "decay of the weights, on matrices only")
-    adam_beta1: float = flag(0.9, "AdamW's first beta")
-    adam_beta2: float = flag(0.95, "AdamW's second beta")
-    max_grad_norm: float = flag(1.0, "gradients longer than this are scaled down to it; 0: never")
-    gradient_accumulation_steps: int = flag(1, "micro-steps whose gradients are added up to one step")
-    seed: int = flag(42, "for the initial weights, the order of the data and dropout")
-    eval_steps: int | None = flag(
-        None, "steps between evaluations; each epoch's end has one too (default: 20 a run)", type=int
-    )
-    save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
-    keep_checkpoints: int = flag(2, "newest checkpoints to keep")
-    logging_steps: int = flag(100, "steps between log lines")
-    max_bad_steps: int = flag(20, "stop after so many steps in a row whose loss is not finite; each is skipped")
-    early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower validation loss; 0: never")
-    amp: bool | None = flag(
-        None, "half precision (default: on a CPU with bfloat16 units only)", action=argparse.BooleanOptionalAction
-    )
-    amp_dtype: str | None = flag(
-        None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
-    )
-    compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
-
-    def __post_init__(self):
-        at_least_1 = ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
-        for name in (*at_least_1, "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("eval_steps", "save_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
-        if self.seed >= 2**63:
-            raise UserError(f"--seed must be below 2 to the 63, not {self.seed}")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        if not 0 < self.lr < math.inf or self.min_lr > self.lr:
-            raise UserError(f"--lr {self.lr} must be above 0 and not below --min_lr {self.min_lr}")
-
-    @property
-    def rows_per_step(self):
-        return self.batch_size * self.gradient_accumulation_steps
-
-
-def add_training_flags(parser, output_dir, **defaults):
-    """The flags that both trainers have in common."""
-    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults)
-    group = parser.add_argument_group("the run")
-    group.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
-    group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
-    group.add_argument(
-        "--resume_from_checkpoint", metavar="PATH|latest|auto",
-        help="go on from a checkpoint: a file, the folder's newest, or that one if there is any, else start",
-    )  # fmt: skip
-    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
-    group.add_argument(
-        "--pilot_run", action="store_true",
-        help="minutes, on at most 1,000 training and 200 validation texts, with settings chosen so that it learns",
-    )  # fmt: skip
-
-
-def start_run(args, pilot):
-    """(ranks, run, settings, precision) of a trainer's flags; pilot: the flags that --pilot_run sets.
-
-    Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
-    """
-    ranks, settings = Ranks(), settings_from(args, TrainingSettings)
-    run = Run(args, writes=ranks.rank == 0)
-    if settings.batch_size % ranks.count:
-        raise UserError(f"--batch_size {settings.batch_size} cannot be shared equally by {ranks.count} processes")
-    for name in ("max_train_samples", "max_eval_samples"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    if args.pilot_run:
-        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
-        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
-    if run.restored:  # what can be said before any work is done; `Trainer.resume` compares the rest
-        now = {name: value for name, value in dataclasses.asdict(settings).items() if name not in SAID_OTHERWISE}
-        refuse_another_run(run.checkpoint, run.restored["flags"], now)
-    device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
-    amp, amp_dtype = settings.amp, settings.amp_dtype
-    if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can
-        before = run.restored["flags"].get("precision")
-        amp, amp_dtype = before in ("float16", "bfloat16"), before if before in ("float16", "bfloat16") else None
-    return ranks, run, settings, Precision(device, amp, amp_dtype, run.say)
 
 
 # The loop -------------------------------------------------------------------------------------------------------------
@@ -185,7 +77,12 @@ class Progress:
         for result in results:
             if not isinstance(result["step"], int) or not all(isinstance(n, (int, float)) for n in result.values()):
                 raise ValueError("a result that is no number")
-            describe_evaluation(result)
+            in_words(result)
+
+
+def now():
+    """The time of day, with its zone, as ISO 8601 writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def clock(seconds):
@@ -206,19 +103,32 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
     Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end, and UserError
     where the run cannot go on: the disk or the memory is full, another rank has died, the loss is no longer finite.
     """
+    trainer = Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
     try:
-        return Trainer(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks).train()
-    except OSError as error:
+        return trainer.train()
+    except (UserError, OSError, RuntimeError, MemoryError) as error:
+        failure = failed(error, trainer)
+        trainer.end(f"failed: {failure or type(error).__name__}")
         run.close()
+        if failure is None:
+            raise
+        raise failure from None
+
+
+def failed(error, trainer):
+    """The UserError that says why a run could not go on and what to do; None where only a traceback can say it."""
+    run, ranks, device = trainer.run, trainer.ranks.count, trainer.precision.device.type
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
         error.filename = error.filename or str(run.folder)
-        raise UserError(f"{file_error(error)}; {run.last_checkpoint()}", status=1) from None
-    except (RuntimeError, MemoryError) as error:
-        if memory_is_full(error):
-            advice = less_memory(settings, ranks.count, precision.device.type)
-            raise UserError(f"{advice}; {run.last_checkpoint(go_on=False)}", status=1) from None
-        if ranks.count > 1 and ("peer" in str(error) or isinstance(error, torch.distributed.DistError)):
-            raise UserError(f"another process of this run has ended; {run.last_checkpoint()}", status=1) from None
-        raise
+        return UserError(f"{file_error(error)}; {run.last_checkpoint()}", status=1)
+    if memory_is_full(error):
+        advice = less_memory(trainer.settings, ranks, device)
+        return UserError(f"{advice}; {run.last_checkpoint(go_on=False)}", status=1)
+    if ranks > 1 and ("peer" in str(error) or isinstance(error, torch.distributed.DistError)):
+        return UserError(f"another process of this run has ended; {run.last_checkpoint()}", status=1)
+    return None
 
 
 def less_memory(settings, ranks, device="cpu"):
@@ -323,16 +233,17 @@ class Trainer:
         run, progress, (in_layers, in_all) = self.run, self.progress, self.model.num_parameters()
         if run.checkpoint:
             if run.goes_on:  # the records end where the checkpoint was saved
-                run.record("checkpoint", **self.place())
-            run.record("resume", step=progress.step, seconds=round(progress.seconds, 1))
+                self.checkpoint_saved()
+            run.record("resume", **self.place(), time=now())
             run.say(f"going on from {run.checkpoint} at step {progress.step} of {self.total_steps}")
         else:
             versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
+            hardware = {"device": describe_device(self.precision.device), "processes": self.ranks.count}
             run.record(
-                "run", step=0, run_id=run.run_id, versions=versions, device=describe_device(self.precision.device),
-                precision=self.precision.name(), parameters=in_all, parameters_in_layers=in_layers,
-                fingerprints=self.fingerprints, started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                total_steps=self.total_steps,
+                "run", **self.place(), run_id=run.run_id, program=run.args["program"], time=now(), versions=versions,
+                hardware=hardware | {"cores": os.cpu_count()}, precision=self.precision.name(), parameters=in_all,
+                parameters_in_layers=in_layers, flops_per_token=self.model.flops_per_token(),
+                dataset=run.args.get("dataset"), fingerprints=self.fingerprints, total_steps=self.total_steps,
             )  # fmt: skip
         run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {self.model.config.describe()}")
         run.say(
@@ -341,7 +252,7 @@ class Trainer:
         )
         run.say(
             f"{self.total_steps:,} steps of {self.settings.rows_per_step} rows, {self.settings.epochs} epochs, "
-            f"{self.precision.name()}; records in {run.folder}"
+            f"{self.precision.name()}; run {run.run_id}; records in {run.folder}"
         )
 
     def compile(self):
@@ -421,12 +332,27 @@ class Trainer:
             self.save_model("best_model.pth", loss)
         place = self.place()
         self.run.log(
-            f"step {progress.step}/{self.total_steps} epoch {place['epoch']:.2f} {describe_evaluation(result)}"
-            + (" (the best so far: best_model.pth)" if is_best else "")
+            f"step {progress.step}/{self.total_steps} epoch {place['epoch']:.2f} val_loss {in_words(result)} "
+            f"tokens/s {self.mean_speed():,.0f}" + (" (the best so far: best_model.pth)" if is_best else "")
         )
         tags = {"Loss/val": loss, "Perplexity/val": result["perplexity"], "BitsPerByte/val": result["bits_per_byte"]}
         self.run.record("eval", tags, **place | result)
+        self.sample()
         self.log_began += time.perf_counter() - began  # the speed of training is without evaluations
+
+    def sample(self):
+        """Let the model write, record the text, and return it."""
+        if self.ranks.rank > 0:
+            return None
+        with evaluating(self.model):
+            text = self.write_sample(self.model)
+        self.run.record("sample", **self.place(), text=text)
+        self.run.show_text("Sample", text, self.progress.step)
+        return text
+
+    def mean_speed(self):
+        """Tokens a second since the run's first step, evaluations included."""
+        return self.progress.tokens / self.progress.seconds if self.progress.seconds else 0.0
 
     def is_stale(self):
         return 0 < self.settings.early_stopping_patience <= self.progress.stale_evaluations
@@ -482,17 +408,21 @@ class Trainer:
         for _, old in run.checkpoints()[: -self.settings.keep_checkpoints]:
             with contextlib.suppress(OSError):  # somebody tidied up, or Windows has it open
                 old.unlink()
-        run.record("checkpoint", **self.place())
+        self.checkpoint_saved()
         self.saved = time.perf_counter()
         self.log_began += self.saved - began
+
+    def checkpoint_saved(self):
+        self.run.record("checkpoint", **self.place())
+        self.run.log(f"step {self.progress.step}/{self.total_steps} checkpoint-{self.progress.step}.pth saved")
 
     def resume(self):
         """Put the run back where its checkpoint was saved; returns the step.  Raises UserError for another run's."""
         run, progress, content = self.run, self.progress, self.run.restored
         run.restored = None
         try:
-            now, unasked = self.flags(), self.settings.amp is None and self.settings.amp_dtype is None
-            refuse_another_run(run.checkpoint, content["flags"], now, {"precision"} if unasked else set())
+            unasked = self.settings.amp is None and self.settings.amp_dtype is None
+            refuse_another_run(run.checkpoint, content["flags"], self.flags(), {"precision"} if unasked else set())
             self.restore(content)
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             reason = printed((str(error) or type(error).__name__).splitlines()[0])
@@ -536,7 +466,13 @@ class Trainer:
     def stop(self, signum):
         self.run.say(f"stopped after step {self.progress.step} of {self.total_steps}, with a checkpoint saved")
         self.run.say(f"go on with: {self.run.command_to_go_on()}")
+        self.end(signal.Signals(signum).name)
         raise Interrupted(signum)
+
+    def end(self, how):
+        """The last row of the records."""
+        with contextlib.suppress(OSError):  # where the disk is full, they end with the row before
+            self.run.record("end", **self.place(), ended=how, time=now())
 
     def finish(self):
         """Save the final model, write a sample with the best one, and sum up."""
@@ -552,23 +488,20 @@ class Trainer:
         self.model.load_state_dict(content["model"])
         if content["step"] != best["step"]:  # saved after the checkpoint that the run went on from, and never surpassed
             best = evaluate(self.model, self.validation, self.precision) | {"step": content["step"]}
-        with evaluating(self.model):
-            sample = self.write_sample(self.model)
-        run.record("sample", **self.place(), text=sample)
-        run.say(f"a sample of best_model.pth:\n{sample}", file=sys.stdout)
+        run.say(f"a sample of best_model.pth:\n{self.sample()}", file=sys.stdout)
         summary = {
             f"{kind}_{name}": result[name] for kind, result in (("best", best), ("final", final)) for name in result
         }
-        speed = progress.tokens / progress.seconds
+        speed, ended = self.mean_speed(), "stopped early" if self.is_stale() else "finished"
         summary |= self.place() | {
-            "run_id": run.run_id, "ended": "finished", "resumes": progress.resumes,
-            "skipped_steps": progress.bad_steps,
-            "tokens_per_second": round(speed, 1),
+            "run_id": run.run_id, "ended": ended, "time": now(), "resumes": progress.resumes,
+            "skipped_steps": progress.bad_steps, "tokens_per_second": round(speed, 1),
         }  # fmt: skip
         write_json(run.path("summary.json"), summary)
-        run.record("end", **self.place(), ended="finished")
+        self.end(ended)
         for kind, result in (("best", best), ("final", final)):
-            run.log(f"{kind}: step {result['step']} {describe_evaluation(result)} -> {run.path(kind + '_model.pth')}")
+            path = run.path(f"{kind}_model.pth")
+            run.log(f"{kind}: step {result['step']} loss {in_words(result)} -> {path}")
         run.say(
             f"{progress.tokens:,} tokens in {clock(progress.seconds)}, evaluations included: {speed:,.0f} tokens/s"
             f"{percent(', mfu', self.mfu(speed)).rstrip()}; records in {run.folder}"
@@ -580,8 +513,8 @@ def percent(name, share):
     return "" if share is None else f"{name} {share:.0%} "
 
 
-def describe_evaluation(result):
+def in_words(result):
     return (
-        f"val_loss {result['val_loss']:.4f} perplexity {result['perplexity']:.2f} "
+        f"{result['val_loss']:.4f} perplexity {result['perplexity']:.2f} "
         f"bits_per_byte {result['bits_per_byte']:.4f} accuracy {result['accuracy']:.4f}"
     )

@@ -6,7 +6,7 @@ import torch
 import optimizer as optimizer_module
 from model import ModelConfig, Transformer
 from optimizer import Muon, make_optimizers, orthogonal
-from training import TrainingSettings
+from settings import TrainingSettings
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -23,8 +23,8 @@ import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
 import writing
 from data import SPECIAL_TOKENS, load_tokenizer
+from settings import TrainingSettings
 from shell import UserError, run_program
-from training import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]

@@ -24,9 +24,10 @@ from devices import Precision
 from model import IGNORED, ModelConfig, Transformer
 from optimizer import make_optimizers
 from records import Run
+from settings import TrainingSettings, add_training_flags
 from shell import FlagParser, Interrupted, UserError, parse_flags, signals_noted, written_atomically
 from steps import evaluate, micro_batches, training_step
-from training import TrainingSettings, add_training_flags, learning_rate, seed_everything, train
+from training import learning_rate, seed_everything, train
 
 SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 VOCAB, CONTEXT, CPU = 24, 16, torch.device("cpu")

@@ -38,9 +38,9 @@ from devices import Precision, choose_device, compiled, has_bfloat16, peak_flops
 from generation import generate  # noqa: E402
 from model import ModelConfig, Transformer  # noqa: E402
 from optimizer import make_optimizers  # noqa: E402
+from settings import TrainingSettings  # noqa: E402
 from sources import Split  # noqa: E402
 from steps import micro_batches, training_step  # noqa: E402
-from training import TrainingSettings  # noqa: E402
 
 MODELS = {
     "course": {},

@@ -1,0 +1,121 @@
+"""What a training run can be told: `TrainingSettings`, their flags, and what the flags lead to before any work."""
+
+import argparse
+import dataclasses
+import importlib.util
+import math
+import sys
+from dataclasses import dataclass
+
+from checkpoints import SAID_OTHERWISE, refuse_another_run
+from devices import Precision, choose_device
+from ranks import Ranks
+from records import Run, command
+from shell import UserError, add_fields, flag, settings_from
+
+
+@dataclass
+class TrainingSettings:
+    """What one training run does; each field is a flag of the same name."""
+
+    batch_size: int = flag(64, "rows a micro-step; a step has batch_size x gradient_accumulation_steps rows")
+    epochs: int = flag(5, "times through the training data")
+    lr: float = flag(1e-3, "highest learning rate")
+    min_lr: float = flag(0.0, "learning rate at the end of the schedule")
+    warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
+    scheduler: str = flag("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
+    optimizer: str = flag("adamw", "muon: for the matrices inside, with AdamW for the rest", choices=("adamw", "muon"))
+    weight_decay: float = flag(0.1, "decay of the weights, on matrices only")
+    adam_beta1: float = flag(0.9, "AdamW's first beta")
+    adam_beta2: float = flag(0.95, "AdamW's second beta")
+    max_grad_norm: float = flag(1.0, "gradients longer than this are scaled down to it; 0: never")
+    gradient_accumulation_steps: int = flag(1, "micro-steps whose gradients are added up to one step")
+    seed: int = flag(42, "for the initial weights, the order of the data and dropout")
+    eval_steps: int | None = flag(
+        None, "steps between evaluations; each epoch's end has one too (default: 20 a run)", type=int
+    )
+    save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
+    keep_checkpoints: int = flag(2, "newest checkpoints to keep")
+    logging_steps: int = flag(100, "steps between log lines")
+    max_bad_steps: int = flag(20, "stop after so many steps in a row whose loss is not finite; each is skipped")
+    early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower validation loss; 0: never")
+    amp: bool | None = flag(
+        None, "half precision (default: on a CPU with bfloat16 units only)", action=argparse.BooleanOptionalAction
+    )
+    amp_dtype: str | None = flag(
+        None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
+    )
+    compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
+
+    def __post_init__(self):
+        at_least_1 = ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
+        for name in (*at_least_1, "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("eval_steps", "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise UserError(f"--seed must be below 2 to the 63, not {self.seed}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if not 0 < self.lr < math.inf or self.min_lr > self.lr:
+            raise UserError(f"--lr {self.lr} must be above 0 and not below --min_lr {self.min_lr}")
+
+    @property
+    def rows_per_step(self):
+        return self.batch_size * self.gradient_accumulation_steps
+
+
+def add_training_flags(parser, output_dir, **defaults):
+    """The flags that both trainers have in common."""
+    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults)
+    group = parser.add_argument_group("the run")
+    group.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
+    group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    group.add_argument(
+        "--resume_from_checkpoint", metavar="PATH|latest|auto",
+        help="go on from a checkpoint: a file, the folder's newest, or that one if there is any, else start",
+    )  # fmt: skip
+    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    group.add_argument(
+        "--wandb", action="store_true",
+        help="mirror the curves to Weights & Biases; without an account they are kept to be sent later",
+    )  # fmt: skip
+    group.add_argument(
+        "--pilot_run", action="store_true",
+        help="minutes, on at most 1,000 training and 200 validation texts, with settings chosen so that it learns",
+    )  # fmt: skip
+
+
+def start_run(args, pilot):
+    """(ranks, run, settings, precision) of a trainer's flags; pilot: the flags that --pilot_run sets.
+
+    Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
+    """
+    ranks, settings = Ranks(), settings_from(args, TrainingSettings)
+    run = Run(args, writes=ranks.rank == 0)
+    run.say(f"$ {command(sys.argv)}")
+    if args.wandb and not importlib.util.find_spec("wandb"):
+        raise UserError('--wandb needs Weights & Biases: pip install -e ".[wandb]"')
+    if settings.batch_size % ranks.count:
+        raise UserError(f"--batch_size {settings.batch_size} cannot be shared equally by {ranks.count} processes")
+    for name in ("max_train_samples", "max_eval_samples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.pilot_run:
+        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
+        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
+    if run.restored:  # what can be said before any work is done; `Trainer.resume` compares the rest
+        now = {name: value for name, value in dataclasses.asdict(settings).items() if name not in SAID_OTHERWISE}
+        refuse_another_run(run.checkpoint, run.restored["flags"], now)
+    device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
+    amp, amp_dtype = settings.amp, settings.amp_dtype
+    if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can
+        before = run.restored["flags"].get("precision")
+        amp, amp_dtype = before in ("float16", "bfloat16"), before if before in ("float16", "bfloat16") else None
+    return ranks, run, settings, Precision(device, amp, amp_dtype, run.say)
