@@ -233,7 +233,7 @@ class Run:
                 with contextlib.suppress(OSError):
                     file.close()
         if self.mirror:
-            self.mirror.finish(quiet=True)
+            self.mirror.finish()
         self.board = self.log_file = self.metrics = self.mirror = None
 
 
@@ -241,15 +241,15 @@ def open_wandb(run):
     """A run at Weights & Biases that gets what TensorBoard gets; without an account, kept to be sent later."""
     import wandb
 
-    mode = None if os.environ.get("WANDB_MODE") or wandb.api.api_key else "offline"
+    mode = None if os.environ.get("WANDB_MODE") or wandb.login(prompt=False) else "offline"
     try:
         mirror = wandb.init(
             project="tinystories", name=run.folder.name, id=run.run_id, resume="allow", mode=mode, dir=run.folder,
-            config=run.args, sync_tensorboard=True,
+            config=run.args, sync_tensorboard=True, settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
     except wandb.Error as error:
         run.say(f"--wandb: {str(error).splitlines()[0]}; the run goes on without")
         return None
     if mode == "offline":
-        run.say(f"--wandb: no account; after `wandb login`, send the curves with: wandb sync {mirror.dir}")
+        run.say(f"--wandb: no account; after `wandb login`, send the curves with: wandb sync {Path(mirror.dir).parent}")
     return mirror

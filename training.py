@@ -470,9 +470,11 @@ class Trainer:
         raise Interrupted(signum)
 
     def end(self, how):
-        """The last row of the records."""
-        with contextlib.suppress(OSError):  # where the disk is full, they end with the row before
+        """The last row of the records; where the disk is full, they end with the row before."""
+        with contextlib.suppress(OSError):
             self.run.record("end", **self.place(), ended=how, time=now())
+            if self.run.log_file and how.startswith("failed: "):
+                self.run.write(how.replace("failed", "error", 1), self.run.log_file)
 
     def finish(self):
         """Save the final model, write a sample with the best one, and sum up."""

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import TINY, command, run, story, write_data, write_rows
 from tiny import render_dialogue
 
 import chat_with_tinystories_model as step5
@@ -26,49 +26,12 @@ from data import SPECIAL_TOKENS, load_tokenizer
 from settings import TrainingSettings
 from shell import UserError, run_program
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
-TINY += ["--max_seq_len", "48", "--epochs", "2", "--batch_size", "8", "--logging_steps", "5"]
-
-
-def write_rows(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def story(number):
-    name, animal = ("Tom", "Mia", "Ben", "Lily")[number % 4], ("cat", "dog", "frog", "bird", "cow")[number % 5]
-    first = f"Once upon a time, {name} had a {animal}. The {animal} ran away!"
-    return f"{first} {name} looked for it {number} times.\n\nThe end."
-
-
-def dialogue(number):
-    animal = ("cat", "dog", "frog", "bird", "cow")[number % 5]
-    turns = [f"Tell me about a {animal}.", f"The {animal} was happy {number} times.", "Thank you!", "You are welcome."]
-    return {"conversation": [{"text": turn} for turn in turns]}
-
-
-def command(program, *flags):
-    return [sys.executable, str(ROOT / f"{program}.py"), *map(str, flags)]
-
-
-def run(folder, program, *flags, stdin=None, status=0):
-    """Run a program in a folder, as from a shell that redirects its output."""
-    done = subprocess.run(
-        command(program, *flags), cwd=folder, input=stdin, capture_output=True, encoding="utf-8", timeout=120
-    )
-    assert done.returncode == status, done.stderr
-    return done
-
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A folder in which the five steps were run, and what each of them printed."""
     folder = tmp_path_factory.mktemp("course")
-    write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(60)])
-    write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
-    write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(40)])
-    write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(40, 46)])
+    write_data(folder)
     data = ["--dataset", "stories", "--cache_dir", "cache"]
     talks = [
         "--dataset",

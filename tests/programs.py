@@ -1,0 +1,50 @@
+"""What several tests share: the programs as from a shell, and data that a tiny model learns in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
+TINY += ["--max_seq_len", "48", "--epochs", "2", "--batch_size", "8", "--logging_steps", "5"]
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def story(number):
+    name, animal = ("Tom", "Mia", "Ben", "Lily")[number % 4], ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    first = f"Once upon a time, {name} had a {animal}. The {animal} ran away!"
+    return f"{first} {name} looked for it {number} times.\n\nThe end."
+
+
+def dialogue(number):
+    animal = ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    turns = [f"Tell me about a {animal}.", f"The {animal} was happy {number} times.", "Thank you!", "You are welcome."]
+    return {"conversation": [{"text": turn} for turn in turns]}
+
+
+def command(program, *flags):
+    return [sys.executable, str(ROOT / f"{program}.py"), *map(str, flags)]
+
+
+def run(folder, program, *flags, stdin=None, status=0, environment=None):
+    """Run a program in a folder, as from a shell that redirects its output."""
+    done = subprocess.run(
+        command(program, *flags), cwd=folder, input=stdin, capture_output=True, encoding="utf-8", timeout=120,
+        env=os.environ | (environment or {}),
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def write_data(folder):
+    """Stories and dialogues, each with a validation split, in folder/stories and folder/talks."""
+    write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(60)])
+    write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
+    write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(40)])
+    write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(40, 46)])
