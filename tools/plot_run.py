@@ -1,0 +1,60 @@
+"""Draw training and validation loss, perplexity, learning rate and speed of one run or several into one picture.
+
+    python tools/plot_run.py tinystories_model
+    python tools/plot_run.py small/tinystories_model large/tinystories_model --output curves.pdf
+
+A RUN is a run's folder, or the metrics.jsonl in it; one that is still training is drawn as far as it is.  Needs
+matplotlib: pip install -e ".[report]".
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from curves import check_suffix, draw, drawable, read_metrics  # noqa: E402
+from shell import FlagParser, UserError, run_program, say  # noqa: E402
+
+
+def names_of(runs):
+    """A name for each run: the end of its path, as many folders of it as tell it from the others.
+
+    Raises UserError for a run that is given twice.
+    """
+    paths = [Path(os.path.abspath(run)) for run in runs]
+    parts = [path.parent.parts if path.name == "metrics.jsonl" else path.parts for path in paths]
+    for run, own in zip(runs, parts, strict=True):
+        if parts.count(own) > 1:
+            raise UserError(f"{run} is given twice; name each run once")
+    names = []
+    for own in parts:
+        others = [other for other in parts if other is not own]
+        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        names.append(str(Path(*own[-length:])))
+    return names
+
+
+def parse_args(argv=None):
+    parser = FlagParser(__doc__)
+    parser.usage = "python tools/plot_run.py RUN [RUN ...] [flags]"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or the metrics.jsonl in it")
+    parser.add_argument(
+        "--output", default="curves.png", metavar="FILE", help="a .png, .svg or .pdf file (default: %(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
+    check_suffix(args.output)
+    runs = {name: read_metrics(run) for name, run in zip(names_of(args.runs), args.runs, strict=True)}
+    for name, rows in runs.items():
+        if not drawable(rows):
+            say(f"{name} has no training step or evaluation to draw yet")
+    draw(runs, args.output)
+    say(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    run_program(main)
