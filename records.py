@@ -1,6 +1,7 @@
 """What a run leaves behind: its folder with the log, the numbers, the models and the checkpoints to go on from."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from checkpoints import Damaged, read_checkpoint
+from curves import draw, read_metrics
 from shell import UserError, locked, naming, on_disk, write_json
 
 COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_per_second")  # in TensorBoard's table
@@ -29,8 +31,8 @@ def command(words):
 class Run:
     """The folder that a run leaves behind, and what the console says meanwhile.
 
-    args.json, train.log, metrics.jsonl, TensorBoard's event file, checkpoint-<step>.pth, best_model.pth,
-    final_model.pth, summary.json.  Nothing is written before `start`; what was said until then goes into train.log too.
+    docs/records.md says what is in it.  Nothing is written before `start`; what was said until then goes into train.log
+    too.
     """
 
     def __init__(self, args, writes=True):
@@ -89,6 +91,7 @@ class Run:
     def held_run(self):
         """The files of a run that stands in the folder."""
         names = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
+        names += ("loss_curve.png",)
         patterns = (*names, "checkpoint-*.pth", "events.out.tfevents.*", ".*.partial")
         return [path for pattern in patterns for path in self.folder.glob(pattern)]
 
@@ -199,6 +202,15 @@ class Run:
         """A text for TensorBoard, which takes it for Markdown: as code, so that nothing in it is a mark."""
         if self.board:
             self.board.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
+
+    def draw_curves(self):
+        """loss_curve.png, where matplotlib is installed; a run that is over does not fail for want of a picture."""
+        if not self.writes or not importlib.util.find_spec("matplotlib"):
+            return
+        try:
+            draw({self.folder.name: read_metrics(self.folder)}, self.path("loss_curve.png"))
+        except Exception as error:  # matplotlib, fonts, files: anything
+            self.say(f"loss_curve.png could not be drawn: {(str(error) or type(error).__name__).splitlines()[0]}")
 
     def path(self, name):
         return self.folder / name

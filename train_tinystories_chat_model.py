@@ -88,6 +88,7 @@ def main():
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
     fingerprints |= {"lora_rank": args.lora_rank or None, "swap_words": args.swap_words}
     train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
+    run.draw_curves()
     run.close()
     ranks.close()
 

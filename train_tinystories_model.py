@@ -72,6 +72,7 @@ def main():
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
     train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
+    run.draw_curves()
     run.close()
     ranks.close()
 

@@ -231,12 +231,7 @@ class Trainer:
     def describe(self):
         """The first row of metrics.jsonl, or of a resumed run the row that says so, and the same in words."""
         run, progress, (in_layers, in_all) = self.run, self.progress, self.model.num_parameters()
-        if run.checkpoint:
-            if run.goes_on:  # the records end where the checkpoint was saved
-                self.checkpoint_saved()
-            run.record("resume", **self.place(), time=now())
-            run.say(f"going on from {run.checkpoint} at step {progress.step} of {self.total_steps}")
-        else:
+        if not run.goes_on:
             versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
             hardware = {"device": describe_device(self.precision.device), "processes": self.ranks.count}
             run.record(
@@ -245,6 +240,11 @@ class Trainer:
                 parameters_in_layers=in_layers, flops_per_token=self.model.flops_per_token(),
                 dataset=run.args.get("dataset"), fingerprints=self.fingerprints, total_steps=self.total_steps,
             )  # fmt: skip
+        else:  # the records end where the checkpoint was saved
+            self.checkpoint_saved()
+        if run.checkpoint:
+            run.record("resume", **self.place(), time=now())
+            run.say(f"going on from {run.checkpoint} at step {progress.step} of {self.total_steps}")
         run.say(f"model: {in_all:,} parameters, {in_layers:,} of them in the layers; {self.model.config.describe()}")
         run.say(
             f"training: {self.rows.texts:,} texts in {self.rows.per_epoch:,} rows of at most {self.rows.length} "

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import select
@@ -58,6 +59,7 @@ def test_the_whole_chain_from_stories_to_a_chat(course):
         names = {path.name for path in (folder / name).iterdir()}
         assert {"args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth"} <= names
         assert any(file.startswith("events.out.tfevents") for file in names)
+        assert (folder / name / "loss_curve.png").exists() == bool(importlib.util.find_spec("matplotlib"))
         assert "val_loss" in done.stdout and "a sample of best_model.pth" in done.stdout
         log = (folder / name / "train.log").read_text(encoding="utf-8")
         assert set(done.stdout.splitlines()) | set(done.stderr.splitlines()) == set(log.splitlines())

@@ -4,10 +4,13 @@ import json
 import math
 import re
 import subprocess
+from argparse import Namespace
 from datetime import datetime
 
 import pytest
 from programs import ROOT, TINY, command, run, write_data
+
+import records
 
 KINDS = {
     "text": lambda value: isinstance(value, str),
@@ -172,6 +175,15 @@ def test_the_event_file_has_a_sample_an_evaluation_and_the_flags(runs):
     flags = HParamsPluginData.FromString(content).session_start_info.hparams
     assert flags["lr"].number_value == 5e-4 and flags["dataset"].string_value == "['talks']"
     assert "_hparams_/session_end_info" in board.summary_metadata
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_and_fails_nothing(runs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    flags = {"overwrite": False, "resume_from_checkpoint": None, "pilot_run": False}
+    left = records.Run(Namespace(output_dir=str(tmp_path), **flags))
+    left.draw_curves()
+    assert "loss_curve.png could not be drawn: " in capsys.readouterr().err
+    assert not (tmp_path / "loss_curve.png").exists()
 
 
 def test_wandb_gets_the_curves_without_a_network(runs, tmp_path):

@@ -492,6 +492,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
 def test_early_stopping_stops_after_so_many_evaluations_without_a_lower_loss(tmp_path, val_losses):
     val_losses[:] = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 9.0]
     summary = train_in(tmp_path, eval_steps=1, epochs=4, early_stopping_patience=2)
+    assert summary["ended"] == metrics(tmp_path, "end")[-1]["ended"] == "stopped early"
     assert metrics(tmp_path, "train")[-1]["step"] == 6
     assert (summary["best_step"], summary["best_val_loss"], summary["final_val_loss"]) == (4, 1.0, 1.0)
     assert "early stop" in (tmp_path / "train.log").read_text()
