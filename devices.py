@@ -89,11 +89,17 @@ def ready_to_write(model):
     return model.bfloat16() if device.type == "cpu" and has_bfloat16(device) else model
 
 
+def known_card(name):
+    """Which of `PEAK_TFLOPS` a device's name names, None where it is none of them."""
+    words = re.split(r"\W+", name)
+    return next((card for card in PEAK_TFLOPS if card in words), None)
+
+
 def peak_flops(device, dtype):
     """The device's operations a second, or None: a GPU's in 16 bits, from `PEAK_TFLOPS`; a CPU's measured here."""
     if device.type == "cuda":
-        words = re.split(r"[\s-]", torch.cuda.get_device_name(device))
-        return next((peak * 1e12 for card, peak in PEAK_TFLOPS.items() if card in words), None)
+        card = known_card(torch.cuda.get_device_name(device))
+        return PEAK_TFLOPS[card] * 1e12 if card else None
     if device.type != "cpu":
         return None
     a, b, best = torch.ones(2048, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype), math.inf

@@ -1,0 +1,420 @@
+"""Grading: what the report says of honest, broken and edited submissions is true, and the others get theirs too."""
+
+import contextlib
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import grade_runs
+import pytest
+import rubric
+import torch
+from programs import ROOT, TINY, command, run, write_data
+
+import train_tinystories_chat_model as step4
+import train_tinystories_model as step2
+from shell import UserError
+
+DATA = ["--cache_dir", "cache", "--eval_steps", "4"]
+STORIES = ["--dataset", "stories", *TINY, *DATA]
+TALKS = ["--dataset", "talks", *DATA, "--epochs", "1", "--batch_size", "8", "--logging_steps", "2"]
+
+
+def main(program, *words):
+    """Run a program's main function as if these words had been typed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{program.__name__}.py", *map(str, words)])
+        program.main()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with runs of the real programs: 1 to 6 with another seed each, twin as 1, chat, pilot, killed, stopped."""
+    folder = tmp_path_factory.mktemp("made")
+    write_data(folder)
+    run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 400)
+    with contextlib.chdir(folder):
+        for seed in range(1, 7):
+            main(step2, *STORIES, "--seed", seed, "--output_dir", str(seed))
+        main(step2, *STORIES, "--seed", 1, "--output_dir", "twin")
+        main(step2, *STORIES, "--seed", 7, "--output_dir", "pilot", "--pilot_run")
+        main(step4, *TALKS, "--pretrained_model_path", "1/best_model.pth", "--output_dir", "chat")
+    for name, signum, seed in (("killed", signal.SIGKILL, 8), ("stopped", signal.SIGTERM, 9)):
+        flags = [*STORIES, "--seed", seed, "--output_dir", name, "--save_steps", 2, "--epochs", 30]
+        process = subprocess.Popen(command("train_tinystories_model", *flags), cwd=folder, stdout=subprocess.PIPE)
+        with process:
+            while b" step 20/" not in process.stdout.readline():
+                assert process.poll() is None
+            process.send_signal(signum)
+            process.stdout.read()
+    with open(folder / "console.log", "wb") as log:
+        flags = [*STORIES, "--seed", 8, "--output_dir", "killed", "--epochs", 30, "--resume_from_checkpoint", "latest"]
+        words = command("train_tinystories_model", *flags)
+        subprocess.run(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT, check=True, timeout=120)
+    return folder
+
+
+def grade(folder, *flags):
+    """{name: (facts, [problems], [questions])} of a folder of submissions."""
+    args = grade_runs.parse_args([str(folder), "--processes", "1", *map(str, flags)])
+    found = grade_runs.grade_all(grade_runs.find(folder), args)
+    texts = lambda one, kind: [flag.text for flag in one.entry.flags if flag.kind == kind]
+    return {one.entry.name: (one.entry.facts, texts(one, "problem"), texts(one, "question")) for one in found}
+
+
+def edit(path, change):
+    """Replace a file of text by what change makes of it."""
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def edit_rows(folder, change):
+    """Let change(row) alter the rows of a metrics.jsonl."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        change(row)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def edit_json(path, **changes):
+    edit(path, lambda text: json.dumps(json.loads(text) | changes))
+
+
+def edit_model(path, **changes):
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
+def evaluations(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["event"] == "eval"]
+
+
+def lower_everywhere(folder):
+    """Lower the last evaluation's loss in all that is text."""
+    last = evaluations(folder)[-1]
+    loss, lower = last["val_loss"], last["val_loss"] - 1
+    share = lower / loss
+    values = {"val_loss": lower, "perplexity": 2.718281828459045**lower, "bits_per_byte": last["bits_per_byte"] * share}
+
+    def change(row):
+        if row["event"] == "eval" and row["step"] == last["step"]:
+            row.update(values)
+
+    edit_rows(folder, change)
+    edit_json(folder / "summary.json", **{f"{kind}_{n}": v for kind in ("best", "final") for n, v in values.items()})
+    edit(folder / "train.log", lambda log: log.replace(
+        f"{loss:.4f} perplexity {last['perplexity']:.2f} bits_per_byte {last['bits_per_byte']:.4f}",
+        f"{lower:.4f} perplexity {values['perplexity']:.2f} bits_per_byte {values['bits_per_byte']:.4f}",
+    ))  # fmt: skip
+
+
+# A class --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def graded(made, tmp_path_factory):
+    """(folder, what is said of each) of a class's submissions, each named after what it is."""
+    folder = tmp_path_factory.mktemp("class")
+    copy = lambda name, to: Path(shutil.copytree(made / name, folder / to))
+    copy("1", "good")
+    copy("killed", "killed_and_resumed")
+    copy("stopped", "unfinished")
+    copy("twin", "same_seed")
+    lower_everywhere(copy("2", "lowered_in_all_texts"))
+    last = evaluations(made / "3")[-1]
+    edit(copy("3", "lowered_in_the_log") / "train.log", lambda log: log.replace(f"{last['val_loss']:.4f}", "1.2345"))
+    edit_json(copy("4", "lowered_in_the_summary") / "summary.json", best_val_loss=1.2345)
+    edit_model(copy("5", "lowered_in_the_model") / "best_model.pth", val_loss=1.2345)
+    edit_json(copy("pilot", "pilot_as_full") / "args.json", pilot_run=False)
+    copy("6", "copied_from")
+    copied = copy("6", "copy")
+    for path in copied.iterdir():
+        if path.suffix in (".json", ".jsonl", ".log"):
+            edit(path, lambda text: text.replace(json.loads((made / "6/summary.json").read_text())["run_id"], "0" * 32))
+    shutil.copy(made / "console.log", folder / "log_only.log")
+    shutil.make_archive(str(folder / "chat"), "gztar", made, "chat")
+    shutil.make_archive(str(folder / "broken"), "zip", made / "2")
+    (folder / "broken.zip").write_bytes((folder / "broken.zip").read_bytes()[:5000])
+    with zipfile.ZipFile(folder / "climbing.zip", "w") as archive:
+        archive.write(made / "console.log", "../../climbed.log")
+        archive.writestr("train.log", "nothing\n")
+    return folder, grade(folder)
+
+
+@pytest.mark.parametrize("name", ["good", "killed_and_resumed", "chat"])
+def test_an_honest_run_has_no_problem(graded, name):
+    facts, problems, questions = graded[1][name]
+    assert not problems and facts["state"] == "finished"
+    assert questions == [] or name == "good"
+    assert facts["steps"] and facts["tokens"] and facts["validation loss"] and facts["perplexity"]
+    assert (
+        facts["bits per byte"] and facts["hours"] is not None and facts["device"].startswith("cpu") and facts["sample"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("unfinished", "not finished: the records end at step "),
+        ("unfinished", "(SIGTERM)"),
+        ("unfinished", "missing: summary.json, final_model.pth"),
+        ("lowered_in_all_texts", "TensorBoard's file and metrics.jsonl disagree on the validation loss"),
+        ("lowered_in_all_texts", "best_model.pth records the validation loss"),
+        ("lowered_in_the_log", "train.log and metrics.jsonl disagree on the validation loss: 1.2345 and "),
+        ("lowered_in_the_summary", "summary.json and metrics.jsonl disagree on the best validation loss: 1.2345 and "),
+        ("lowered_in_the_model", "best_model.pth records the validation loss 1.2345 at step "),
+        ("pilot_as_full", "a pilot run, not a full one: the log says so"),
+        ("pilot_as_full", "--pilot_run is False in args.json and True in the log's command"),
+        ("copy", "the same timestamps as copied_from: copies of one run"),
+        ("copied_from", "the same timestamps as copy: copies of one run"),
+        ("log_only", "only a console log was handed in"),
+        ("broken", "broken.zip is damaged"),
+        ("climbing", "its path leads out of the archive"),
+    ],
+)
+def test_a_submission_is_told_what_is_true_of_it(graded, name, said):
+    problems = graded[1][name][1]
+    assert any(said in problem for problem in problems), problems
+
+
+def test_equal_curves_are_a_question_and_nothing_else_is_found(graded):
+    for one, other in (("good", "same_seed"), ("same_seed", "good")):
+        _, problems, questions = graded[1][one]
+        assert not problems and len(questions) == 1
+        assert questions[0].startswith(f"the same validation curve and the same weights as {other}: the same seed")
+
+
+@pytest.mark.parametrize("name", ["lowered_in_the_log", "lowered_in_the_summary", "lowered_in_the_model"])
+def test_one_edit_is_one_or_two_problems(graded, name):
+    assert 1 <= len(graded[1][name][1]) <= 2
+
+
+def test_nothing_is_unpacked_beside_the_submissions(graded):
+    folder, _ = graded
+    assert not list(folder.parent.glob("*climbed*")) and not list(folder.parent.parent.glob("*climbed*"))
+
+
+def test_a_console_log_alone_has_its_facts(graded):
+    (log, _, _), (whole, _, _) = graded[1]["log_only"], graded[1]["killed_and_resumed"]
+    for name in ("state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "device", "model"):
+        assert log[name] == whole[name], name
+
+
+def test_what_differs_from_the_handout_is_named(graded):
+    differs = graded[1]["good"][0]["differs from the handout"]
+    assert "--num_layers 1" in differs and "--dataset stories" in differs
+    assert "--output_dir" not in differs and "--lr" not in differs
+    assert graded[1]["pilot_as_full"][0]["model"] == "story" and graded[1]["chat"][0]["model"] == "chat"
+
+
+# One edit at a time ---------------------------------------------------------------------------------------------------
+
+
+def set_rows(event, **values):
+    """An edit of metrics.jsonl: these values in every row of an event."""
+    return lambda folder: edit_rows(folder, lambda row: row.update(values) if row["event"] == event else None)
+
+
+def backwards(name):
+    """An edit of metrics.jsonl: a field of the last evaluation goes back."""
+
+    def change(folder):
+        last = evaluations(folder)[-1]["step"]
+        edit_rows(folder, lambda row: row.update({name: 0}) if row["event"] == "eval" and row["step"] == last else None)
+
+    return change
+
+
+def fast_gpu(folder):
+    edit_rows(folder, lambda row: row.update(hardware={"device": "cuda:0 (Tesla T4, 15 GiB)", "processes": 1})
+              if row["event"] == "run" else row.update(tokens_per_second=1e12) if row["event"] == "train" else None)  # fmt: skip
+
+
+def drop(line_with, file):
+    return lambda folder: edit(folder / file, lambda text: "".join(
+        line for line in text.splitlines(keepends=True) if line_with not in line
+    ))  # fmt: skip
+
+
+def times_back(folder):
+    lines = (folder / "train.log").read_text(encoding="utf-8").splitlines(keepends=True)
+    last = max(place for place, line in enumerate(lines) if " train_loss " in line)
+    lines[last] = "2001" + lines[last][4:]
+    (folder / "train.log").write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (set_rows("train", lr=0.5), "disagree on the learning rate"),
+        (set_rows("train", tokens_per_second=12345.6), "disagree on the tokens per second"),
+        (set_rows("eval", perplexity=3.0), "is not e to the loss"),
+        (set_rows("eval", bits_per_byte=0.5), "not in one proportion"),
+        (set_rows("run", run_id="0" * 32), "train.log is of another run than metrics.jsonl"),
+        (set_rows("run", run_id="0" * 32), "summary.json is of another run"),
+        (set_rows("run", run_id="0" * 32), "best_model.pth is of another run"),
+        (set_rows("run", fingerprints={"tokenizer": "0" * 64}), "another tokenizer than metrics.jsonl says"),
+        (backwards("step"), "metrics.jsonl: the step field goes back"),
+        (backwards("tokens"), "metrics.jsonl: the tokens field goes back"),
+        (backwards("seconds"), "metrics.jsonl: the seconds field goes back"),
+        (times_back, "the log: the time field goes back"),
+        (fast_gpu, "a T4 computes at most"),
+        (drop('"event": "eval"', "metrics.jsonl"), "metrics.jsonl lacks the validation loss of step 4"),
+        (drop("val_loss", "train.log"), "train.log lacks the validation loss of step 4"),
+        (drop('"event": "end"', "metrics.jsonl"), "metrics.jsonl does not come to an end"),
+        (lambda f: edit_json(f / "summary.json", tokens=10**9), "disagree on the tokens: 1e+09"),
+        (lambda f: edit_json(f / "summary.json", seconds=36000), "disagree on the seconds"),
+        (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 there and 1 here"),
+        (lambda f: edit_json(f / "args.json", epochs=9), "--epochs is 9 in args.json and 2 in the log's command"),
+        (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
+        (lambda f: (f / "best_model.pth").write_bytes(b"no"), "best_model.pth is damaged"),
+        (lambda f: (f / "train.log").unlink(), "missing: train.log"),
+        (lambda f: next(f.glob("events*")).unlink(), "missing: TensorBoard's event file"),
+        (lambda f: (f / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl: 1 row cannot be used"),
+        (lambda f: (f / "summary.json").write_text("{"), "summary.json is damaged"),
+        (lambda f: (f / "args.json").write_text("[1]"), "args.json does not hold names"),
+    ],
+)  # fmt: skip
+def test_an_edit_is_found(made, tmp_path, change, said):
+    folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
+    change(folder)
+    ((_, problems, _),) = grade(tmp_path / "class").values()
+    assert any(said in problem for problem in problems), problems
+
+
+def test_a_clock_that_runs_slower_than_the_records_is_found(made, tmp_path):
+    folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
+    edit_rows(folder, lambda row: row.update(seconds=row["seconds"] * 1000))
+    edit_json(folder / "summary.json", seconds=json.loads((folder / "summary.json").read_text())["seconds"] * 1000)
+    ((_, problems, _),) = grade(tmp_path / "class").values()
+    assert len(problems) == 1 and "by the log's clock" in problems[0]
+
+
+def test_a_console_log_of_two_sittings_agrees_with_the_metrics_of_the_last(made, tmp_path):
+    """What came after the last checkpoint stands twice in it, before and after the run was gone on with."""
+    folder = Path(shutil.copytree(made / "killed", tmp_path / "class/one"))
+    (folder / "train.log").unlink()
+    log = (made / "console.log").read_text(encoding="utf-8")
+    first = [line for line in log.splitlines() if " step " in line][0]
+    (folder / "out.log").write_text("\n".join([first.replace("train_loss ", "train_loss 9"), log]), encoding="utf-8")
+    ((facts, problems, _),) = grade(tmp_path / "class").values()
+    assert problems == ["missing: train.log"] and facts["state"] == "finished"
+
+
+# Verifying ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claimed_loss_is_computed_again(made, tmp_path):
+    flags = ["--verify", "--dataset", made / "stories", "--chat_dataset", made / "talks", "--cache_dir", tmp_path / "c"]
+    flags += ["--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl"]
+    for name, to in (("1", "honest"), ("chat", "chat"), ("2", "liar")):
+        shutil.copytree(made / name, tmp_path / "class" / to)
+    state = torch.load(tmp_path / "class/liar/best_model.pth", weights_only=True)["model"]
+    edit_model(tmp_path / "class/liar/best_model.pth", model={name: 0.9 * tensor for name, tensor in state.items()})
+    said = grade(tmp_path / "class", *flags)
+    assert said["honest"][1:] == said["chat"][1:] == ([], [])
+    assert len(said["liar"][1]) == 1 and "computed again, and " in said["liar"][1][0]
+
+
+def test_what_cannot_be_computed_again_is_a_question(made, tmp_path):
+    shutil.copytree(made / "1", tmp_path / "class/one")
+    shutil.copytree(made / "stories", tmp_path / "stories")
+    edit(tmp_path / "stories/validation.jsonl", lambda text: text + text)
+    flags = ["--verify", "--dataset", tmp_path / "stories", "--cache_dir", tmp_path / "cache"]
+    for tokenizer, said in (
+        (made / "bpe_tokenizer_tinystories.pkl", "was evaluated on 10 texts"),
+        ("none.pkl", "none.pkl"),
+    ):
+        ((_, problems, (question,)),) = grade(tmp_path / "class", *flags, "--tokenizer_path", tokenizer).values()
+        assert not problems and "could not be computed again" in question and said in question
+
+
+# Points, files, the command -------------------------------------------------------------------------------------------
+
+
+def example_rubric(folder):
+    """The example of docs/grading.md, as a file."""
+    text = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
+    path = folder / "rubric.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    return path
+
+
+def test_the_example_rubric_gives_points(graded, tmp_path):
+    criteria = rubric.read_rubric(example_rubric(tmp_path))
+    assert sum(one.points for one in criteria) == 100
+    facts = graded[1]["good"][0] | {"who": "good", "finished": True, "problems": 0, "questions": 0}
+    best = rubric.points(criteria, facts | {"validation loss": 0.5})
+    assert sum(got for _, got, _ in best) == 100
+    worst = rubric.points(criteria, facts | {"finished": False, "validation loss": None, "problems": 3})
+    assert sum(got for _, got, _ in worst) < 50
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[criterion", "is not TOML"),
+        ("points = 3", "has no [[criterion]]"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3", "give one of below, above, is"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 1\nbelow = 2", "give one of below, above, is"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 'many'\nabove = 1", "points a number"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 'x'", "above must be a number"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nover = 3", "over is none of"),
+    ],
+)
+def test_a_rubric_that_makes_no_sense_is_refused_in_a_line(tmp_path, text, said):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(UserError) as refusal:
+        rubric.read_rubric(tmp_path / "r.toml")
+    assert said in str(refusal.value) and "r.toml" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_rubric_s_unknown_fact_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match="beauty is none of who, steps"):
+        rubric.points([rubric.Criterion("x", "beauty", "above", 1, 5)], {"who": "a", "steps": 3})
+
+
+def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
+    folder, said = graded
+    flags = ["--csv", tmp_path / "g.csv", "--report", tmp_path / "r.html", "--rubric", example_rubric(tmp_path)]
+    words = [sys.executable, ROOT / "tools/grade_runs.py", folder, "--processes", 2, *flags]
+    done = subprocess.run(list(map(str, words)), capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    head, *lines = done.stdout.splitlines()[: len(said) + 1]
+    assert head.split()[:2] == ["who", "state"] and [line.split()[0] for line in lines] == sorted(said)
+    with open(tmp_path / "g.csv", encoding="utf-8-sig", newline="") as file:
+        rows = {row["who"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == said.keys()
+    assert (
+        rows["good"]["problems"] == "0" and float(rows["good"]["validation loss"]) == said["good"][0]["validation loss"]
+    )
+    assert rows["copy"]["problem texts"] and float(rows["good"]["points"]) > float(rows["broken"]["points"])
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert all(name in page for name in said) and "copies of one run" in page
+
+
+def test_a_cell_is_no_formula():
+    assert grade_runs.harmless("=1+1") == "'=1+1" and grade_runs.harmless(-1.5) == -1.5
+
+
+def test_nonsense_is_refused_in_a_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        ([str(tmp_path / "missing")], "missing"),
+        ([str(tmp_path / "empty")], "empty"),
+    ):
+        with pytest.raises(UserError, match=said):
+            grade_runs.find(Namespace(**vars(grade_runs.parse_args(words))).folder)
+    for words, said in (
+        (["x", "--verify"], "--verify needs the texts"),
+        (["x", "--dataset", "stories"], "--dataset is for --verify"),
+        (["x", "--processes", "0"], "--processes"),
+        (["x", "--csv", str(tmp_path / "none/g.csv")], "there is no folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            grade_runs.parse_args(words)
