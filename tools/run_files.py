@@ -26,6 +26,9 @@ from sources import clean
 LARGEST_RECORD = 32 << 20  # bytes that are read of one file; a long run's have one or two million
 LARGEST_MODEL = 1 << 30  # bytes
 LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this course's have 5,000
+LONGEST_LINE = 10_000  # characters of a log's line
+LONGEST_SAMPLE = 100  # lines
+MOST_PARTS = 20  # runs in one log
 LONGEST_CHECKED = 1024  # bytes of a record of numbers, with room
 
 
@@ -50,7 +53,7 @@ NUMBERS += ("val_loss", "bits_per_byte", "accuracy", "grad_norm")
 WORDS = ("event", "run_id", "program", "started", "precision", "text", "time", "ended", "device")
 KINDS = dict.fromkeys(COUNTS, int) | dict.fromkeys(NUMBERS, float) | dict.fromkeys(WORDS, str)
 KINDS |= {"versions": dict, "hardware": dict, "fingerprints": dict, "dataset": list}
-LARGEST_NUMBER = 1e300
+LARGEST_COUNT, LARGEST_NUMBER = 1 << 53, 1e305
 PLACE = ("step", "epoch", "tokens", "seconds")
 FIELDS = {  # what a row of each event must have
     "run": ("step", "run_id", "started"),
@@ -76,7 +79,7 @@ def plain(value, deepest=6):
     kind = type(value)
     if kind is str:
         return printable(clean(value))
-    if kind is float and not math.isfinite(value) or kind is int and abs(value) >= 1 << 53:
+    if kind is float and not math.isfinite(value) or kind is int and abs(value) >= LARGEST_COUNT:
         raise ValueError("it holds a number that is too large")
     if kind in (dict, list) and not deepest:
         raise ValueError("it holds lists in lists in lists")
@@ -85,15 +88,19 @@ def plain(value, deepest=6):
     return [plain(item, deepest - 1) for item in value] if kind is list else value
 
 
+def reason_of(error):
+    return str(error) if type(error) is ValueError else "it is no JSON"
+
+
 def read_object(path, name, say):
     """The object that args.json or summary.json is, or None."""
     try:
         content = plain(DECODE(content_of(path, name, say).decode("utf-8-sig")))
-    except (ValueError, RecursionError):
-        say(f"{name} is damaged: it is no JSON, or holds numbers that no run has")
+    except (ValueError, RecursionError) as error:
+        say(f"{name} cannot be used: {reason_of(error)}")
         return None
     if not isinstance(content, dict):
-        say(f"{name} does not hold names and their values")
+        say(f"{name} cannot be used: it does not hold names and their values")
         return None
     return content
 
@@ -111,8 +118,7 @@ def read_rows(path, say):
             if number == len(lines) and b"}" not in line:
                 say("metrics.jsonl ends in the middle of a line")
                 continue
-            known = type(error) is ValueError
-            reason = reason or (str(error) if known else "it is no JSON")
+            reason = reason or reason_of(error)
             bad.append(number)
     if bad:
         count = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
@@ -133,8 +139,9 @@ def row_of(row):
         kind, wanted = type(value), KINDS.get(name)
         if wanted is float and (kind is float or kind is int):
             good = -LARGEST_NUMBER < value < LARGEST_NUMBER
+            value = float(value) if good else value
         elif wanted is int:
-            good = kind is int and 0 <= value < LARGEST_NUMBER
+            good = kind is int and 0 <= value < LARGEST_COUNT
         else:
             good = kind is wanted or wanted is None or (value is None and name == "grad_norm")
             value = plain(value) if good else value
@@ -170,7 +177,7 @@ class Log:
         return self.best is not None and self.final is not None
 
 
-TIME = r"(?:(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) )?"
+TIME = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) "
 STEP = re.compile(TIME + r"step ([\d,]{1,15})/([\d,]{1,15}) (.*)")
 END = re.compile(TIME + r"(best|final): step ([\d,]{1,15}) (.*?) -> ")
 COLUMNS = {"tokens/s": "tokens_per_second", "[tokens/s": "tokens_per_second", "loss": "val_loss"}
@@ -199,7 +206,8 @@ def text_of(content):
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = "\n".join(map(line_of, content.split(b"\n")))
-    return re.sub("\r\n?", "\n", text)
+    text = re.sub("\r\n?", "\n", text)
+    return re.sub(rf"([^\n]{{{LONGEST_LINE}}})[^\n]+", r"\1", text)
 
 
 def line_of(line):
@@ -212,8 +220,8 @@ def line_of(line):
 def parts_of(text):
     """A console's log, cut where another run begins; one that goes on with the run before belongs to that."""
     parts = []
-    for part in re.split(r"^(?=\$ )", text, flags=re.M):
-        if parts and (not STEP.search(parts[-1]) or not STEP.search(part) or RESUMED.search(part)):
+    for part in re.split(r"^(?=\$ .*\btrain_tinystories_)", text, maxsplit=MOST_PARTS, flags=re.M):
+        if parts and (RESUMED.search(part) or not STEP.search(parts[-1])):
             parts[-1] += part
         else:
             parts.append(part)
@@ -227,13 +235,13 @@ def read_log(text, name, say):
         try:
             if "step " in line and (found := STEP.search(line)):
                 log.rows.append(log_row(*found.groups()))
-                log.error = None  # that of an attempt before
-            elif found := END.match(line):
+                log.error, sample = None, None  # that of an attempt before
+            elif found := END.search(line):
                 setattr(log, found[2], {"step": number(found[3])} | values_of(found[4]))
-                if sample is not None:
-                    log.sample, sample = "\n".join(sample).strip("\n"), None
+                sample = None
             elif sample is not None:
                 sample.append(line)
+                log.sample = "\n".join(sample).strip("\n") if len(sample) < LONGEST_SAMPLE else log.sample
             elif line.startswith("a sample of "):
                 sample = []
             elif line.startswith("pilot run: "):
@@ -247,8 +255,6 @@ def read_log(text, name, say):
                         setattr(log, fact, log.command or value if fact == "command" else value)
         except ValueError:
             bad += 1
-    if sample:
-        log.sample = "\n".join(sample).strip("\n")
     if bad:
         say(f"{shown(name)}: {bad:,} line{'s' * (bad > 1)} of steps cannot be read")
     return log
@@ -290,7 +296,7 @@ def log_row(moment, step, total, rest):
             raise ValueError("no loss")
     row["step"], row["total_steps"], row["time"] = number(step), number(total), None
     with contextlib.suppress(ValueError):
-        row["time"] = moment and datetime.fromisoformat(moment)
+        row["time"] = datetime.fromisoformat(moment)
     return row
 
 
@@ -379,10 +385,9 @@ def scalar_of(value):
         return value.simple_value
     if not value.HasField("tensor") or value.tensor.tensor_shape.dim or value.tensor.dtype not in (1, 2):
         return None
-    tensor = value.tensor
-    if tensor.tensor_content:
-        kind = np.dtype("<f4" if tensor.dtype == 1 else "<f8")
-        return float(np.frombuffer(tensor.tensor_content, kind, 1)[0])
+    tensor, kind = value.tensor, "<f4" if value.tensor.dtype == 1 else "<f8"
+    if len(tensor.tensor_content) == np.dtype(kind).itemsize:
+        return float(np.frombuffer(tensor.tensor_content, kind)[0])
     numbers = tensor.float_val or tensor.double_val
     return numbers[0] if numbers else None
 
@@ -419,9 +424,9 @@ def read_model(path, name, say):
             raise UserError("it does not say what it is")
         if not all(isinstance(value, scalar) for value in facts["config"].values()):
             raise UserError("its config holds other than words and numbers")
-        return Model(**facts, weights=weights)
-    except Damaged:
-        say(f"{name} is damaged: it is cut off, or bytes in it have changed")
+        return Model(**facts | {"config": plain(dict(facts["config"]))}, weights=weights)
+    except Damaged as error:
+        say(error.what.replace(str(path), name))
     except (UserError, ValueError) as error:
         say(f"{name} is no model file of this course ({str(error).replace(str(path), 'it').splitlines()[0]})")
     except TooMuch as error:
@@ -440,7 +445,7 @@ def weights_of(path):
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
     except zipfile.BadZipFile:
-        raise Damaged(str(path)) from None
+        raise Damaged(f"{path} is {'damaged: it is cut off' if path.stat().st_size else 'empty'}") from None
     if any(part.filename.endswith("/data.pkl") and part.file_size > LARGEST_PICKLE for part in parts):
         raise TooMuch("what it says of its tensors is too long")
     parts = {part.filename: part for part in parts if re.fullmatch(r"[^/]+/data/[0-9]{1,9}", part.filename)}

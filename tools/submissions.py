@@ -1,11 +1,12 @@
 """What was handed in, as data: runs' folders, archives of them, redirected console logs.  It judges nothing.
 
 In reading order: `find`, what a folder of submissions holds; `opened`, the runs of one of them.  Taking files out of
-folders and archives is in unpacking.py, reading them in run_files.py.  What cannot be read, or not whole, becomes a line
-among the run's problems, and never stops the others.
+folders and archives is in unpacking.py, reading them in run_files.py.  What cannot be read, or not whole, becomes a
+line among the run's problems, and never stops the others.
 """
 
 import contextlib
+import os
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -26,7 +27,6 @@ from run_files import (  # noqa: E402
     text_of,
 )
 from unpacking import (  # noqa: E402
-    DEEPEST,
     LINK,
     NOT_PLAIN,
     Found,
@@ -44,6 +44,7 @@ from shell import UserError, printed  # noqa: E402
 MODELS = ("best_model.pth", "final_model.pth")
 RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", *MODELS)
 BOARD = "events.out.tfevents."
+LONGEST_NAME = 255
 TEXTS = (".log", ".txt", ".out")
 MOST_TEXTS = 50  # that are looked at in one submission, in search of logs
 
@@ -96,7 +97,7 @@ def name_of(path):
 def opened(path, name=None):
     """The runs of one submission, a list of Submission; what was unpacked is there until the block ends."""
     path = Path(path)
-    name = shown(name or name_of(path))
+    name = shown(name or name_of(path), LONGEST_NAME)
     with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as folder:
         try:
             runs = read(path, name, Path(folder))
@@ -134,8 +135,11 @@ def read(path, name, target):
     problems = found.said()
     if not runs:
         runs = [((), Submission())]
-        problems.append("no run in it: neither a run's records nor a log of one was found")
-    shared = next((n for n in range(DEEPEST + 2) if len({place[: n + 1] for place, _ in runs}) > 1), 0)
+        problems.append(
+            "no run in it: neither a run's records nor a log of one was found "
+            "(what is read: folders, .zip, .tar.gz, .tgz, .tar, logs as text)"
+        )
+    shared = len(os.path.commonprefix([place for place, _ in runs]))
     for place, run in runs:
         run.person, run.name = name, "/".join((name, *map(shown, place[shared:]))) if len(runs) > 1 else name
         run.problems[:0] = problems
@@ -156,7 +160,8 @@ def is_wanted(name):
 def read_run(files):
     """The run of a folder; files: {name: where it can be read, or None}."""
     paths = {name: path for name, path in files.items() if path}
-    run = Submission(files=set(map(shown, files)), paths={name: paths[name] for name in RECORDS if name in paths})
+    run = Submission(files={shown(name, LONGEST_NAME) for name in files})
+    run.paths = {name: paths[name] for name in RECORDS if name in paths}
     say = run.problems.append
     if "args.json" in paths:
         run.args = read_object(paths["args.json"], "args.json", say)
@@ -189,7 +194,7 @@ def read_text(name, path):
         return []
     logs, stem = [], without_suffix(name)
     for part in parts_of(text):
-        run = Submission(problems=list(said), files={shown(name)})
+        run = Submission(problems=list(said), files={shown(name, LONGEST_NAME)})
         run.log = read_log(part, name, run.problems.append)
         logs.append(run)
     return [(stem if len(logs) == 1 else f"{stem}-{count}", run) for count, run in enumerate(logs, start=1)]
