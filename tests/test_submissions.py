@@ -508,7 +508,7 @@ BAD_ROWS = {
     "lists without end": b'{"event": ' + b"[" * 100_000,
     "closed lists": b'{"event": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "lists in a row": json.dumps(
-        {"event": "run", "step": 0, "run_id": "a", "started": "b", "dataset": [[[[[[[[]]]]]]]]}
+        {"event": "run", "step": 0, "run_id": "a", "time": "b", "dataset": [[[[[[[[]]]]]]]]}
     ).encode(),
 }
 

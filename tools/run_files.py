@@ -50,13 +50,13 @@ def content_of(path, name, say):
 COUNTS = ("step", "tokens", "skipped", "parameters", "parameters_in_layers", "total_steps")
 NUMBERS = ("epoch", "seconds", "train_loss", "perplexity", "lr", "tokens_per_second", "flops_per_token")
 NUMBERS += ("val_loss", "bits_per_byte", "accuracy", "grad_norm")
-WORDS = ("event", "run_id", "program", "started", "precision", "text", "time", "ended", "device")
+WORDS = ("event", "run_id", "program", "precision", "text", "time", "ended", "device")
 KINDS = dict.fromkeys(COUNTS, int) | dict.fromkeys(NUMBERS, float) | dict.fromkeys(WORDS, str)
 KINDS |= {"versions": dict, "hardware": dict, "fingerprints": dict, "dataset": list}
 LARGEST_COUNT, LARGEST_NUMBER = 1 << 53, 1e305
 PLACE = ("step", "epoch", "tokens", "seconds")
 FIELDS = {  # what a row of each event must have
-    "run": ("step", "run_id", "started"),
+    "run": ("step", "run_id", "time"),
     "train": (*PLACE, "train_loss", "perplexity", "lr", "grad_norm", "tokens_per_second"),
     "eval": (*PLACE, "val_loss", "perplexity", "bits_per_byte", "accuracy"),
     "sample": ("step", "text"),
@@ -163,6 +163,7 @@ class Log:
     run_id: str | None = None
     device: str | None = None
     parameters: int | None = None
+    parameters_in_layers: int | None = None
     total_steps: int | None = None
     pilot: bool = False
     rows: list = field(default_factory=list)  # of the events train, eval, skip and resume
@@ -188,12 +189,13 @@ FACTS = {  # the lines that say what a run is
     "run_id": re.compile(r"\brun ([0-9a-f]{32})\b"),
     "device": re.compile(r"\bdevice: (.*)"),
     "parameters": re.compile(r"\bmodel: ([\d,]{1,20}) parameters"),
+    "parameters_in_layers": re.compile(r"\bparameters, ([\d,]{1,20}) of them in the layers"),
     "total_steps": re.compile(r"^([\d,]{1,15}) steps of "),
     "tokens": re.compile(r"^([\d,]{1,20}) tokens in "),
     "error": re.compile(r"^(error: .*|[\w.]*(?:Error|Exception|Interrupt)\b.*|interrupted|stopped after step .*)"),
 }
 LIKE_A_LOG = re.compile(r"\bdevice: |\bsteps of \d|step [\d,]+/[\d,]+ ")
-COUNTED = ("parameters", "total_steps", "tokens")
+COUNTED = ("parameters", "parameters_in_layers", "total_steps", "tokens")
 RESUMED = re.compile(r"going on from .* at step ([\d,]{1,15}) of ")
 
 
@@ -252,7 +254,7 @@ def read_log(text, name, say):
                 for fact, pattern in FACTS.items():
                     if found := pattern.search(line):
                         value = number(found[1]) if fact in COUNTED else found[1].strip()
-                        setattr(log, fact, log.command or value if fact == "command" else value)
+                        setattr(log, fact, value)
         except ValueError:
             bad += 1
     if bad:
@@ -289,6 +291,8 @@ def log_row(moment, step, total, rest):
     """A row of a log line; raises ValueError where its numbers cannot be read."""
     if rest.startswith("skipped"):
         row = {"event": "skip"}
+    elif rest.startswith("checkpoint-"):
+        row = {"event": "checkpoint"}
     else:
         row = values_of(rest)
         row = {"event": "train" if "train_loss" in row else "eval" if "val_loss" in row else ""} | row
