@@ -1,0 +1,29 @@
+"use strict";
+// Sorting the table: numbers by value, before texts in their order; what is missing comes last in either direction.
+const table = document.getElementById("runs");
+const heads = [...table.tHead.rows[0].cells];
+const collator = new Intl.Collator("en", { numeric: true });
+
+function key(cell) {
+  if (cell.dataset.value !== undefined) return { rank: 0, value: Number(cell.dataset.value) };
+  return { rank: cell.classList.contains("missing") ? 2 : 1, value: cell.textContent };
+}
+
+function sortBy(column) {
+  const falling = heads[column].getAttribute("aria-sort") === "ascending";
+  heads.forEach((head) => head.removeAttribute("aria-sort"));
+  heads[column].setAttribute("aria-sort", falling ? "descending" : "ascending");
+  const keyed = [...table.tBodies[0].rows].map((row) => ({ row, ...key(row.cells[column]) }));
+  const compare = (a, b) => (a.rank === 0 ? a.value - b.value : collator.compare(a.value, b.value));
+  keyed.sort((a, b) => a.rank - b.rank || (falling ? -1 : 1) * compare(a, b));
+  table.tBodies[0].append(...keyed.map((one) => one.row));
+}
+
+heads.forEach((head, column) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  button.addEventListener("click", () => sortBy(column));
+  head.append(button);
+});
+document.getElementById("hint").hidden = false;
