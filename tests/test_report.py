@@ -246,7 +246,7 @@ def column(browser, number):
 def press(browser, head):
     """Press the head of a column; returns the column's number, from 1, and how it says that it is sorted."""
     heads = browser.find_elements("css selector", "#runs thead th")
-    position = next(i for i, one in enumerate(heads) if one.text.split("\n")[0].strip() == head)
+    position = next(i for i, one in enumerate(heads) if one.text.strip() == head)
     heads[position].find_element("css selector", "button").send_keys("\n")  # by the keyboard
     return position + 1, heads[position].get_attribute("aria-sort")
 

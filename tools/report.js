@@ -20,10 +20,11 @@ function sortBy(column) {
 }
 
 heads.forEach((head, column) => {
-  const button = document.createElement("button");
+  const button = document.createElement("button"); // for the keyboard; a click anywhere on the head does the same
   button.type = "button";
-  button.append(...head.childNodes);
-  button.addEventListener("click", () => sortBy(column));
-  head.append(button);
+  button.ariaLabel = `sort by ${head.textContent}`;
+  head.append("\u00a0", button);
+  head.classList.add("sortable");
+  head.addEventListener("click", () => sortBy(column));
 });
 document.getElementById("hint").hidden = false;

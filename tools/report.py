@@ -62,7 +62,7 @@ def write_report(entries, path, title):
         "table": table(entries),
         "overview": overview(entries, with_curve),
         "highlights": "\n".join(highlight.format(i) for i in with_curve),
-        "sections": "\n".join(section(number, entry) for number, entry in enumerate(entries)),
+        "sections": "\n".join(section(i, entry) for i, entry in enumerate(entries)),
         "script": script,
         "script_hash": f"sha256-{digest}",
     }
@@ -172,7 +172,7 @@ def table(entries):
 def section(position, entry):
     """What is known of one submission: flags, points, facts, plots, stories."""
     parts = [f'<section id="s{position}">\n<h2>{safe(entry.name, LONGEST_TEXT)}</h2>']
-    parts.append(f"<p>Flags: {flags_in_words(entry)}.</p>")
+    parts.append(f'<p>Flags: {flags_in_words(entry)}. <a class="back" href="#runs">Back to the table</a></p>')
     flags = [f'<li class="{"problem" if flag.kind == "problem" else "question"}"><b>{safe(flag.kind, 20)}:</b> '
              f"{safe(flag.text, LONGEST_TEXT)}</li>" for flag in entry.flags[:MOST_FLAGS]]  # fmt: skip
     if len(entry.flags) > MOST_FLAGS:
