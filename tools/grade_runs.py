@@ -211,8 +211,6 @@ def main():
     if args.csv:
         write_csv(found, args.csv, rubric)
     if args.report:
-        for one in found:
-            one.entry.facts = {name: value for name, value in row_of(one, rubric).items() if name != "who"}
         write_report([one.entry for one in found], args.report, f"Submissions in {Path(args.folder).resolve().name}")
     for name in ("csv", "report"):
         if getattr(args, name):
