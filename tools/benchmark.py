@@ -14,6 +14,7 @@ import json
 import math
 import multiprocessing
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from checkpoints import save_model  # noqa: E402
 from data import (  # noqa: E402
     SPECIAL_TOKENS,
     Rows,
@@ -38,6 +40,7 @@ from devices import Precision, choose_device, compiled, has_bfloat16, peak_flops
 from generation import generate  # noqa: E402
 from model import ModelConfig, Transformer  # noqa: E402
 from optimizer import make_optimizers  # noqa: E402
+from records import Run  # noqa: E402
 from settings import TrainingSettings  # noqa: E402
 from sources import Split  # noqa: E402
 from steps import micro_batches, training_step  # noqa: E402
@@ -161,6 +164,49 @@ def measure_tokenizing(megabytes):
     return {"bytes_per_second": round(size / cached), "ratio": round(alone / cached, 2)}
 
 
+def made_run(folder, points=3000, evaluations=20):
+    """Write the records of a run of the course's size, two models of 23 MB among them, as the trainer writes them."""
+    run = Run(argparse.Namespace(output_dir=str(folder), overwrite=False, resume_from_checkpoint=None, pilot_run=False))
+    run.say = quiet
+    run.start()
+    model, place = Transformer(config_of("course")), {"epoch": 0.0, "tokens": 0, "seconds": 0.0}
+    run.record("run", step=0, **place, run_id=run.run_id, time=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    for step in range(1, points + 1):
+        loss = 9 / step**0.2
+        values = {"train_loss": loss, "perplexity": math.exp(loss), "lr": 1e-3, "tokens_per_second": 5e5}
+        tags = {"Loss/train": loss, "Perplexity/train": math.exp(loss), "LearningRate": 1e-3}
+        tags |= {"Throughput/tokens_per_second": 5e5}
+        run.record("train", tags, step=step, **place, **values, grad_norm=1.0)
+        said = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+        run.write(f"2026-01-01 00:00:00 step {step}/{points} epoch 0.00 {said} elapsed 0:00:01", run.log_file)
+        if step % (points // evaluations) == 0:
+            values = {"val_loss": loss, "perplexity": math.exp(loss), "bits_per_byte": loss / 2, "accuracy": 0.5}
+            run.record("eval", {"Loss/val": loss}, step=step, **place, **values)
+            run.record("sample", step=step, **place, text="Once upon a time. " * 40)
+    for name in ("best_model.pth", "final_model.pth"):
+        save_model(run.path(name), model, "of a tokenizer", points, loss, run.run_id)
+    run.close()
+
+
+def measure_grading(submissions):
+    """Seconds in which so many runs of the course's size are read, every second one a .zip."""
+    with tempfile.TemporaryDirectory() as folder:
+        made, handed_in = Path(folder) / "made", Path(folder) / "submissions"
+        made_run(made)
+        archive = shutil.make_archive(str(made), "zip", made)
+        handed_in.mkdir()
+        for number in range(submissions):
+            if number % 2:
+                shutil.copy(archive, handed_in / f"{number}.zip")
+            else:
+                shutil.copytree(made, handed_in / str(number))
+        program = Path(__file__).parent / "grade_runs.py"
+        files = ["--report", f"{folder}/report.html", "--csv", f"{folder}/grades.csv"]
+        began = time.perf_counter()
+        subprocess.run([sys.executable, program, handed_in, *files], check=True, stdout=subprocess.DEVNULL)
+        return {"seconds": round(time.perf_counter() - began, 1)}
+
+
 def in_a_process(function, *arguments):
     """Call a function in a new process; its result, with the process's peak memory in MB."""
     context = multiprocessing.get_context("spawn")
@@ -206,7 +252,7 @@ def run_other(command):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = ("training", "generation", "past", "tokenizing")
+    kinds = ("training", "generation", "past", "tokenizing", "grading")
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds, help="what to measure (default: all)")
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=None, help="default: course on CPU, all on a GPU"
@@ -215,6 +261,7 @@ def parse_args():
     parser.add_argument("--steps", type=int, help="timed training steps (default: 3 on a CPU, 50 on a GPU)")
     parser.add_argument("--new_tokens", type=int, default=200, help="length of the stories (default: 200)")
     parser.add_argument("--megabytes", type=int, default=20, help="text to tokenize (default: 20)")
+    parser.add_argument("--submissions", type=int, default=200, help="runs to grade (default: 200)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compare", nargs=argparse.REMAINDER, help="a program to run beside ours, and its flags")
     parser.add_argument("--json", default="benchmark.json", help="where to write the numbers (default: benchmark.json)")
@@ -244,6 +291,8 @@ def measurements(args, device):
                 yield label, measure_past_the_context, (device, name, batch_size)
     if "tokenizing" in args.only:
         yield f"tokenizing {args.megabytes} MB", measure_tokenizing, (args.megabytes,)
+    if "grading" in args.only:
+        yield f"grading {args.submissions} submissions", measure_grading, (args.submissions,)
 
 
 def ratios_to(other, kind, result):
@@ -260,7 +309,7 @@ def ratios_to(other, kind, result):
 
 COLUMNS = {
     "tokens_per_second": "{:,.0f}", "bytes_per_second": "{:,}", "mfu": "{:.1%}", "peak_rss_mb": "{:,}",
-    "peak_gpu_mb": "{:,}", "seconds_to_compile": "{}", "ratio": "{:.2f}", "memory_ratio": "{:.2f}",
+    "peak_gpu_mb": "{:,}", "seconds_to_compile": "{}", "seconds": "{}", "ratio": "{:.2f}", "memory_ratio": "{:.2f}",
 }  # fmt: skip
 
 

@@ -437,6 +437,7 @@ def curves(run):
 
 # Two runs side by side ------------------------------------------------------------------------------------------------
 
+MOMENTS = 100  # of a run's that are compared, of each kind the first
 SHARED = 3  # moments that two runs must have in common before they are no chance
 CURVE = 2  # evaluations that a curve must have to be compared
 MOST_NAMED = 5  # others that a sentence names
@@ -458,9 +459,9 @@ ALIKE = {"validation curve": lambda traces: {traces.curve} - {()}, "weights": la
 
 def traces_of(run):
     tags = "Loss/train", "Loss/val"
-    moments = {("TensorBoard's", wall) for tag in tags for _, wall, _ in run.board.get(tag, [])[:500]}
+    moments = {("TensorBoard's", wall) for tag in tags for _, wall, _ in run.board.get(tag, [])[:MOMENTS]}
     logged = [row for row in (run.log.rows if run.log else []) if row.get("time")]
-    moments |= {("the log's", row["event"], row["step"], row["time"]) for row in logged[:1000]}
+    moments |= {("the log's", row["event"], row["step"], row["time"]) for row in logged[:MOMENTS]}
     evaluations = by_step(run.rows or (run.log.rows if run.log else []), "eval", "val_loss")
     curve = tuple((step, round(value, 4)) for step, value in sorted(evaluations.items()))
     run_id = first_row(run).get("run_id") or (run.summary or {}).get("run_id") or (run.log and run.log.run_id)
