@@ -251,9 +251,9 @@ def page(demo, max_new_tokens, max_at_once):
                     write = gr.Button("Write", variant="primary", min_width=80, elem_id="write")
                     stop = gr.Button("Stop", min_width=80, elem_id="story-stop")
                 story = gr.Textbox(label="Story", lines=12, interactive=False, elem_id="story")
+                bars = gr.HTML(elem_id="bars")
             with gr.Column(scale=2):
                 chosen = settings("story")
-                bars = gr.HTML(elem_id="bars")
         starts = [write.click, beginning.submit]
         writing = gr.on(starts, errors_shown(demo.story), [beginning, *chosen], story, **limit)
         look = {"fn": demo.bars, "inputs": [beginning, story, *chosen], "outputs": bars, **aside}
