@@ -63,6 +63,8 @@ def test_the_bars_show_what_tokens_are_drawn_from(demo, changes):
     )
     assert sum(row[1] for row in likeliest) + own == pytest.approx(1)
     assert sum(row[2] for row in likeliest) + drawn == pytest.approx(1)
+    everything = next_tokens(writer, ids, 1000)
+    assert all(own == drawn == 0 for token, own, drawn in everything if token in writer.options()["banned"])
     chances = {token: chance for token, _, chance in likeliest}
     firsts = []
     for seed in range(300):

@@ -49,6 +49,7 @@ CSS = """
 .chances b, .chances u { display: inline-block; width: 0.8em; height: 0.8em; }
 .chances u { background: var(--neutral-400); }
 .chances span { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+@media (max-width: 640px) { .chances { font-size: 0.8em; } }
 """
 
 
@@ -183,8 +184,7 @@ class Demo:
             return html.escape(str(error))
         ids = [self.tokenizer.special["<bos>"], *self.tokenizer.encode(text)]
         rows = next_tokens(writer, ids, BARS)
-        others = f"({writer.model.config.vocab_size - len(rows) + 1:,} others)"
-        named = [(others if token is None else self.readable(token), *chances) for token, *chances in rows]
+        named = [("(others)" if token is None else self.readable(token), *chances) for token, *chances in rows]
         return bar_chart(text, named)
 
     def readable(self, token):
@@ -217,7 +217,7 @@ def page(demo, max_new_tokens, max_at_once):
             try:
                 yield from write(*inputs)
             except UserError as error:
-                raise gr.Error(str(error), title="Not written", print_exception=False) from None
+                raise gr.Error(str(error), print_exception=False) from None
 
         return writing
 
@@ -251,9 +251,9 @@ def page(demo, max_new_tokens, max_at_once):
                     write = gr.Button("Write", variant="primary", min_width=80, elem_id="write")
                     stop = gr.Button("Stop", min_width=80, elem_id="story-stop")
                 story = gr.Textbox(label="Story", lines=12, interactive=False, elem_id="story")
+                bars = gr.HTML(elem_id="bars")
             with gr.Column(scale=2):
                 chosen = settings("story")
-                bars = gr.HTML(elem_id="bars")
         starts = [write.click, beginning.submit]
         writing = gr.on(starts, errors_shown(demo.story), [beginning, *chosen], story, **limit)
         look = {"fn": demo.bars, "inputs": [beginning, story, *chosen], "outputs": bars, **aside}
