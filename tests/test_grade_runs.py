@@ -312,12 +312,14 @@ def test_a_console_log_of_two_sittings_agrees_with_the_metrics_of_the_last(made,
 
 def test_a_claimed_loss_is_computed_again(made, tmp_path):
     flags = ["--verify", "--dataset", made / "stories", "--chat_dataset", made / "talks", "--cache_dir", tmp_path / "c"]
-    flags += ["--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl"]
-    for name, to in (("1", "honest"), ("chat", "chat"), ("2", "liar")):
+    (tmp_path / "class/own").mkdir(parents=True)
+    shutil.copy(made / "bpe_tokenizer_tinystories.pkl", tmp_path / "class/own")
+    for name, to in (("1", "honest"), ("chat", "chat"), ("2", "liar"), ("3", "own/model")):
         shutil.copytree(made / name, tmp_path / "class" / to)
     state = torch.load(tmp_path / "class/liar/best_model.pth", weights_only=True)["model"]
     edit_model(tmp_path / "class/liar/best_model.pth", model={name: 0.9 * tensor for name, tensor in state.items()})
-    said = grade(tmp_path / "class", *flags)
+    assert grade(tmp_path / "class", *flags)["own"][1:] == ([], [])
+    said = grade(tmp_path / "class", *flags, "--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl")
     assert said["honest"][1:] == said["chat"][1:] == ([], [])
     assert len(said["liar"][1]) == 1 and "computed again, and " in said["liar"][1][0]
 

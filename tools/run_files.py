@@ -79,7 +79,7 @@ def plain(value, deepest=6):
     kind = type(value)
     if kind is str:
         return printable(clean(value))
-    if kind is float and not math.isfinite(value) or kind is int and abs(value) >= LARGEST_COUNT:
+    if kind is float and not math.isfinite(value) or kind is int and abs(value) >= 1 << 64:
         raise ValueError("it holds a number that is too large")
     if kind in (dict, list) and not deepest:
         raise ValueError("it holds lists in lists in lists")
@@ -194,7 +194,7 @@ FACTS = {  # the lines that say what a run is
     "tokens": re.compile(r"^([\d,]{1,20}) tokens in "),
     "error": re.compile(r"^(error: .*|[\w.]*(?:Error|Exception|Interrupt)\b.*|interrupted|stopped after step .*)"),
 }
-LIKE_A_LOG = re.compile(r"\bdevice: |\bsteps of \d|step [\d,]+/[\d,]+ ")
+LIKE_A_LOG = re.compile(r"\bdevice: (?:cuda|cpu|mps)|^[\d,]+ steps of \d|step [\d,]+/[\d,]+ ", re.M)
 COUNTED = ("parameters", "parameters_in_layers", "total_steps", "tokens")
 RESUMED = re.compile(r"going on from .* at step ([\d,]{1,15}) of ")
 
@@ -208,8 +208,8 @@ def text_of(content):
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = "\n".join(map(line_of, content.split(b"\n")))
-    text = re.sub("\r\n?", "\n", text)
-    return re.sub(rf"([^\n]{{{LONGEST_LINE}}})[^\n]+", r"\1", text)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(line[:LONGEST_LINE] for line in lines)
 
 
 def line_of(line):

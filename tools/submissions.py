@@ -43,6 +43,7 @@ from shell import UserError, printed  # noqa: E402
 
 MODELS = ("best_model.pth", "final_model.pth")
 RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", *MODELS)
+TOKENIZER = "bpe_tokenizer_tinystories.pkl"
 BOARD = "events.out.tfevents."
 LONGEST_NAME = 255
 TEXTS = (".log", ".txt", ".out")
@@ -133,6 +134,7 @@ def read(path, name, target):
     if not runs:
         runs = [((*place, part), run) for place, file, where in texts for part, run in read_text(file, where)]
     problems = found.said()
+    tokenizer = next((names[TOKENIZER] for names in found.folders.values() if names.get(TOKENIZER)), None)
     if not runs:
         runs = [((), Submission())]
         problems.append(
@@ -143,6 +145,7 @@ def read(path, name, target):
     for place, run in runs:
         run.person, run.name = name, "/".join((name, *map(shown, place[shared:]))) if len(runs) > 1 else name
         run.problems[:0] = problems
+        run.paths |= {"tokenizer": tokenizer} if tokenizer else {}
     return [run for _, run in runs]
 
 
@@ -151,7 +154,7 @@ def is_log_name(name):
 
 
 def is_wanted(name):
-    return name in RECORDS or name.startswith(BOARD) or is_log_name(name)
+    return name in RECORDS or name == TOKENIZER or name.startswith(BOARD) or is_log_name(name)
 
 
 # A run ----------------------------------------------------------------------------------------------------------------

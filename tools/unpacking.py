@@ -274,7 +274,7 @@ class Forward:
         return self.at
 
     def read(self, size):
-        if size > LARGEST_HEADER:
+        if not 0 <= size <= LARGEST_HEADER:
             raise TooMuch("a file in it has a header without end")
         block = self.stream.read(size)
         self.at += len(block)

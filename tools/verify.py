@@ -23,7 +23,7 @@ def verified(run, args):
     if not dataset or not model:
         return []
     try:
-        tokenizer = load_tokenizer(run.paths.get("tokenizer", args.tokenizer_path))
+        tokenizer = load_tokenizer(str(run.paths.get("tokenizer", args.tokenizer_path)))
         network, _ = load_model(path, tokenizer, **QUIET)
         cache = validation_texts(dataset, kind, tokenizer, args.cache_dir, network.config.max_seq_len, run.args or {})
     except UserError as error:
