@@ -143,7 +143,7 @@ def row_of(row):
         elif wanted is int:
             good = kind is int and 0 <= value < LARGEST_COUNT
         else:
-            good = kind is wanted or wanted is None or (value is None and name == "grad_norm")
+            good = kind is wanted or wanted is None or (value is None and name in ("grad_norm", "dataset"))
             value = plain(value) if good else value
         if not good:
             raise ValueError(f"its {name} is {printed(value)}")
