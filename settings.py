@@ -99,7 +99,6 @@ def start_run(args, pilot):
     """
     ranks, settings = Ranks(), settings_from(args, TrainingSettings)
     run = Run(args, writes=ranks.rank == 0)
-    run.say(f"$ {command(sys.argv)}")
     if args.wandb and not importlib.util.find_spec("wandb"):
         raise UserError('--wandb needs Weights & Biases: pip install -e ".[wandb]"')
     if settings.batch_size % ranks.count:
@@ -107,12 +106,13 @@ def start_run(args, pilot):
     for name in ("max_train_samples", "max_eval_samples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    if args.pilot_run:
-        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
-        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
     if run.restored:  # what can be said before any work is done; `Trainer.resume` compares the rest
         now = {name: value for name, value in dataclasses.asdict(settings).items() if name not in SAID_OTHERWISE}
         refuse_another_run(run.checkpoint, run.restored["flags"], now)
+    run.say(f"$ {command(sys.argv)}")
+    if args.pilot_run:
+        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
+        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
     device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
     amp, amp_dtype = settings.amp, settings.amp_dtype
     if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can

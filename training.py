@@ -108,7 +108,8 @@ def train(model, rows, validation, settings, run, precision, fingerprints, write
         return trainer.train()
     except (UserError, OSError, RuntimeError, MemoryError) as error:
         failure = failed(error, trainer)
-        trainer.end(f"failed: {failure or type(error).__name__}")
+        with contextlib.suppress(OSError):  # where the disk is full, the records end with the row before
+            trainer.end(f"failed: {failure or type(error).__name__}")
         run.close()
         if failure is None:
             raise
@@ -470,11 +471,10 @@ class Trainer:
         raise Interrupted(signum)
 
     def end(self, how):
-        """The last row of the records; where the disk is full, they end with the row before."""
-        with contextlib.suppress(OSError):
-            self.run.record("end", **self.place(), ended=how, time=now())
-            if self.run.log_file and how.startswith("failed: "):
-                self.run.write(how.replace("failed", "error", 1), self.run.log_file)
+        """The last row of the records, and why the run failed for train.log (the console's line comes later)."""
+        self.run.record("end", **self.place(), ended=how, time=now())
+        if self.run.log_file and how.startswith("failed: "):
+            self.run.write(how.replace("failed", "error", 1), self.run.log_file)
 
     def finish(self):
         """Save the final model, write a sample with the best one, and sum up."""

@@ -20,7 +20,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_programs import ROOT, command, dialogue, run, story, write_rows
+from programs import ROOT, command, dialogue, run, story, write_rows
 from test_ranks import free_port
 from test_training import (
     CPU,

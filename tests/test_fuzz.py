@@ -30,7 +30,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_programs import TINY, command, dialogue, run, story, write_rows
+from programs import TINY, command, dialogue, run, story, write_rows
 from test_training import make_model, make_rows, train_in
 
 from checkpoints import load_model, save_model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_programs import ROOT, dialogue, run, story, write_rows
+from programs import ROOT, dialogue, run, story, write_rows
 
 SHAPE = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
 SHAPE += ["--max_seq_len", "48", "--dropout", "0"]
