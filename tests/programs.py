@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
-TINY += ["--max_seq_len", "48", "--epochs", "2", "--batch_size", "8", "--logging_steps", "5"]
+TINY += ["--max_seq_len", "48", "--epochs", "2", "--batch_size", "8", "--logging_steps", "5", "--eval_steps", "1000"]
 
 
 def write_rows(path, rows):

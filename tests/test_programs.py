@@ -79,7 +79,7 @@ def test_the_validation_loss_falls(course):
 
 def test_a_pilot_run_leaves_a_best_model_and_may_be_replaced(course, tmp_path):
     folder, _ = course
-    flags = ["--dataset", "stories", "--cache_dir", "cache", "--pilot_run", *TINY[:-6], "--epochs", 1]
+    flags = ["--dataset", "stories", "--cache_dir", "cache", "--pilot_run", *TINY[:-8], "--epochs", 1]
     flags += ["--output_dir", tmp_path / "pilot", "--eval_steps", 1000]
     assert "pilot run: " in run(folder, "train_tinystories_model", *flags).stderr
     assert (tmp_path / "pilot/best_model.pth").exists()
