@@ -5,6 +5,7 @@ shell wrote of the console), `read_board` (TensorBoard's event files), `read_mod
 is told in words what is wrong, and returns what could be read.  No code in a file is run, and no weight is loaded.
 """
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -23,11 +24,12 @@ from checkpoints import MODEL_FORMAT, Damaged, check_torch_file
 from shell import UserError, printable, printed
 from sources import clean
 
-LARGEST_RECORD = 32 << 20  # bytes that are read of one file; a long run's have one or two million
+LARGEST_RECORD = 16 << 20  # bytes that are read of one file; a long run's have one or two million
 LARGEST_MODEL = 1 << 30  # bytes
 LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this course's have 5,000
 LONGEST_LINE = 10_000  # characters of a log's line
 LONGEST_SAMPLE = 100  # lines
+MOST_RESTARTS = 1000  # of a run
 MOST_PARTS = 20  # runs in one log
 LONGEST_CHECKED = 1024  # bytes of a record of numbers, with room
 
@@ -200,23 +202,18 @@ RESUMED = re.compile(r"going on from .* at step ([\d,]{1,15}) of ")
 
 
 def text_of(content):
-    """Text in the encodings of the shells: UTF-8, UTF-16 with its mark, else Windows' code page, by lines."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = content.decode("utf-16", "replace")
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = "\n".join(map(line_of, content.split(b"\n")))
+    """Text in the encodings of the shells: UTF-8 or UTF-16 with its mark; what is neither, is of Windows' code page."""
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = content.decode("utf-16", "replace") if wide else content.decode("utf-8-sig", "code page")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(line[:LONGEST_LINE] for line in lines)
 
 
-def line_of(line):
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        return line.decode("cp1252", "replace")
+def of_code_page(error):
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+codecs.register_error("code page", of_code_page)
 
 
 def parts_of(text):
@@ -234,6 +231,8 @@ def read_log(text, name, say):
     log, bad, sample = Log(), 0, None
     text = printable(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
     for line in text.split("\n"):
+        if not line and sample is None:
+            continue
         try:
             if "step " in line and (found := STEP.search(line)):
                 log.rows.append(log_row(*found.groups()))
@@ -321,7 +320,7 @@ def read_board(paths, say):
     except ImportError:
         say("tensorboard is not installed here: the event files were not read")
         return {}
-    board = {}
+    board, restarts = {}, 0
     for name, path in paths.items():
         content = content_of(path, name, say)
         records, whole = records_of(content)
@@ -332,7 +331,8 @@ def read_board(paths, say):
                 whole = False
                 break
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
-                for tag, points in board.items():
+                restarts += 1
+                for tag, points in board.items() if restarts <= MOST_RESTARTS else ():
                     board[tag] = [point for point in points if point[0] < event.step]
             for value in event.summary.value:
                 scalar = scalar_of(value)
@@ -340,6 +340,8 @@ def read_board(paths, say):
                     board.setdefault(value.tag, []).append((event.step, event.wall_time, scalar))
         if not whole:
             say(f"{shown(name)} is damaged or cut off; what comes before that was read")
+    if restarts > MOST_RESTARTS:
+        say(f"the event files say that the run was gone on with more than {MOST_RESTARTS:,} times")
     return {printable(tag): points for tag, points in board.items() if points}
 
 
