@@ -389,7 +389,7 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     done = subprocess.run(list(map(str, words)), capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
     head, *lines = done.stdout.splitlines()[: len(said) + 1]
-    assert head.split()[:2] == ["who", "state"] and [line.split()[0] for line in lines] == sorted(said)
+    assert head.split()[:3] == ["who", "model", "state"] and [line.split()[0] for line in lines] == sorted(said)
     with open(tmp_path / "g.csv", encoding="utf-8-sig", newline="") as file:
         rows = {row["who"]: row for row in csv.DictReader(file)}
     assert rows.keys() == said.keys()

@@ -39,7 +39,7 @@ TRAINERS = train_tinystories_model, train_tinystories_chat_model
 PROGRAMS = {f"{trainer.__name__}.py": trainer.parse_args for trainer in TRAINERS}
 KINDS = "problem", "question"
 MOST_POINTS = 400  # of a curve in the report
-IN_TABLE = ("state", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
+IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
 @dataclass
