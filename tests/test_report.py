@@ -5,7 +5,6 @@ import html.parser
 import json
 import math
 import re
-import shutil
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -174,23 +173,6 @@ def test_ticks_are_round_numbers(low, high, numbers):
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium, which notes what it requests and what its console says."""
-    selenium = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("needs Chromium and its driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = program
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    chromium = selenium.Chrome(options, selenium.ChromeService(driver))
-    yield chromium
-    chromium.quit()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The web demo: what its buttons do, and the page itself in headless Chromium, where there is one."""
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -245,22 +244,6 @@ def address(demo):
         patch.setenv("no_proxy", "127.0.0.1,localhost")
         yield web_demo.serve(blocks, "127.0.0.1", free_port())
         blocks.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    chromedriver = shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        pytest.skip("no chromium, or no chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    with webdriver.Chrome(options, webdriver.ChromeService(chromedriver)) as driver:
-        yield driver
 
 
 @pytest.fixture

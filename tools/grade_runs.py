@@ -28,6 +28,7 @@ from checks import Traces, curves, facts_of, is_finished, pairs, problem, proble
 from report import Entry, write_report  # noqa: E402
 from rubric import points, read_rubric  # noqa: E402
 from submissions import Submission, find, opened  # noqa: E402
+from svg_plots import thinned  # noqa: E402
 from verify import verified  # noqa: E402
 
 import train_tinystories_chat_model  # noqa: E402
@@ -38,7 +39,6 @@ from shell import FlagParser, UserError, run_program, written_atomically  # noqa
 TRAINERS = train_tinystories_model, train_tinystories_chat_model
 PROGRAMS = {f"{trainer.__name__}.py": trainer.parse_args for trainer in TRAINERS}
 KINDS = "problem", "question"
-MOST_POINTS = 400  # of a curve in the report
 IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
@@ -105,13 +105,6 @@ def graded(run, args):
         empty = Submission(run.name, run.person)
         text = f"cannot be read: its records hold what no run writes ({type(error).__name__})"
         return Graded(Entry(run.name, facts_of(empty, PROGRAMS), [problem(text)]))
-
-
-def thinned(curve):
-    """At most MOST_POINTS of a curve's points, the first and the last among them."""
-    step = max(1, len(curve) / MOST_POINTS)
-    places = {min(len(curve) - 1, round(i * step)) for i in range(MOST_POINTS)} | {len(curve) - 1}
-    return [curve[place] for place in sorted(places)] if len(curve) > MOST_POINTS else curve
 
 
 def grade_all(submissions, args):
