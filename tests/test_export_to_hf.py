@@ -473,6 +473,16 @@ def test_a_name_that_the_hub_cannot_have_and_an_offline_one_are_refused(monkeypa
     assert not hub.calls and not (tmp_path / "out").exists()
 
 
+def test_no_network_is_one_line_at_a_shell(tmp_path, tokenizer):
+    save(tmp_path, tokenizer)
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none", "HF_HUB_OFFLINE": "0"}
+    flags = ["model.pth", "out", "--tokenizer_path", tokenizer.path, "--push_to_hub", "me/tiny"]
+    done = run(tmp_path, "tools/export_to_hf", *flags, status=2, environment=nowhere)
+    said, error = done.stderr.splitlines()
+    assert said.startswith("model: ") and error.startswith("error: --push_to_hub: the hub does not answer (")
+    assert done.stdout == "" and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("call", ["create_repo", "upload_folder"])
 @pytest.mark.parametrize("failure", [lambda: fail(ConnectionError("cut")), lambda: time.sleep(60)])
 def test_an_upload_that_fails_leaves_the_folder_whole(monkeypatch, tmp_path, tokenizer, hub, call, failure):

@@ -173,7 +173,7 @@ def tokenizer_files(tokenizer, context):
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>",
         "unk_token": "<unk>", "additional_special_tokens": ["<user>", "<assistant>", "<system>"],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, "model_max_length": context,
-        "padding_side": "left",
+        "padding_side": "left", "model_input_names": ["input_ids", "attention_mask"],
         "chat_template": Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8").strip(),
     }  # fmt: skip
     return {"tokenizer.json": backend.to_str(pretty=True), "tokenizer_config.json": as_json(settings)}
@@ -313,19 +313,20 @@ def open_hub(name):
     """The hub's interface, once it has answered who is logged in.  Raises UserError if NAME cannot be pushed to."""
     if not importlib.util.find_spec("huggingface_hub"):
         raise UserError("--push_to_hub needs the package huggingface_hub: pip install huggingface_hub")
-    import huggingface_hub
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
     log_in = "log in with `hf auth login`, with a token that may write"
     try:
-        huggingface_hub.utils.validate_repo_id(name)
+        validate_repo_id(name)
     except HFValidationError as error:
         raise UserError(f"--push_to_hub {name}: {first_line(error)}") from None
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise UserError("--push_to_hub cannot reach the hub while HF_HUB_OFFLINE is set; unset it, or export without")
     if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
-    hub = huggingface_hub.HfApi()
+        disable_progress_bars()
+    hub = HfApi()
     try:
         within(HUB_SECONDS, hub.whoami)
     except LocalTokenNotFoundError:
