@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import types
+from pathlib import Path
 
 import export_to_hf
 import pytest
@@ -320,7 +321,7 @@ def test_records_that_cannot_be_read_are_passed_over(monkeypatch, tmp_path, toke
 
 def test_records_of_a_stranger_stay_in_their_cells(monkeypatch, tmp_path, tokenizer):
     save(tmp_path, tokenizer)
-    write_run(tmp_path, best_accuracy="<b>", tokens=True, seconds=float("nan"))
+    write_run(tmp_path, best_accuracy="<b>", tokens=10**400, seconds=float("nan"))
     args = {"program": "x | y\n# train <script>", "lr": {"a": 1}, "dataset": ["`a|b`", 7], "seed": "[x](javascript:1)"}
     (tmp_path / "args.json").write_text(json.dumps(args))
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
@@ -397,6 +398,23 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path, tokenize
     assert {path.name for path in tmp_path.iterdir()} == {"model.pth", "out"}
 
 
+def test_an_older_export_comes_back_where_the_new_one_cannot_take_its_place(monkeypatch, tmp_path, tokenizer):
+    def rename(path, target):
+        if ".partial" in path.name:
+            raise PermissionError(13, "Permission denied")
+        return renamed(path, target)
+
+    save(tmp_path, tokenizer)
+    before = contents(export(monkeypatch, tmp_path, tokenizer))
+    save(tmp_path, tokenizer, "gpt2")
+    renamed = Path.rename
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(PermissionError):
+        export(monkeypatch, tmp_path, tokenizer, "--overwrite")
+    assert contents(tmp_path / "out") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pth", "out"}
+
+
 # The hub --------------------------------------------------------------------------------------------------------------
 
 
@@ -413,10 +431,10 @@ def hub(monkeypatch):
     class Stub:
         def whoami(self):
             called("whoami")
+            return {"name": "me"}
 
         def create_repo(self, name, exist_ok):
             called("create_repo")
-            return types.SimpleNamespace(repo_id=name if "/" in name else f"me/{name}")
 
         def upload_folder(self, repo_id, folder_path, commit_message):
             called("upload_folder")
@@ -437,6 +455,7 @@ def test_the_folder_is_uploaded(monkeypatch, capsys, tmp_path, tokenizer, hub):
     folder = export(monkeypatch, tmp_path, tokenizer, "--push_to_hub", "tiny")
     assert hub.files == {"me/tiny": contents(folder)}
     assert hub.calls == ["whoami", "create_repo", "upload_folder"]
+    assert b'model="me/tiny"' in hub.files["me/tiny"]["README.md"]
     assert capsys.readouterr().out == "https://huggingface.co/me/tiny\n"
 
 

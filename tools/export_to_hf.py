@@ -217,7 +217,7 @@ def read_object(path, first_line=False):
 
 
 def number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18  # and no nan
 
 
 def cell(value):
@@ -260,7 +260,7 @@ def model_card(name, model, arch, content, summary, args):
     missing = "The run's summary.json was not beside the model file: some numbers are missing."
     chat = "chat" in str(args.get("program", "chat"))
     template = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
-    parts = {"name": json.dumps(str(name)), "table": table, "story": "" if chat else f"\n{story}\n"}
+    parts = {"name": json.dumps(name), "table": table, "story": "" if chat else f"\n{story}\n"}
     return template.format(**parts, missing="" if summary else f"\n{missing}\n")
 
 
@@ -292,25 +292,25 @@ def write_folder(folder, files):
                 for piece in pieces:
                     file.write(piece)
                 on_disk(file)
-        with naming(folder):
-            if folder.exists():
-                folder.rename(old)
-            try:
+        try:
+            with naming(folder):
+                if folder.exists():
+                    folder.rename(old)
                 partial.rename(folder)
-            except BaseException:
-                if old.exists():
-                    old.rename(folder)
-                raise
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 # The hub --------------------------------------------------------------------------------------------------------------
 
 
 def open_hub(name):
-    """The hub's interface, once it has answered who is logged in.  Raises UserError if NAME cannot be pushed to."""
+    """(the hub's interface, the model's whole name) once the hub has said who is logged in.  Raises UserError."""
     if not importlib.util.find_spec("huggingface_hub"):
         raise UserError("--push_to_hub needs the package huggingface_hub: pip install huggingface_hub")
     from huggingface_hub import HfApi, constants
@@ -328,21 +328,21 @@ def open_hub(name):
         disable_progress_bars()
     hub = HfApi()
     try:
-        within(HUB_SECONDS, hub.whoami)
+        user = within(HUB_SECONDS, hub.whoami)["name"]
     except LocalTokenNotFoundError:
         raise UserError(f"--push_to_hub: nobody is logged in; {log_in}") from None
     except Exception as error:  # the network, the hub: each library below raises its own kinds
         if getattr(getattr(error, "response", None), "status_code", None) == 401:
             raise UserError(f"--push_to_hub: the hub does not accept the token; {log_in}") from None
         raise UserError(f"--push_to_hub: the hub does not answer ({first_line(error)}); export without it") from None
-    return hub
+    return hub, name if "/" in name else f"{user}/{name}"
 
 
 def push(hub, name, folder):
     """Upload a folder to the hub; returns its address.  Raises UserError, the folder on the disk being whole."""
     size = sum(path.stat().st_size for path in folder.iterdir())
     try:
-        name = within(HUB_SECONDS, hub.create_repo, name, exist_ok=True).repo_id
+        within(HUB_SECONDS, hub.create_repo, name, exist_ok=True)
         seconds = HUB_SECONDS + size / SLOWEST_UPLOAD
         within(seconds, hub.upload_folder, repo_id=name, folder_path=folder, commit_message="Upload the model")
     except Exception as error:
@@ -368,7 +368,7 @@ def main():
     model, content = load_model(args.model, tokenizer)
     config, special = model.config, tokenizer.special
     arch = hf_class(config, args.model)
-    hub = open_hub(args.push_to_hub) if args.push_to_hub else None
+    hub, name = open_hub(args.push_to_hub) if args.push_to_hub else (None, folder.name)
     settings = {"architectures": [CLASSES[arch]], "model_type": arch, "vocab_size": config.vocab_size}
     settings |= {"dtype": "float32", "tie_word_embeddings": config.tie_embeddings}
     settings |= {name: special[f"<{name[:3]}>"] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -379,12 +379,12 @@ def main():
     texts = {"config.json": as_json(settings), "generation_config.json": as_json(generation_config(config, tokenizer))}
     texts |= tokenizer_files(tokenizer, config.max_seq_len)
     records = run_records(args.model, content.get("run_id"))
-    texts["README.md"] = model_card(args.push_to_hub or args.out_dir, model, arch, content, *records)
+    texts["README.md"] = model_card(name, model, arch, content, *records)
     files = {name: [text.encode("utf-8", errors="replace")] for name, text in texts.items()}
     write_folder(folder, files | {"model.safetensors": safetensors(weights)})
     say(f"wrote {args.out_dir} as {CLASSES[arch]}")
     if hub:
-        print(push(hub, args.push_to_hub, folder))
+        print(push(hub, name, folder))
 
 
 if __name__ == "__main__":
