@@ -68,8 +68,9 @@ def read_plain_pickle(content):
 class Tokenizer:
     """A byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) with the course's seven special tokens.
 
-    Every text comes back from encode and decode unchanged.  Special tokens are put in by name, through `special`; in
-    a text they are plain text, so what a user types can neither end a story nor change the speaker.
+    Every text comes back from encode and decode unchanged (an older course's `WordBPE` keeps its words alone).  Special
+    tokens are put in by name, through `special`; in a text they are plain text, so what a user types can neither end a
+    story nor change the speaker.
     """
 
     def __init__(self, backend):

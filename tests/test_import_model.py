@@ -145,7 +145,12 @@ def test_every_form_of_weights_gives_the_same_model(tmp_path, form):
     tensors = load_file(folder / "model.safetensors")
     if form == "bin":
         (folder / "model.safetensors").unlink()
-        torch.save({name.removeprefix("transformer."): t for name, t in tensors.items()}, folder / "pytorch_model.bin")
+        tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+        tensors |= {
+            "lm_head.weight": tensors["wte.weight"],
+            "h.0.attn.bias": torch.ones(1, 1, 24, 24, dtype=torch.bool),
+        }
+        torch.save(tensors, folder / "pytorch_model.bin")
     elif form == "half":
         save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, folder / "model.safetensors")
         original.load_state_dict({name: tensor.bfloat16() for name, tensor in tensors.items()}, strict=False)
@@ -172,6 +177,19 @@ def test_texts_keep_their_ids_and_the_end_of_a_text_becomes_eos(tmp_path):
     torch.testing.assert_close(rows[tokenizer.special["<user>"]], rows[:known].mean(0))
 
 
+@pytest.mark.parametrize("end", [None, 50256, [3, 5], "</s>", {}])
+def test_where_the_config_names_no_end_endoftext_becomes_eos(tmp_path, end):
+    original = foreign(tmp_path / "theirs", "gpt2")
+    path = tmp_path / "theirs/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": end}))
+    if end == {}:
+        assert "tokenizer" in refusal(tmp_path / "theirs", tmp_path / "ours")
+        return
+    _, tokenizer = imported(tmp_path / "theirs", tmp_path / "ours")
+    known = original.config.vocab_size
+    assert tokenizer.special["<eos>"] == (known + 2 if end == [3, 5] else known - 1)  # [3, 5]: signs that texts have
+
+
 def test_a_beginning_and_an_end_of_their_own_keep_their_rows(tmp_path):
     folder = tmp_path / "theirs"
     backend = byte_level(end="</s>")
@@ -188,7 +206,7 @@ def test_a_beginning_and_an_end_of_their_own_keep_their_rows(tmp_path):
 @pytest.mark.skipif(not (SHARED / "gpt2_tokenizer").is_dir(), reason="needs GPT-2's vocabulary beside the repository")
 def test_gpt2s_vocab_json_and_merges_are_taken_too(tmp_path):
     foreign(tmp_path / "theirs", "gpt2", n_embd=4, n_layer=1, vocab_size=50257, eos_token_id=50256, bos_token_id=50256)
-    _, tokenizer = imported(tmp_path / "theirs", tmp_path / "ours", "--tokenizer_path", SHARED / "gpt2_tokenizer")
+    _, tokenizer = import_model.import_model(tmp_path / "theirs", SHARED / "gpt2_tokenizer")
     assert tokenizer.encode("Once upon a time") == [7454, 2402, 257, 640]
     assert tokenizer.special["<eos>"] == 50256 and tokenizer.vocab_size == 50263
     assert tokenizer.decode(tokenizer.encode(STORY)) == STORY
@@ -274,10 +292,10 @@ def older_state(vocab_size, size=16, inner=24, context=12):
     """Random weights by the older course's names."""
     generator = torch.Generator().manual_seed(3)
     random = lambda *shape: 0.3 * torch.randn(shape, generator=generator)
-    table = random(vocab_size, size)
+    table = 0.01 * random(vocab_size, size)  # so small that the norms' epsilon shows
     state = {"transformer.embeddings.position_ids": torch.arange(context).expand((1, -1))}
     state |= {"transformer.embeddings.word_embeddings.weight": table, "lm_head.weight": table}
-    state |= {"transformer.embeddings.position_embeddings.weight": random(context, size)}
+    state |= {"transformer.embeddings.position_embeddings.weight": 0.01 * random(context, size)}
     shapes = {"attention.query": (size, size), "attention.key": (size, size), "attention.value": (size, size)}
     shapes |= {"attention.output": (size, size), "layer_norm1": (size,), "layer_norm2": (size,)}
     shapes |= {"feed_forward.dense1": (inner, size), "feed_forward.dense2": (size, inner)}
@@ -285,6 +303,7 @@ def older_state(vocab_size, size=16, inner=24, context=12):
     for name, shape in (layers | {"layer_norm": (size,)}).items():
         state[f"transformer.{name}.weight"] = random(*shape)
         state[f"transformer.{name}.bias"] = random(shape[0])
+    state["transformer.layer_norm.weight"] *= 300
     return state
 
 

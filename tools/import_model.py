@@ -392,19 +392,22 @@ def wrapped_tokenizer(place, settings):
 
 
 def rename(content, number, name):
-    """Give the token with an id another name in a tokenizer's JSON, unless a text can have it or the name is taken."""
-    number = number[0] if isinstance(number, list) and number else number
+    """Give the token with an id another name in a tokenizer's JSON, unless a text can have it or the name is taken.
+
+    A text's end is <|endoftext|> where the id is no token's: who trained a tokenizer of their own may not have said it.
+    """
     vocab, added = content["model"]["vocab"], content.setdefault("added_tokens", [])
-    if name in vocab or any(token["content"] == name for token in added):
+    names = {i: token for token, i in vocab.items()} | {token["id"]: token["content"] for token in added}
+    old = names.get(number[0] if isinstance(number, list) and number else number)
+    if old is None and name == "<eos>":
+        old = next((token for token in names.values() if token == "<|endoftext|>"), None)
+    marks = [token for token in added if token["content"] == old]
+    if old is None or name in names.values() or old in SPECIAL_TOKENS or not (marks or re.fullmatch("<.+>", old)):
         return
-    for token in added:
-        if token["id"] == number and token["content"] not in SPECIAL_TOKENS:
-            vocab[name] = vocab.pop(token["content"], number)
-            token["content"] = name
-    if number in vocab.values() and name not in vocab:  # of a vocab.json, which does not say which tokens are added
-        (old,) = [token for token, i in vocab.items() if i == number]
-        if old.startswith("<") and old.endswith(">") and old not in SPECIAL_TOKENS:
-            vocab[name] = vocab.pop(old)
+    for token in marks:
+        token["content"] = name
+    if old in vocab:
+        vocab[name] = vocab.pop(old)
 
 
 # Both together --------------------------------------------------------------------------------------------------------
