@@ -467,7 +467,7 @@ def import_model(path, tokenizer_path=None):
     model.load_state_dict(weights)
     added = [name for name in SPECIAL_TOKENS if tokenizer.special[name] >= known]
     say(f"model: {source.path}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
-    say(f"tokens: {known:,}, and after them {' '.join(added) or 'none'}, which are untrained")
+    say(f"tokens: {known:,}" + (f", and after them {' '.join(added)}, which are untrained" if added else ""))
     return model.eval(), tokenizer
 
 
