@@ -16,7 +16,6 @@ import json
 import math
 import re
 import sys
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checkpoints import check_weights, read_any_torch_file, save_model  # noqa: E402
 from data import LARGEST_TOKENIZER, SPECIAL_TOKENS, Tokenizer, byte_level_alone, read_plain_pickle  # noqa: E402
 from model import ModelConfig, Transformer  # noqa: E402
-from shell import FlagParser, UserError, printed, run_program, say, settings_from  # noqa: E402
+from shell import FlagParser, UserError, printed, run_program, say  # noqa: E402
 from word_bpe import WordBPE  # noqa: E402
 
 MODEL_FILE, TOKENIZER_FILE = "best_model.pth", "bpe_tokenizer_tinystories.pkl"
@@ -458,8 +457,8 @@ def import_model(path, tokenizer_path=None):
     for name in ("tokens.weight", "head.weight"):
         if name in weights:
             weights[name] = with_special_rows(weights[name], known, tokenizer)
-    config = settings_from(Namespace(**config, vocab_size=tokenizer.vocab_size, dropout=0.1), ModelConfig)
     try:
+        config = ModelConfig(**config, vocab_size=tokenizer.vocab_size)
         check_weights(config, weights)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{source.path}: {printed(str(error))}; take another file") from None
