@@ -75,20 +75,8 @@ def read_torch_file(path, kind):
 
     Raises UserError for another file, and Damaged, a kind of it, for one that is not whole.
     """
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder; pass a file that is in it")
-    if not Path(path).is_file():
-        raise UserError(f"no file {path}; train a model first, or pass the path of one")
-    check_torch_file(path)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        found, version = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
-        whole = all(map(is_plain, tensors_in(content)))
-    except PermissionError:
-        raise
-    except Exception:
-        raise Damaged(f"{path} is damaged, or no file of this course") from None
+    content = read_any_torch_file(path)
+    found, version = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
     if not isinstance(found, str) or found != kind:
         found = found if isinstance(found, str) and found else "file of another program"
         names = {MODEL_FORMAT: "best_model.pth", CHECKPOINT_FORMAT: "checkpoint-<step>.pth"}
@@ -98,6 +86,24 @@ def read_torch_file(path, kind):
             f"{path} has version {printed(version)} of the format, and this program reads {VERSION}; "
             "take the version of the course that wrote it"
         )
+    return content
+
+
+def read_any_torch_file(path):
+    """What a file of torch.save's holds, if that is plain types and tensors; runs no code in it.  Raises as above."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder; pass a file that is in it")
+    if not Path(path).is_file():
+        raise UserError(f"no file {path}; train a model first, or pass the path of one")
+    check_torch_file(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        whole = all(map(is_plain, tensors_in(content)))
+    except PermissionError:
+        raise
+    except Exception:
+        raise Damaged(f"{path} is damaged, or no file of this course") from None
     if not whole:
         raise UserError(f"{path} holds a tensor that claims to be larger than it is; take another one")
     return content

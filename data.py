@@ -33,6 +33,7 @@ from tqdm import tqdm
 from dialogues import read_dialogues, render_dialogues, reply_mask
 from shell import UserError, locked, naming, on_disk, printed, say, write_json, written_atomically
 from sources import BadRows, clean, read_stories
+from word_bpe import WordBPE
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
 IGNORED = -100  # a target with this value is not predicted
@@ -40,7 +41,7 @@ SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # where byte-level BPE never merge
 PLAIN_OPERATIONS = {
     "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "BINGET", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST",
     "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE", "BININT",
-    "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
+    "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "LONG_BINGET",
 }  # fmt: skip
 LARGEST_TOKENIZER = 100 << 20  # bytes of a file
 BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
@@ -67,8 +68,9 @@ def read_plain_pickle(content):
 class Tokenizer:
     """A byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) with the course's seven special tokens.
 
-    Every text comes back from encode and decode unchanged.  Special tokens are put in by name, through `special`; in
-    a text they are plain text, so what a user types can neither end a story nor change the speaker.
+    Every text comes back from encode and decode unchanged (an older course's `WordBPE` keeps its words alone).  Special
+    tokens are put in by name, through `special`; in a text they are plain text, so what a user types can neither end a
+    story nor change the speaker.
     """
 
     def __init__(self, backend):
@@ -104,15 +106,17 @@ class Tokenizer:
 
     def stream(self, ids):
         """Yield text piece by piece while ids arrive; bytes that are not yet a character wait for the next ones."""
-        waiting = []
+        before, waiting = [], []  # the token before says, in an older tokenizer, whether a word begins
+        following = lambda: self.decode(before + waiting)[len(self.decode(before)) :]
+        special = set(self.special.values())
         for token in ids:
             waiting.append(token)
-            text = self.decode(waiting)
+            text = following()
             if not text.endswith("\ufffd"):
                 yield text
-                waiting = []
+                before, waiting = [i for i in waiting if i not in special][-1:] or before, []
         if waiting:
-            yield self.decode(waiting)
+            yield following()
 
     def save(self, path):
         text, path = self.backend.to_str(), Path(path)
@@ -156,6 +160,15 @@ def byte_level_alone(text):
     return json.dumps(kept)
 
 
+def read_backend(text):
+    """What computes the tokens of a tokenizer's JSON.  Raises ValueError for a kind that is not known."""
+    content = json.loads(text)
+    if content["model"].get("type") == WordBPE.TYPE:
+        say("tokenizer: an older course's, of words: line breaks and rows of spaces in a text become one space")
+        return WordBPE(content["model"]["vocab"], content["model"]["merges"])
+    return tokenizers.Tokenizer.from_str(byte_level_alone(text))
+
+
 def load_tokenizer(path):
     """Read the file that step 1 wrote, or a `tokenizer.json` that has the seven special tokens; runs no code in it.
 
@@ -183,7 +196,7 @@ def load_tokenizer(path):
             text = saved["tokenizer"]
             if saved.get("sha256", (found := hashlib.sha256(text.encode()).hexdigest())) != found:
                 raise UserError(f"{path} is damaged: bytes in it have changed; {advice}")
-        return Tokenizer(tokenizers.Tokenizer.from_str(byte_level_alone(text)))
+        return Tokenizer(read_backend(text))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except Exception as error:  # pickle and tokenizers raise nearly every kind on damaged bytes

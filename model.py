@@ -20,9 +20,7 @@ ARCHITECTURES = {
     "gpt2": {"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "tie_embeddings": True},
     "llama": {"positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False, "tie_embeddings": True},
 }
-CHOICES = {"positions": ("learned", "rotary"), "norm": ("layer", "rms"), "mlp": ("gelu", "swiglu")}
-NORM_EPSILON = 1e-5
-ROTARY_BASE = 10_000.0
+CHOICES = {"positions": ("learned", "rotary"), "norm": ("layer", "rms"), "mlp": ("gelu", "gelu_exact", "swiglu")}
 IGNORED = -100  # a target with this value is not predicted
 CHUNK_LOGITS = {"cpu": 1 << 21, "gpu": 1 << 25}  # how many logits `CrossEntropy` holds at a time
 
@@ -34,6 +32,7 @@ class ModelConfig:
     vocab_size, num_layers, hidden_size, num_heads, intermediate_size: the usual sizes.
     max_seq_len: the context, in tokens.  window_size: how many tokens a position sees, itself included (None: all).
     dropout: probability, on embeddings and on what is added to the residual stream.
+    norm_epsilon, rotary_base: other numbers only where a model was imported that has them.
     Raises ValueError, worded with the flags' names, for a shape that cannot be built.
     """
 
@@ -51,6 +50,8 @@ class ModelConfig:
     mlp: str | None = None
     bias: bool | None = None
     tie_embeddings: bool | None = None
+    norm_epsilon: float = 1e-5
+    rotary_base: float = 10_000.0
 
     def __post_init__(self):
         if self.arch not in ARCHITECTURES:
@@ -70,6 +71,9 @@ class ModelConfig:
             raise ValueError(f"--window_size must be a whole number of at least 1, not {self.window_size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be at least 0 and below 1, not {self.dropout}")
+        for name in ("norm_epsilon", "rotary_base"):
+            if not isinstance(getattr(self, name), (int, float)) or not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"--num_heads {self.num_heads} does not divide --hidden_size {self.hidden_size}")
         if self.positions == "rotary" and self.hidden_size // self.num_heads % 2:
@@ -92,13 +96,13 @@ class ModelConfig:
 
 def make_norm(config):
     if config.norm == "rms":
-        return nn.RMSNorm(config.hidden_size, eps=NORM_EPSILON)
-    return nn.LayerNorm(config.hidden_size, eps=NORM_EPSILON, bias=config.bias)
+        return nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon, bias=config.bias)
 
 
-def rotary_table(head_size, length):
+def rotary_table(head_size, length, base):
     """Cosines and sines of rotary positions (Su et al. 2021), each float32 (length, head_size), halves as in Llama."""
-    frequencies = ROTARY_BASE ** -(torch.arange(0, head_size, 2) / head_size)
+    frequencies = base ** -(torch.arange(0, head_size, 2) / head_size)
     angles = torch.outer(torch.arange(length), frequencies)
     return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
@@ -144,6 +148,7 @@ class FeedForward(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.gated = config.mlp == "swiglu"
+        self.gelu = nn.GELU(approximate="none" if config.mlp == "gelu_exact" else "tanh")  # Hendrycks and Gimpel 2016
         width = config.intermediate_size * (2 if self.gated else 1)  # the gate and the values in one product
         self.up = nn.Linear(config.hidden_size, width, bias=config.bias)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
@@ -152,7 +157,7 @@ class FeedForward(nn.Module):
         if self.gated:  # Shazeer 2020
             gate, values = self.up(x).chunk(2, dim=-1)
             return self.down(F.silu(gate) * values)
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(self.gelu(self.up(x)))
 
 
 class Block(nn.Module):
@@ -177,7 +182,7 @@ class Transformer(nn.Module):
         if config.positions == "learned":
             self.positions = nn.Embedding(config.max_seq_len, config.hidden_size)
         else:
-            cos, sin = rotary_table(config.hidden_size // config.num_heads, config.max_seq_len)
+            cos, sin = rotary_table(config.hidden_size // config.num_heads, config.max_seq_len, config.rotary_base)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
