@@ -20,7 +20,7 @@ import writing
 from checkpoints import load_model, save_model
 from data import SPECIAL_TOKENS, train_tokenizer
 from dialogues import render_dialogues
-from model import ARCHITECTURES, ModelConfig
+from model import ARCHITECTURES
 from shell import UserError
 from writing import Sampling
 
@@ -32,10 +32,9 @@ VARIANTS = {
     "gpt2": {}, "gpt2 without biases": {"bias": False}, "gpt2 with an own head": {"tie_embeddings": False},
     "llama": {}, "llama with biases": {"bias": True}, "llama with an own head": {"tie_embeddings": False},
     "llama with small heads": {"num_heads": 8}, "llama with a window as long as the context": {"window_size": CONTEXT},
+    "gpt2 with another gelu": {"mlp": "gelu_exact", "norm_epsilon": 1e-3},
+    "llama with another base": {"rotary_base": 500.0, "norm_epsilon": 1e-3},
 }  # fmt: skip
-if hasattr(ModelConfig, "rotary_base"):  # models that come from elsewhere
-    VARIANTS["gpt2 with another gelu"] = {"mlp": "gelu_exact", "norm_epsilon": 1e-3}
-    VARIANTS["llama with another base"] = {"rotary_base": 500.0, "norm_epsilon": 1e-3}
 examine = settings(max_examples=150, deadline=None)
 
 

@@ -92,13 +92,14 @@ def gpt2_config(model):
 
 
 def llama_config(model):
-    config, base = model.config, getattr(model.config, "rotary_base", 10_000.0)
+    config = model.config
     return {
         "max_position_embeddings": config.max_seq_len, "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_heads, "head_dim": config.hidden_size // config.num_heads,
         "intermediate_size": config.intermediate_size, "hidden_act": "silu", "rms_norm_eps": model.norm.eps,
-        "rope_theta": base, "rope_parameters": {"rope_type": "default", "rope_theta": base},
+        "rope_theta": config.rotary_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
         "attention_bias": config.bias, "mlp_bias": config.bias, "attention_dropout": 0.0,
     }  # fmt: skip
 
