@@ -19,6 +19,7 @@ import train_bpe_tokenizer_hf
 from byte_level import BYTES, ends_soon, for_oniguruma, open_pretrained
 from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, wrap_tokenizer
 from shell import UserError
+from writing import Sampling, Writer
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 errors = pytest.importorskip("huggingface_hub.errors")
@@ -32,7 +33,8 @@ TEXTS = [
     "שלום, the little fox said... مرحبا 你好 12 345 ١٢٣٤٥   \n \n x  ",
     "<|endoftext|> <eos> <user>hello<assistant> 'S 'Re \u2028\u00a0\u3000 ſ K",
 ]
-ANY_TEXT = st.text(max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # of what is not assigned yet, each library's Unicode knows more
+ANY_TEXT = st.text(KNOWN, max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)" + (
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -549,3 +551,9 @@ def test_step_1_says_in_one_line_where_it_cannot_go_on(large, monkeypatch, flags
         train_bpe_tokenizer_hf.main()
     assert "\n" not in str(raised.value) and raised.value.status == 2
     assert sorted(folder.iterdir()) == before
+
+
+def test_nothing_that_no_text_has_is_written(pair):
+    _, tokenizer = pair
+    writer = Writer(mock.Mock(), tokenizer, Sampling())
+    assert sorted([*writer.options()["banned"], tokenizer.special["<eos>"]]) == tokenizer.never_written
