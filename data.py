@@ -30,6 +30,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from byte_level import BYTE_LEVEL, BYTES, LARGEST_TOKENIZER, byte_level_alone
 from dialogues import read_dialogues, render_dialogues, reply_mask
 from shell import UserError, locked, naming, on_disk, printed, say, write_json, written_atomically
 from sources import BadRows, clean, read_stories
@@ -43,7 +44,6 @@ PLAIN_OPERATIONS = {
     "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE", "BININT",
     "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "LONG_BINGET",
 }  # fmt: skip
-LARGEST_TOKENIZER = 100 << 20  # bytes of a file
 BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
 
 
@@ -71,12 +71,14 @@ class Tokenizer:
     Every text comes back from encode and decode unchanged (an older course's `WordBPE` keeps its words alone).  Special
     tokens are put in by name, through `special`; in a text they are plain text, so what a user types can neither end a
     story nor change the speaker.
+    never_written: the ids that no text has: those seven, and in one that others made its own special ones.
     """
 
     def __init__(self, backend):
         missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
         if missing:
-            raise UserError(f"the tokenizer lacks the special tokens {' '.join(missing)}")
+            names = " ".join(missing)
+            raise UserError(f"the tokenizer lacks the special tokens {names}; step 1's --from_pretrained adds them")
         self.backend = backend
         self.backend.add_special_tokens(SPECIAL_TOKENS)
         self.backend.encode_special_tokens = True
@@ -87,9 +89,32 @@ class Tokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         if self.vocab_size > 2 * len(vocabulary):  # each id takes a row of the model's largest matrix
             raise UserError(f"the tokenizer has {len(vocabulary):,} tokens and ids up to {self.vocab_size - 1:,}")
-        merges = json.loads(backend.to_str())["model"].get("merges", [])
-        content = json.dumps([sorted(vocabulary.items()), merges, SPECIAL_TOKENS])
+        self.never_written = self.check_texts(vocabulary)
+        saved = json.loads(backend.to_str())
+        content = [sorted(vocabulary.items()), saved["model"].get("merges", []), SPECIAL_TOKENS]
+        cut = saved["model"].get("ignore_merges"), saved.get("pre_tokenizer", BYTE_LEVEL)
+        if cut[0] or cut[1] != BYTE_LEVEL:  # the same tokens, and texts cut into them otherwise
+            content += cut
+        content = json.dumps(content)
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def check_texts(self, vocabulary):
+        """Raise UserError if a text could be lost, or hold a special token; returns the ids that no text ever has."""
+        if isinstance(self.backend, WordBPE):  # it says itself what it loses
+            return sorted(self.special.values())
+        if len(set(vocabulary.values())) < len(vocabulary):
+            raise UserError("the tokenizer has two tokens of one id")
+        if not BYTES.keys() <= vocabulary.keys():
+            raise UserError("the tokenizer lacks tokens for some of the 256 bytes")
+        added = self.backend.get_added_tokens_decoder()
+        alone = [self.backend.decode([number], skip_special_tokens=False) for number in added]
+        for (number, token), text, ids in zip(added.items(), alone, self.encode_batch(alone), strict=True):
+            if token.special and number in ids:
+                raise UserError(f"the tokenizer's special token {printed(token.content)} could be typed")
+            if not token.special and text != token.content:
+                raise UserError(f"the tokenizer's token {printed(token.content)} does not come back as it was")
+        unused = set(range(self.vocab_size)).difference(vocabulary.values())
+        return sorted(unused.union(number for number, token in added.items() if token.special))
 
     def encode(self, text):
         """A text's token ids, without special tokens around them."""
@@ -103,6 +128,11 @@ class Tokenizer:
     def decode(self, ids):
         """The text of ids, special tokens left out."""
         return self.backend.decode(ids, skip_special_tokens=True)
+
+    def bytes_of(self, token):
+        """The bytes that an id stands for; a character of several bytes may be spread over several ids."""
+        text = self.backend.id_to_token(token)
+        return bytes(BYTES[letter] for letter in text) if BYTES.keys() >= set(text) else text.encode()
 
     def stream(self, ids):
         """Yield text piece by piece while ids arrive; bytes that are not yet a character wait for the next ones."""
@@ -144,20 +174,21 @@ def train_tokenizer(texts, vocab_size):
     return Tokenizer(backend)
 
 
-def byte_level_alone(text):
-    """A tokenizer's JSON, less what a byte-level BPE has no use for.  Raises ValueError for another kind of tokenizer.
+def wrap_tokenizer(text, name):
+    """A Tokenizer of what `open_pretrained` found: the same ids, and the special tokens that it lacks after the last.
 
-    Other parts would change texts, and the library ends in a panic of its own over some that a stranger could write.
+    Raises UserError, with its name, where something else is found or the library would number added tokens anew.
     """
-    content = json.loads(text)
-    model, others = content["model"], [content.get(name) for name in ("pre_tokenizer", "decoder")]
-    byte_level = all(other is None or other["type"] == "ByteLevel" for other in others)
-    if model.get("type") != "BPE" or content.get("normalizer") or not byte_level:
-        raise ValueError("it is no byte-level BPE")
-    names = ("type", "vocab", "merges", "ignore_merges")
-    kept = {"model": {name: model[name] for name in names if name in model}}
-    kept |= {name: content[name] for name in ("version", "added_tokens", "pre_tokenizer", "decoder") if name in content}
-    return json.dumps(kept)
+    try:
+        content, backend = json.loads(text), tokenizers.Tokenizer.from_str(text)
+        numbers = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+        if backend.get_vocab() != numbers:
+            raise UserError("its ids do not follow each other, so they would change")
+        backend.add_special_tokens(SPECIAL_TOKENS)
+        return Tokenizer(backend)
+    except Exception as error:  # tokenizers raises plain ones on what does not fit together
+        reason = str(error).splitlines()[0][:160]
+        raise UserError(f"--from_pretrained {name} cannot be taken over: {reason}") from None
 
 
 def read_backend(text):

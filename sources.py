@@ -4,6 +4,7 @@
 installing; hub names, csv and parquet go through the `datasets` library, which is imported only for them.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -107,15 +108,9 @@ def hub_splits(name, streaming, example):
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 3
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-        huggingface_hub.utils.disable_progress_bars()
-    try:
+    with hub_errors("data set", name, advice):
         revision = None if offline else within(HUB_SECONDS, huggingface_hub.HfApi().dataset_info, name, timeout=10).sha
         loaded = datasets.load_dataset(name, revision=revision, streaming=streaming and not offline)
-    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
-        raise UserError(f"no data set {name} here or on the hub; check the name; {advice}") from None
-    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
     fingerprint = lambda part: f"{name} {part} {revision}"
     return {
         part: Split(
@@ -123,6 +118,48 @@ def hub_splits(name, streaming, example):
         )
         for part, rows in loaded.items()
     }
+
+
+@contextlib.contextmanager
+def hub_errors(kind, name, advice):
+    """Say in one line what the hub, the network and the libraries between raise in the block; advice: a way round."""
+    import huggingface_hub.errors
+    import huggingface_hub.utils
+
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+    try:
+        yield
+    except UserError:
+        raise
+    except huggingface_hub.errors.GatedRepoError:
+        raise UserError(f"{name} is gated: accept its terms on the hub, then `hf auth login`; {advice}") from None
+    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
+        raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
+    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
+
+
+def hub_files(name, choices, advice):
+    """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
+    try:
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+    except ImportError:
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+    with hub_errors("tokenizer", name, advice):
+        revision, names = None, None
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
+            revision, names = model.sha, {file.rfilename for file in model.siblings}
+        for files in choices:
+            missing = huggingface_hub.errors.EntryNotFoundError if names is None else ()
+            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
+                if names is None or names.issuperset(files):
+                    return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
+        wanted = " nor ".join(" with ".join(files) for files in choices)
+        raise UserError(f"{name} {'has' if names else 'has here, offline,'} neither {wanted}; {advice}")
 
 
 def within(seconds, function, *args, **options):
@@ -156,12 +193,12 @@ def hash_files(paths):
     return digest.hexdigest()
 
 
-def decoded(line, place):
+def decoded(line, place, advice="save the file as UTF-8, or pass --skip_bad_rows"):
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         reason = f"{error.reason} at byte {error.start}"
-        raise UserError(f"{place}: not UTF-8 ({reason}); save the file as UTF-8, or pass --skip_bad_rows") from None
+        raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
 
 
 def parsed(text, place, advice="mend it, or pass --skip_bad_rows"):

@@ -33,8 +33,9 @@ class SimilarWords:
         for pattern in WORDS:
             like = [bool(re.fullmatch(pattern, word)) for word in words]
             tokens = np.flatnonzero(np.array(like) & (texts <= COMMON * len(cache)))
+            candidates = vectors[tokens]
             for token in tokens[texts[tokens] > 0]:
-                nearest = np.argsort(-(vectors[tokens] @ vectors[token]), kind="stable")[:NEIGHBOURS]
+                nearest = np.argsort(-(candidates @ vectors[token]), kind="stable")[:NEIGHBOURS]
                 self.neighbours[int(token)] = tokens[nearest]
 
     def swapped(self, ids, generator):

@@ -40,6 +40,9 @@ class WordBPE:
     def token_to_id(self, token):
         return self.vocab.get(token)
 
+    def id_to_token(self, token):
+        return self.tokens.get(token)
+
     def add_special_tokens(self, tokens):
         """Let these be special; those that are not there yet come after the last id."""
         for token in tokens:

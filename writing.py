@@ -98,7 +98,7 @@ class Writer:
 
     def options(self):
         """The keyword arguments that `generate` and `beam_search` have in common."""
-        banned = sorted(set(self.tokenizer.special.values()) - {self.end})
+        banned = [token for token in self.tokenizer.never_written if token != self.end]
         options = {"end": self.end, "banned": banned, "stopped": self.stopped if self.sampling.stop else None}
         return options | {name: getattr(self.sampling, name) for name in ("min_new_tokens", "repetition_penalty")}
 

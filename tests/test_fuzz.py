@@ -466,6 +466,10 @@ TOKENIZERS = {
         "type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10**7}),
     "an expression that takes for ever": lambda whole: tokenizer_json(whole, pre_tokenizer={
         "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}),
+    "such an expression before the bytes": lambda whole: tokenizer_json(whole, pre_tokenizer={
+        "type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}),
     "padding to a trillion": lambda whole: tokenizer_json(whole, padding={
         "strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
         "pad_type_id": 0, "pad_token": "x"}),

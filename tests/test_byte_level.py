@@ -1,0 +1,559 @@
+"""Tokenizers that others made: ids stay what they were, every text comes back, and what cannot be is refused."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from programs import ROOT, TINY, run, write_data
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+import byte_level
+import train_bpe_tokenizer_hf
+from byte_level import BYTES, ends_soon, for_oniguruma, open_pretrained
+from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, wrap_tokenizer
+from shell import UserError
+from writing import Sampling, Writer
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+errors = pytest.importorskip("huggingface_hub.errors")
+GPT2 = Path(__file__).parents[2] / "shared/gpt2_tokenizer"
+with_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's vocabulary beside the repository")
+with_tiktoken = pytest.mark.skipif(not importlib.util.find_spec("tiktoken"), reason="needs tiktoken")
+
+TEXTS = [
+    "Once upon a time there was a little fox. 🦊 The fox wasn't little, it HADN'T been.",
+    'Zoé said: "I don\'t know!"\r\n\n\n  The   fox did not know 1234567 things.\t\n',
+    "שלום, the little fox said... مرحبا 你好 12 345 ١٢٣٤٥   \n \n x  ",
+    "<|endoftext|> <eos> <user>hello<assistant> 'S 'Re \u2028\u00a0\u3000 ſ K",
+]
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # of what is not assigned yet, each library's Unicode knows more
+ANY_TEXT = st.text(KNOWN, max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)" + (
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PATTERNS = {  # as tiktoken has them
+    "r50k": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+    "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
+    r"|\s*[\r\n]|\s+(?!\S)|\s",
+    "o200k": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
+PLAIN = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+
+examine = settings(max_examples=100, deadline=None)
+
+
+def others(split=None, size=400, special=("<|begin|>", "<|endoftext|>")):
+    """A byte-level BPE as others make it, its special tokens after the last id; split: an expression."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
+    cut = [pre_tokenizers.Split(tokenizers.Regex(split), "isolated")] if split else []
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cut, whole]) if cut else whole
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend.train_from_iterator(
+        TEXTS * 3, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    )
+    backend.add_special_tokens(list(special))
+    return backend
+
+
+def saved(folder, backend, **changes):
+    """The path of its tokenizer.json, some entries of it changed; those of the model are named model_..."""
+    content = json.loads(backend.to_str())
+    content["model"] |= {name[6:]: value for name, value in changes.items() if name.startswith("model_")}
+    content |= {name: value for name, value in changes.items() if not name.startswith("model_")}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return str(folder / "tokenizer.json")
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "pretokenizers": steps}
+
+
+def wrapped(name):
+    return wrap_tokenizer(open_pretrained(str(name))[0], name)
+
+
+def error_of(name):
+    with pytest.raises(UserError) as raised:
+        wrapped(name)
+    message = str(raised.value)
+    assert str(name) in message and "\n" not in message and raised.value.status == 2
+    return message
+
+
+def reloaded(tokenizer, folder):
+    tokenizer.save(folder / "wrapped.pkl")
+    return load_tokenizer(folder / "wrapped.pkl")
+
+
+# Ids ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[None, LLAMA3], ids=["gpt2", "llama3"])
+def pair(request, tmp_path_factory):
+    """(another's tokenizer, ours around it, read back from step 1's file)."""
+    folder, backend = tmp_path_factory.mktemp("others"), others(request.param)
+    return backend, reloaded(wrapped(saved(folder, backend)), folder)
+
+
+def as_text(backend, text):
+    """Another's ids of a text in which nothing is a special token."""
+    backend.encode_special_tokens = True
+    return backend.encode(text, add_special_tokens=False).ids
+
+
+@examine
+@given(text=ANY_TEXT)
+@example(TEXTS[2])
+@example(TEXTS[3])
+def test_ids_stay_what_they_were_and_every_text_comes_back(pair, text):
+    backend, tokenizer = pair
+    ids = tokenizer.encode(text)
+    assert ids == as_text(backend, text)
+    assert tokenizer.decode(ids) == "".join(tokenizer.stream(ids)) == text
+    assert b"".join(map(tokenizer.bytes_of, ids)) == text.encode()
+    assert not set(ids) & set(tokenizer.never_written)
+
+
+def test_the_special_tokens_come_after_the_last_id(pair):
+    backend, tokenizer = pair
+    size = len(backend.get_vocab())
+    assert list(tokenizer.special) == SPECIAL_TOKENS and list(tokenizer.special.values()) == [*range(size, size + 7)]
+    assert tokenizer.vocab_size == size + 7
+    assert tokenizer.never_written == [*range(size - 2, size + 7)]  # its own two as well
+    assert backend.token_to_id("<|endoftext|>") == size - 1
+    assert tokenizer.decode([*range(size - 2, size + 7)]) == ""
+
+
+def test_the_fingerprint_tells_tokenizers_apart_that_cut_otherwise(tmp_path):
+    backend = others()
+    first = wrapped(saved(tmp_path, backend)).fingerprint
+    cut = sequence(SPLIT | {"pattern": {"Regex": LLAMA3}}, byte_level.BYTE_LEVEL | {"use_regex": False})
+    assert wrapped(saved(tmp_path, backend, pre_tokenizer=cut)).fingerprint != first
+
+
+def test_a_tokenizer_of_this_course_stays_the_same(tmp_path):
+    tokenizer = train_tokenizer(TEXTS * 3, 300)
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    again = reloaded(wrapped(tmp_path / "tokenizer.json"), tmp_path)
+    assert (again.fingerprint, again.special) == (tokenizer.fingerprint, tokenizer.special)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_two_files_are_the_tokenizer_that_they_were_saved_from(tmp_path, windows):
+    backend = others(special=())
+    backend.model.save(str(tmp_path))
+    if windows:
+        merges = (tmp_path / "merges.txt").read_bytes()
+        (tmp_path / "merges.txt").write_bytes(merges.replace(b"\n", b"\r\n"))
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary | {"<|endoftext|>": 400}), encoding="utf-8")
+    tokenizer = wrapped(tmp_path)
+    for text in TEXTS:
+        assert tokenizer.encode(text) == as_text(backend, text)
+    assert tokenizer.never_written == [*range(400, 408)] and tokenizer.decode([400]) == ""
+
+
+@with_gpt2
+@examine
+@given(text=ANY_TEXT)
+@example(TEXTS[3])
+def test_gpt2s_ids_stay_what_they_were(gpt2, text):
+    tokenizer, backend = gpt2
+    assert tokenizer.encode(text) == as_text(backend, text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    backend = tokenizers.Tokenizer(models.BPE.from_file(str(GPT2 / "vocab.json"), str(GPT2 / "merges.txt")))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return reloaded(wrapped(GPT2), tmp_path_factory.mktemp("gpt2")), backend
+
+
+@with_gpt2
+def test_gpt2s_own_special_token_is_neither_typed_nor_written(gpt2):
+    tokenizer, _ = gpt2
+    assert tokenizer.encode("Once upon a time") == [7454, 2402, 257, 640] and tokenizer.vocab_size == 50264
+    assert tokenizer.never_written == [*range(50256, 50264)]
+    assert 50256 not in tokenizer.encode("<|endoftext|>") and tokenizer.decode([50256]) == ""
+
+
+# What is let in -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "expression", [LLAMA3, *map(for_oniguruma, PATTERNS.values()), r" ?[^(\s|[.,!?…])]+", "[一-龥]+"]
+)
+def test_expressions_in_use_end_soon(expression):
+    assert ends_soon(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["(a+)+b", "(a|a)*b", "(?:a?){30}a", "a{1,9}{1,9}", "a*a*a*b", "(a*)\\1", "(?<x>a)\\g<x>",
+     "a{999999}", "[a", "x" * 9999],
+)  # fmt: skip
+def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression):
+    cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, byte_level.BYTE_LEVEL | {"use_regex": False})
+    assert "expression" in error_of(saved(tmp_path, others(), pre_tokenizer=cut))
+
+
+@pytest.mark.parametrize("behavior", ["Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"])
+@pytest.mark.parametrize("expression", ["", r"\s|", r"(?=a)", r"\p{L}*"])
+def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression):
+    split = SPLIT | {"pattern": {"Regex": expression}, "behavior": behavior}
+    digits, marks = {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": behavior}
+    for steps in ([split], [digits, split], [marks]):
+        path = saved(tmp_path, others(), pre_tokenizer=sequence(*steps, byte_level.BYTE_LEVEL))
+        tokenizer = reloaded(wrapped(path), tmp_path)
+        assert [tokenizer.decode(tokenizer.encode(text)) for text in TEXTS] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        pytest.param({"normalizer": {"type": "Lowercase"}}, "normalizer (Lowercase)", id="normalizer"),
+        pytest.param({"model_type": "Unigram"}, "Unigram", id="model"),
+        pytest.param({"decoder": None}, "decoder", id="no decoder"),
+        pytest.param({"decoder": {"type": "Metaspace"}}, "Metaspace", id="decoder"),
+        pytest.param({"pre_tokenizer": None}, "pre-tokenizer", id="no pre-tokenizer"),
+        pytest.param({"pre_tokenizer": {"type": "Whitespace"}}, "Whitespace", id="pre-tokenizer"),
+        pytest.param({"pre_tokenizer": byte_level.BYTE_LEVEL | {"add_prefix_space": True}}, "space", id="prefix"),
+        pytest.param(
+            {"pre_tokenizer": sequence(byte_level.BYTE_LEVEL, {"type": "WhitespaceSplit"})},
+            "WhitespaceSplit", id="one that loses",
+        ),
+        pytest.param(
+            {"pre_tokenizer": sequence(*[byte_level.BYTE_LEVEL] * 2)},
+            "ByteLevel, ByteLevel", id="bytes of bytes",
+        ),
+        pytest.param(
+            {"pre_tokenizer": sequence(SPLIT | {"behavior": "Removed"}, byte_level.BYTE_LEVEL)},
+            "Split", id="removed",
+        ),
+        pytest.param({"model_byte_fallback": True}, "characters", id="byte fallback"),
+        pytest.param({"added_tokens": [PLAIN | {"id": 400, "content": "fox", "special": False, "lstrip": True}]},
+                     "fox", id="strips"),
+        pytest.param({"added_tokens": [PLAIN | {"id": 400, "content": "café", "special": False}]},
+                     "caf", id="not ASCII"),
+        pytest.param({"added_tokens": [PLAIN | {"id": 64, "content": "a"}]}, "typed", id="a letter, elsewhere"),
+        pytest.param({"added_tokens": [PLAIN | {"id": 10**9, "content": "<x>"}]}, "1,000,000,000", id="far away"),
+        pytest.param({"added_tokens": [PLAIN | {"id": -1, "content": "<x>"}]}, "", id="negative"),
+        pytest.param({"added_tokens": [5]}, "", id="a number"),
+        pytest.param({"model_vocab": []}, "", id="a list"),
+        pytest.param({"model_vocab": {"a": 0, "b": 0}, "model_merges": [], "added_tokens": []}, "one id", id="twice"),
+        pytest.param({"model_vocab": {"a": 0, "b": 1}, "model_merges": [], "added_tokens": []}, "256", id="few bytes"),
+        pytest.param({"model_merges": [["zz", "qq"]]}, "", id="merges of nothing"),
+        pytest.param({"post_processor": 5}, "", id="post-processor"),
+    ],
+)  # fmt: skip
+def test_what_would_change_a_text_is_refused(tmp_path, changes, part):
+    assert part in error_of(saved(tmp_path, others(), **changes))
+
+
+def test_a_special_token_that_could_be_typed_is_refused(tmp_path):
+    backend = others()
+    learned = json.loads(backend.to_str())["model"]["vocab"]
+    for token in ("a", "Ġt"):
+        added = [PLAIN | {"id": learned[token], "content": token}]
+        assert "could be typed" in error_of(saved(tmp_path, others(special=()), added_tokens=added))
+
+
+def test_a_normalizer_of_unicode_forms_and_a_post_processor_are_left_out_and_said(tmp_path):
+    backend = others()
+    backend.normalizer = tokenizers.normalizers.NFC()
+    around = processors.TemplateProcessing("<|begin|> $A", None, [("<|begin|>", 400)])
+    backend.post_processor = processors.Sequence([processors.ByteLevel(), around])
+    path = saved(tmp_path, backend)
+    said = " ".join(open_pretrained(path)[1])
+    assert "NFC" in said and "TemplateProcessing" in said and "ByteLevel" not in said
+    tokenizer = wrapped(path)
+    assert tokenizer.encode(TEXTS[0]) == as_text(backend, TEXTS[0])
+    assert tokenizer.decode(tokenizer.encode("e\u0301")) == "e\u0301"
+
+
+def test_added_tokens_that_are_plain_text_stay_tokens(tmp_path):
+    """Spaces, as GPT-NeoX has them."""
+    backend = others()
+    backend.add_tokens(["        ", "\t\t"])
+    tokenizer = reloaded(wrapped(saved(tmp_path, backend)), tmp_path)
+    text = "a        b\t\tc"
+    assert tokenizer.encode(text) == as_text(backend, text) and {402, 403} < set(tokenizer.encode(text))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.bytes_of(402) == b" " * 8
+
+
+@pytest.mark.parametrize("holes", [[400], [401, 402], [300], [0, 350]])
+def test_ids_that_no_token_has_stay_free_and_the_others_as_they_are(tmp_path, holes):
+    content = json.loads(others(special=()).to_str())
+    number = iter(number for number in range(1000) if number not in holes)
+    vocabulary = {token: next(number) for token in content["model"]["vocab"]}
+    added = [PLAIN | {"id": next(number), "content": token} for token in ("<|begin|>", "<|endoftext|>")]
+    tokenizer = reloaded(wrapped(saved(tmp_path, others(), model_vocab=vocabulary, added_tokens=added)), tmp_path)
+    names = tokenizer.backend.get_vocab()
+    assert vocabulary.items() <= names.items() and names["<|endoftext|>"] == added[1]["id"]
+    assert list(tokenizer.special.values()) == [*range(402 + len(holes), 409 + len(holes))]
+    assert {*holes, added[0]["id"], added[1]["id"]} < set(tokenizer.never_written)
+    assert [tokenizer.decode(tokenizer.encode(text)) for text in [*TEXTS, "<unused 400>"]] == [*TEXTS, "<unused 400>"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{]", b'{"model": "\xff"}', b"[]", b"\x80\x04}.", b"{}", b'{"model": 5}', b"{" * 99999]
+)
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    error_of(tmp_path / "tokenizer.json")
+
+
+def test_a_folder_without_a_tokenizer_and_missing_paths_are_said(tmp_path):
+    assert "merges.txt" in error_of(tmp_path)
+    (tmp_path / "vocab.json").write_text("{}")
+    assert "merges.txt" in error_of(tmp_path)
+    for path in (tmp_path / "nowhere", "nowhere.json", "a/b/c"):
+        assert "no such file" in error_of(path)
+
+
+def test_words_that_end_in_a_sign_are_refused(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "a</w>": 1}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    assert "</w>" in error_of(tmp_path)
+
+
+# The hub --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub that has the files of a folder; `error` is what it raises instead."""
+    hub = mock.Mock(folder=tmp_path / "hub", error=None, asked=[])
+    hub.folder.mkdir()
+
+    def model_info(self, name, **options):
+        if hub.error:
+            raise hub.error
+        return mock.Mock(sha="0123abc", siblings=[mock.Mock(rfilename=name) for name in os.listdir(hub.folder)])
+
+    def download(name, file, revision=None):
+        hub.asked.append((name, file, revision))
+        if not (hub.folder / file).exists():
+            raise errors.LocalEntryNotFoundError("not downloaded")
+        return str(hub.folder / file)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return hub
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("two_files", [False, True])
+def test_a_hub_name_stands_for_its_files(hub, monkeypatch, offline, two_files):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    hub.error = ConnectionError("asked") if offline else None
+    backend = others(special=())
+    if two_files:
+        backend.model.save(str(hub.folder))
+    else:
+        saved(hub.folder, backend)
+    assert wrapped("someone/small").encode(TEXTS[0]) == as_text(backend, TEXTS[0])
+    assert {(name, revision) for name, _, revision in hub.asked} == {("someone/small", None if offline else "0123abc")}
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_name_without_such_files_is_said(hub, monkeypatch, offline):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    (hub.folder / "tokenizer.model").write_bytes(b"")
+    assert "neither tokenizer.json nor vocab.json with merges.txt" in error_of("someone/small")
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (ConnectionError("refused\nby peer"), "could not read"),
+        (errors.RepositoryNotFoundError("404\nNot Found", response=mock.Mock()), "no tokenizer"),
+        (errors.GatedRepoError("403\nGated", response=mock.Mock()), "gated"),
+    ],
+)
+def test_a_hub_out_of_reach_is_said_with_a_local_way_round(hub, error, part):
+    hub.error = error
+    message = error_of("someone/small")
+    assert part in message and "--from_pretrained FOLDER" in message
+
+
+# tiktoken -------------------------------------------------------------------------------------------------------------
+
+
+def ranks_of(backend):
+    names = {number: token for token, number in backend.get_vocab().items()}
+    return {bytes(BYTES[letter] for letter in names[number]): number for number in sorted(names)}
+
+
+@pytest.fixture(scope="module", params=PATTERNS)
+def encoding(request):
+    """A small encoding of tiktoken's with the pattern of a large one, a gap before its last special token."""
+    tiktoken = pytest.importorskip("tiktoken")
+    pattern = PATTERNS[request.param]
+    ranks = ranks_of(others(for_oniguruma(pattern), 600, special=()))
+    special = {"<|endoftext|>": len(ranks) + 1, "<|endofprompt|>": len(ranks) + 5}
+    return tiktoken.Encoding(request.param, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+
+
+def of_tiktoken(encoding, folder):
+    with mock.patch("tiktoken.get_encoding", lambda name: encoding):
+        return reloaded(wrapped("tiktoken:cl100k_base"), folder)
+
+
+@pytest.fixture(scope="module")
+def both(encoding, tmp_path_factory):
+    return encoding, of_tiktoken(encoding, tmp_path_factory.mktemp("tiktoken"))
+
+
+@examine
+@given(text=ANY_TEXT)
+@example(TEXTS[0])
+@example(TEXTS[1])
+@example(TEXTS[2])
+@example(TEXTS[3])
+@example("\n\n  \n 12345678 x\r\n\t ")
+def test_ids_of_tiktoken_stay_what_they_were(both, text):
+    encoding, tokenizer = both
+    assert tokenizer.encode(text) == encoding.encode_ordinary(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_special_tokens_of_tiktoken_keep_their_ids(both):
+    encoding, tokenizer = both
+    assert encoding._special_tokens.items() <= tokenizer.backend.get_vocab().items()
+    assert list(tokenizer.special.values()) == [*range(encoding.n_vocab, encoding.n_vocab + 7)]
+    assert tokenizer.never_written == [*range(len(encoding._mergeable_ranks), encoding.n_vocab + 7)]
+    assert not json.loads(tokenizer.backend.to_str())["model"].get("ignore_merges")
+
+
+def test_a_token_that_no_merge_makes_is_found_as_a_whole_word(tmp_path):
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b" fox": 256}
+    encoding = tiktoken.Encoding("own", pat_str=PATTERNS["cl100k"], mergeable_ranks=ranks, special_tokens={})
+    tokenizer = of_tiktoken(encoding, tmp_path)
+    for text in ("a fox", "a foxes fox"):
+        assert tokenizer.encode(text) == encoding.encode_ordinary(text)
+    assert tokenizer.encode(" fox") == [256]
+
+
+@with_gpt2
+@with_tiktoken
+def test_gpt2_of_tiktoken_is_gpt2_of_its_files(tmp_path, gpt2):
+    import tiktoken
+
+    vocabulary = json.loads((GPT2 / "vocab.json").read_text(encoding="utf-8"))
+    special = {"<|endoftext|>": vocabulary.pop("<|endoftext|>")}
+    ranks = {bytes(BYTES[letter] for letter in token): number for token, number in vocabulary.items()}
+    encoding = tiktoken.Encoding("gpt2", pat_str=PATTERNS["r50k"], mergeable_ranks=ranks, special_tokens=special)
+    tokenizer = of_tiktoken(encoding, tmp_path)
+    merges = lambda of: json.loads(of.backend.to_str())["model"]["merges"]
+    assert merges(tokenizer) == merges(gpt2[0]) and tokenizer.backend.get_vocab() == gpt2[0].backend.get_vocab()
+    stories = (ROOT / "sample_data/stories/validation.jsonl").read_text(encoding="utf-8")
+    assert tokenizer.encode(stories) == encoding.encode_ordinary(stories)
+
+
+@with_tiktoken
+def test_tiktoken_out_of_reach_and_unknown_encodings_are_said():
+    def fail(name):
+        raise ConnectionError("no route\nto host")
+
+    with mock.patch("tiktoken.get_encoding", fail):
+        assert "ConnectionError: no route" in error_of("tiktoken:cl100k_base")
+    assert "cl100k_base" in error_of("tiktoken:nope")
+
+
+def test_where_tiktoken_is_missing_that_is_said():
+    with mock.patch.dict("sys.modules", tiktoken=None):
+        assert "[tiktoken]" in error_of("tiktoken:cl100k_base")
+
+
+# The programs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A folder with data, and with a tokenizer of more than 65,535 tokens as step 1 wraps it."""
+    folder = tmp_path_factory.mktemp("large")
+    write_data(folder)
+    backend = others(LLAMA3)
+    content = json.loads(backend.to_str())["model"]
+    letters = [letter for letter in BYTES if letter.isalpha()]
+    pairs = [(one, other) for one in content["vocab"] for other in letters if one + other not in content["vocab"]]
+    made = {one + other: (one, other) for one, other in pairs}
+    vocabulary = content["vocab"] | {token: 400 + number for number, token in enumerate([*made][: 70_000 - 400])}
+    merges = content["merges"] + [list(made[token]) for token in [*made][: 70_000 - 400]]
+    (folder / "others").mkdir()
+    saved(folder / "others", others(LLAMA3, special=()), model_vocab=vocabulary, model_merges=merges)
+    done = run(folder, "train_bpe_tokenizer_hf", "--from_pretrained", "others", "--dataset", "stories")
+    return folder, done
+
+
+def test_a_vocabulary_above_65535_goes_through_training_and_writing(large):
+    folder, done = large
+    assert "vocabulary: 70,007 tokens" in done.stdout and "<system> 70006" in done.stdout
+    assert "bytes per token: " in done.stdout and not done.stderr
+    flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--epochs", "1", "--hidden_size", "8"]
+    flags += ["--max_train_samples", "9", "--max_eval_samples", "3"]
+    assert "loss" in run(folder, "train_tinystories_model", *flags).stdout
+    (description,) = {json.loads(path.read_text())["dtype"] for path in folder.glob("cache/*/description.json")}
+    assert description == "uint32"
+    tokens = [np.memmap(path, np.uint32, "r") for path in folder.glob("cache/*/tokens.bin")]
+    assert {70_002, 70_003} <= set(np.concatenate(tokens).tolist())  # <bos>, <eos>
+    text = run(folder, "generate_tinystories_text", "--prompt", "Tom <|endoftext|>", "--max_new_tokens", 9).stdout
+    assert text.startswith("Tom <|endoftext|>")
+
+
+def test_inspect_shows_how_a_text_is_cut_and_writes_nothing(large):
+    folder, _ = large
+    before = sorted(folder.iterdir())
+    out = run(folder, "train_bpe_tokenizer_hf", "--inspect", "a fox \U0001f98a").stdout.splitlines()
+    tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
+    assert [int(line.split()[0]) for line in out[:-1]] == tokenizer.encode("a fox \U0001f98a")
+    assert "".join(line.split("  ")[-1] for line in out[:-1]).replace(" ", "") == "a fox \U0001f98a".encode().hex()
+    assert out[0].split()[1] == "'a'" and "' fox'" in out[1]
+    assert out[-1].startswith(f"{len(out) - 1} tokens, 10 bytes: ")
+    assert run(folder, "train_bpe_tokenizer_hf", "--inspect", "a fox", "--from_pretrained", "others").stdout
+    assert run(folder, "train_bpe_tokenizer_hf", "--inspect", "").stdout == "0 tokens, 0 bytes\n"
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--inspect", "a", "--vocab_size", "300"], ["--inspect", "a", "--dataset", "stories"],
+        ["--from_pretrained", "others", "--sample", "3"], ["--inspect", "a", "--output", "nowhere.pkl"],
+        ["--from_pretrained", "others"], ["--from_pretrained", "stories", "--output", "other.pkl"],
+    ],
+)  # fmt: skip
+def test_step_1_says_in_one_line_where_it_cannot_go_on(large, monkeypatch, flags):
+    folder, _ = large
+    before = sorted(folder.iterdir())
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["step 1", *flags])
+    with pytest.raises(UserError) as raised:
+        train_bpe_tokenizer_hf.main()
+    assert "\n" not in str(raised.value) and raised.value.status == 2
+    assert sorted(folder.iterdir()) == before
+
+
+def test_nothing_that_no_text_has_is_written(pair):
+    _, tokenizer = pair
+    writer = Writer(mock.Mock(), tokenizer, Sampling())
+    assert sorted([*writer.options()["banned"], tokenizer.special["<eos>"]]) == tokenizer.never_written
