@@ -24,8 +24,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from byte_level import byte_level_alone, from_folder
 from checkpoints import check_weights, read_any_torch_file, save_model  # noqa: E402
-from data import LARGEST_TOKENIZER, SPECIAL_TOKENS, Tokenizer, byte_level_alone, read_plain_pickle  # noqa: E402
+from data import LARGEST_TOKENIZER, SPECIAL_TOKENS, Tokenizer, read_plain_pickle  # noqa: E402
 from model import ModelConfig, Transformer  # noqa: E402
 from shell import FlagParser, UserError, printed, run_program, say  # noqa: E402
 from word_bpe import WordBPE  # noqa: E402
@@ -361,33 +362,20 @@ def wrapped_tokenizer(place, settings):
 
     Where the model's config names one token for both, it becomes <eos>: a text that the model writes shall end there.
     """
-    path = place / "tokenizer.json" if place.is_dir() else place
     try:
-        if not path.is_file() and (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
-            model = tokenizers.models.BPE.from_file(str(place / "vocab.json"), str(place / "merges.txt"))
-            content = json.loads(tokenizers.Tokenizer(model).to_str())
-            content["pre_tokenizer"] = {
-                "type": "ByteLevel",
-                "add_prefix_space": False,
-                "trim_offsets": True,
-                "use_regex": True,
-            }
-            content["decoder"] = content["pre_tokenizer"]
-        elif path.is_file():
-            content = read_json(path)
-        else:
-            raise UserError(f"{place} has no tokenizer.json, and no vocab.json and merges.txt; pass --tokenizer_path")
+        content = from_folder(place) if place.is_dir() else read_json(place)
         if any(content["model"].get(name) for name in ("end_of_word_suffix", "continuing_subword_prefix")):
             raise ValueError("it is no byte-level BPE")
         content = json.loads(byte_level_alone(json.dumps(content)))
         for name, new in (("eos_token_id", "<eos>"), ("bos_token_id", "<bos>")):
             rename(content, settings.get(name), new)
         return tokenizers.Tokenizer.from_str(json.dumps(content))
-    except UserError:
-        raise
+    except UserError as error:
+        advice = "" if "cannot be taken over" in str(error) else "; pass --tokenizer_path"
+        raise UserError(str(error) if str(place) in str(error) else f"{place}: {error}{advice}") from None
     except Exception as error:  # tokenizers raises nearly every kind on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: this tokenizer cannot be taken over ({printed(reason)})") from None
+        raise UserError(f"{place}: this tokenizer cannot be taken over ({printed(reason)})") from None
 
 
 def rename(content, number, name):
