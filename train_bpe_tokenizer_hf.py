@@ -27,16 +27,17 @@ def parse_args(argv=None):
     parser = FlagParser(__doc__)
     parser.add_argument(
         "--dataset", default="roneneldan/TinyStories",
-        help="hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file (default: %(default)s)",
+        help="hub name, folder, or .jsonl, .json, .txt, .csv, .parquet file (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
-    add_skip_flag(parser)
     parser.add_argument("--sample", type=int, metavar="N", help="use the first N stories (default: all)")
     parser.add_argument("--vocab_size", type=int, default=10_000, help="tokens to reach (default: %(default)s)")
     parser.add_argument(
         "--output", default="bpe_tokenizer_tinystories.pkl", help="the file to write (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    group = parser.add_argument_group("the data")
+    group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    add_skip_flag(group)
     args = parser.parse_args(argv)
     smallest = len(SPECIAL_TOKENS) + 256
     if args.vocab_size < smallest:
