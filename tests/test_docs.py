@@ -46,7 +46,7 @@ def test_help_lists_the_handouts_flags_before_all_groups_and_every_flag_with_its
             assert re.search(r"\s{2,}\w", flag), flag
 
 
-def test_the_notebook_runs_all_five_steps(tmp_path):
+def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     for name in ("ipykernel", "matplotlib"):
         pytest.importorskip(name)
@@ -54,6 +54,7 @@ def test_the_notebook_runs_all_five_steps(tmp_path):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     notebook = nbformat.read(ROOT / "docs/course.ipynb", as_version=4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
