@@ -26,11 +26,11 @@ class Several(argparse.Action):
         setattr(args, self.dest, [value] if before is self.default else [*before, value])
 
 
-def add_data_flags(parser, dataset, kinds, batching="packed"):
+def add_data_flags(parser, dataset, batching="packed"):
     """The flags for the data that both trainers have in common; returns the group in --help for more of them."""
     parser.add_argument(
         "--dataset", action=Several, default=[dataset], metavar="NAME[=WEIGHT]",
-        help=f"{kinds}; may be given several times, weighted (default: {dataset})",
+        help=f"hub name, folder or file; may be given several times, weighted (default: {dataset})",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"

@@ -28,7 +28,7 @@ def parse_args(argv=None):
     parser = FlagParser(__doc__)
     help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
     parser.add_argument("--pretrained_model_path", required=True, help=help_text)
-    add_data_flags(parser, "bochen0909/tinystories-conversations", "hub name, folder or file", batching="padded")
+    add_data_flags(parser, "bochen0909/tinystories-conversations", batching="padded")
     parser.add_argument(
         "--lora_rank", type=int, default=0,
         help=f"train adapters of this rank only, at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",

@@ -30,7 +30,7 @@ SHAPE = {
 
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
-    group = add_data_flags(parser, "roneneldan/TinyStories", "hub name, folder or file")
+    group = add_data_flags(parser, "roneneldan/TinyStories")
     group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
     shape = ModelConfig(vocab_size=1)
     for name, meaning in SHAPE.items():
