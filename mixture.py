@@ -26,34 +26,32 @@ class Several(argparse.Action):
         setattr(args, self.dest, [value] if before is self.default else [*before, value])
 
 
-def add_data_flags(parser, dataset, kinds, batching="packed"):
-    """The flags for the data that both trainers have in common."""
+def add_data_flags(parser, dataset, batching="packed"):
+    """The flags for the data that both trainers have in common; returns the group in --help for more of them."""
     parser.add_argument(
         "--dataset", action=Several, default=[dataset], metavar="NAME[=WEIGHT]",
-        help=f"{kinds}; may be given several times, then with weights: shares of an epoch (default: {dataset})",
+        help=f"hub name, folder or file; may be given several times, weighted (default: {dataset})",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
     )
-    parser.add_argument(
+    group = parser.add_argument_group("the data")
+    group.add_argument(
+        "--batching", default=batching, choices=("packed", "padded"),
+        help="packed: texts run on; padded: a text a row, cut to the context (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
         "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
     )
-    parser.add_argument(
-        "--max_train_samples", type=int, help="use only so many training texts of a data set (default: all)"
-    )
-    parser.add_argument(
-        "--max_eval_samples", type=int, help="use only so many validation texts of a data set (default: all)"
-    )
-    add_skip_flag(parser)
-    parser.add_argument(
-        "--batching", default=batching, choices=("packed", "padded"),
-        help="packed: texts run on, no padding; padded: a text a row, cut to the context (default: %(default)s)",
-    )  # fmt: skip
+    group.add_argument("--max_train_samples", type=int, help="so many training texts of a data set (default: all)")
+    group.add_argument("--max_eval_samples", type=int, help="so many validation texts of a data set (default: all)")
+    add_skip_flag(group)
+    return group
 
 
 def add_skip_flag(parser):
     parser.add_argument(
-        "--skip_bad_rows", action="store_true", help="count rows that cannot be read and go on, instead of stopping"
+        "--skip_bad_rows", action="store_true", help="count rows that cannot be read, instead of stopping"
     )
 
 

@@ -18,9 +18,9 @@ from shell import UserError, add_fields, flag, settings_from
 class TrainingSettings:
     """What one training run does; each field is a flag of the same name."""
 
-    batch_size: int = flag(64, "rows a micro-step; a step has batch_size x gradient_accumulation_steps rows")
-    epochs: int = flag(5, "times through the training data")
-    lr: float = flag(1e-3, "highest learning rate")
+    batch_size: int = flag(64, "rows a step, times --gradient_accumulation_steps", first=True)
+    epochs: int = flag(5, "times through the training data", first=True)
+    lr: float = flag(1e-3, "highest learning rate", first=True)
     min_lr: float = flag(0.0, "learning rate at the end of the schedule")
     warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
     scheduler: str = flag("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
@@ -37,11 +37,12 @@ class TrainingSettings:
     save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
     keep_checkpoints: int = flag(2, "newest checkpoints to keep")
     logging_steps: int = flag(100, "steps between log lines")
-    max_bad_steps: int = flag(20, "stop after so many steps in a row whose loss is not finite; each is skipped")
-    early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower validation loss; 0: never")
+    max_bad_steps: int = flag(20, "stop after so many skipped steps in a row, whose loss is not finite")
+    early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower loss; 0: never")
     amp: bool | None = flag(
-        None, "half precision (default: on a CPU with bfloat16 units only)", action=argparse.BooleanOptionalAction
-    )
+        None, "half precision (default: on a CPU with bfloat16 units only)", first=True,
+        action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
     amp_dtype: str | None = flag(
         None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
     )
@@ -73,23 +74,20 @@ class TrainingSettings:
 
 def add_training_flags(parser, output_dir, **defaults):
     """The flags that both trainers have in common."""
-    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults)
+    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults, parser)
+    parser.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
+    parser.add_argument(
+        "--resume_from_checkpoint",
+        metavar="WHICH",
+        help="go on: a checkpoint file, latest, or auto (if there is one)",
+    )
+    parser.add_argument(
+        "--pilot_run", action="store_true", help="minutes: at most 1,000 texts, and settings with which it learns"
+    )
     group = parser.add_argument_group("the run")
-    group.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
     group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
-    group.add_argument(
-        "--resume_from_checkpoint", metavar="PATH|latest|auto",
-        help="go on from a checkpoint: a file, the folder's newest, or that one if there is any, else start",
-    )  # fmt: skip
     group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
-    group.add_argument(
-        "--wandb", action="store_true",
-        help="mirror the curves to Weights & Biases; without an account they are kept to be sent later",
-    )  # fmt: skip
-    group.add_argument(
-        "--pilot_run", action="store_true",
-        help="minutes, on at most 1,000 training and 200 validation texts, with settings chosen so that it learns",
-    )  # fmt: skip
+    group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")
 
 
 def start_run(args, pilot):

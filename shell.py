@@ -260,7 +260,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser that takes whole flag names only and reports a wrong one in one line."""
+    """An argument parser that takes whole flag names only and reports a wrong one in one line.
+
+    Flags that are given to the parser itself come first in --help: the handout's.  The others stand in groups below.
+    """
 
     def __init__(self, doc):
         usage = "python %(prog)s [flags]"
@@ -270,21 +273,26 @@ class FlagParser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
 
-def flag(default, text, **options):
-    return dataclasses.field(default=default, metadata={"help": text} | options)
+def flag(default, text, first=False, **options):
+    """A field of a data class that is a flag; first: one that the handout uses, see `add_fields`."""
+    return dataclasses.field(default=default, metadata={"help": text, "first": first} | options)
 
 
-def add_fields(group, settings_class, defaults):
-    """Give a flag to each field of a data class that has a help text; defaults override the fields' own."""
+def add_fields(group, settings_class, defaults, parser=None):
+    """Give a flag to each field of a data class that has a help text; defaults override the fields' own.
+
+    group: where they stand in --help, but for those that the handout uses: these are the parser's own, listed first.
+    """
     for item in dataclasses.fields(settings_class):
         options = dict(item.metadata)
         if options:
+            place = parser if options.pop("first") and parser else group
             options["default"] = defaults.get(item.name, item.default)
             if "action" not in options:
                 options.setdefault("type", type(item.default))
             if options["default"] is not None and "default" not in options["help"] and "action" not in options:
                 options["help"] += " (default: %(default)s)"
-            group.add_argument(f"--{item.name}", **options)
+            place.add_argument(f"--{item.name}", **options)
 
 
 def parse_flags(parser, pilot, argv=None):

@@ -31,11 +31,9 @@ def parse_args(argv=None):
     parser = FlagParser(__doc__)
     parser.add_argument(
         "--dataset", metavar="TEXT",
-        help=f"hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file (default: {DATASET}); "
+        help=f"hub name, folder, or .jsonl, .json, .txt, .csv, .parquet file (default: {DATASET}); "
         "with --from_pretrained only to measure on",
     )  # fmt: skip
-    parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
-    add_skip_flag(parser)
     parser.add_argument("--sample", type=int, metavar="N", help="use the first N stories (default: all)")
     parser.add_argument("--vocab_size", type=int, help=f"tokens to reach (default: {VOCAB_SIZE})")
     parser.add_argument(
@@ -51,6 +49,9 @@ def parse_args(argv=None):
         "--inspect", metavar="TEXT",
         help="show how the file that --output names, or what --from_pretrained does, cuts this text; write nothing",
     )  # fmt: skip
+    group = parser.add_argument_group("the data")
+    group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    add_skip_flag(group)
     args = parser.parse_args(argv)
     learning = [name for name in ("sample", "vocab_size") if getattr(args, name) is not None]
     if args.inspect is not None and args.dataset:

@@ -28,17 +28,20 @@ def parse_args(argv=None):
     parser = FlagParser(__doc__)
     help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
     parser.add_argument("--pretrained_model_path", required=True, help=help_text)
-    kinds = "hub name, folder, or a .jsonl, .json, .csv or .parquet file of dialogues, in any form the README lists"
-    add_data_flags(parser, "bochen0909/tinystories-conversations", kinds, batching="padded")
-    parser.add_argument("--dropout", type=float, default=0.1, help="default: %(default)s, 0 in a pilot run")
+    add_data_flags(parser, "bochen0909/tinystories-conversations", batching="padded")
     parser.add_argument(
         "--lora_rank", type=int, default=0,
         help=f"train adapters of this rank only, at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--swap_words", type=float, default=0.0, metavar="P",
-        help="replace uncommon words of a dialogue by similar ones with this probability (default: %(default)s, "
+        help="probability that an uncommon word is swapped for a similar one (default: %(default)s, "
         f"{PILOT['swap_words']} in a pilot run)",
+    )  # fmt: skip
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--dropout", type=float, default=0.1,
+        help="on embeddings and residuals (default: %(default)s, 0 in a pilot run)",
     )  # fmt: skip
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
     add_training_flags(parser, "tinystories_chat_model", **defaults)

@@ -22,20 +22,25 @@ PILOT = {
     "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 8, "epochs": 5, "warmup_steps": 20,
     "optimizer": "muon", "lr": 3e-3, "dropout": 0.0, "logging_steps": 20, "eval_steps": 100,
 }  # fmt: skip
+SHAPE = {
+    "num_layers": "layers", "hidden_size": "width of a layer", "num_heads": "heads a layer",
+    "intermediate_size": "width of the mlp", "max_seq_len": "the context, in tokens",
+}  # fmt: skip
 
 
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
-    add_data_flags(
-        parser, "roneneldan/TinyStories", "hub name, folder, or a .jsonl, .json, .txt, .csv or .parquet file"
-    )
-    parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
-    group = parser.add_argument_group("the model")
+    group = add_data_flags(parser, "roneneldan/TinyStories")
+    group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
     shape = ModelConfig(vocab_size=1)
-    for name in ("num_layers", "hidden_size", "num_heads", "intermediate_size", "max_seq_len"):
-        unit = " (the context, in tokens)" if name == "max_seq_len" else ""
-        group.add_argument(f"--{name}", type=int, default=getattr(shape, name), help=f"default: %(default)s{unit}")
-    group.add_argument("--dropout", type=float, default=shape.dropout, help="default: %(default)s, 0 in a pilot run")
+    for name, meaning in SHAPE.items():
+        default = getattr(shape, name)
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: %(default)s)")
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--dropout", type=float, default=shape.dropout,
+        help="on embeddings and residuals (default: %(default)s, 0 in a pilot run)",
+    )  # fmt: skip
     group.add_argument("--window_size", type=int, help="tokens that a position sees (default: all before it)")
     group.add_argument(
         "--arch", default=shape.arch, choices=ARCHITECTURES, help="the bundle of the next five (default: %(default)s)"

@@ -22,12 +22,14 @@ WORD_END = re.compile(r"\s(?=\S*$)")  # the last white space: what comes after i
 class Sampling:
     """How a text is written; each field is a flag of the same name."""
 
-    max_new_tokens: int | None = flag(None, f"tokens to write at most (default: {MAX_NEW_TOKENS})", type=int)
+    max_new_tokens: int | None = flag(
+        None, f"tokens to write at most (default: {MAX_NEW_TOKENS})", first=True, type=int
+    )
     min_new_tokens: int = flag(0, "no end before so many")
-    temperature: float = flag(0.8, "below 1 safer, above 1 wilder, 0 always the likeliest token")
-    top_k: int = flag(50, "draw from the k likeliest tokens; 0: all")
-    top_p: float = flag(1.0, "draw from the fewest tokens that together have this probability")
-    min_p: float = flag(0.0, "draw from tokens at least so probable, as a share of the likeliest one's probability")
+    temperature: float = flag(0.8, "below 1 safer, above 1 wilder, 0 always the likeliest token", first=True)
+    top_k: int = flag(50, "draw from the k likeliest tokens; 0: all", first=True)
+    top_p: float = flag(1.0, "draw from the fewest tokens that together have this probability", first=True)
+    min_p: float = flag(0.0, "draw from tokens at least so probable; the likeliest one counts as 1")
     repetition_penalty: float = flag(1.0, "above 1: tokens that the text already has become less likely")
     num_beams: int = flag(1, "above 1: nothing is drawn; the likeliest text that so many beams find")
     stop: list[str] | None = flag(
@@ -63,10 +65,13 @@ class Sampling:
 
 def add_generation_flags(parser, model_path):
     """The flags that writing and chatting have in common."""
-    parser.add_argument("--model_path", default=model_path, help="default: %(default)s")
-    parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
-    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
-    add_fields(parser.add_argument_group("how it writes"), Sampling, {})
+    parser.add_argument("--model_path", default=model_path, help="the model (default: %(default)s)")
+    parser.add_argument(
+        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
+    )
+    group = parser.add_argument_group("how it writes")
+    add_fields(group, Sampling, {}, parser)
+    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
 
 
 def load_writer(args):

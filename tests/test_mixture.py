@@ -49,7 +49,7 @@ def test_a_weight_that_is_none_is_said_in_one_line(flag):
 
 def test_the_flag_may_be_given_several_times_and_its_default_goes_then():
     parser = FlagParser("")
-    add_data_flags(parser, "a hub's", "kinds")
+    add_data_flags(parser, "a hub's")
     assert parser.parse_args([]).dataset == ["a hub's"]
     for _ in range(2):
         assert parser.parse_args(["--dataset", "one", "--dataset=two=0.5"]).dataset == ["one", "two=0.5"]

@@ -1,0 +1,120 @@
+"""What helps a student: --help, and the pages in docs/ that name commands and messages."""
+
+import ast
+import importlib
+import re
+import shlex
+import shutil
+
+import pytest
+from programs import ROOT, TINY
+
+from shell import UserError
+
+PROGRAMS = {
+    "train_bpe_tokenizer_hf": "dataset sample vocab_size output",
+    "train_tinystories_model": "dataset num_layers hidden_size num_heads batch_size epochs lr amp output_dir pilot_run",
+    "generate_tinystories_text": "prompt model_path max_new_tokens temperature top_k top_p",
+    "train_tinystories_chat_model": "pretrained_model_path dataset batch_size epochs lr amp output_dir pilot_run",
+    "chat_with_tinystories_model": "once model_path max_new_tokens temperature",
+}
+SCREEN = 50  # lines, at 120 columns
+
+
+def help_of(program, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.argv", [f"{program}.py"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(program).parse_args(["--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_fits_two_screens(program, monkeypatch, capsys):
+    lines = help_of(program, monkeypatch, capsys).splitlines()
+    assert len(lines) <= 2 * SCREEN and max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_lists_the_handouts_flags_before_all_groups_and_every_flag_with_its_meaning(program, monkeypatch, capsys):
+    _, first, *groups = re.split(r"^(?=\S.*:$)", help_of(program, monkeypatch, capsys), flags=re.MULTILINE)
+    assert {f"--{name}" for name in PROGRAMS[program].split()} <= {*re.findall(r"^  (--\w+)", first, re.MULTILINE)}
+    assert groups
+    for part in (first, *groups):
+        for flag in re.split(r"^  (?=-)", part, flags=re.MULTILINE)[1:]:
+            assert re.search(r"\s{2,}\w", flag), flag
+
+
+def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    for name in ("ipykernel", "matplotlib"):
+        pytest.importorskip(name)
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("sample_data/*/*.jsonl")):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    notebook = nbformat.read(ROOT / "docs/course.ipynb", as_version=4)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    kept = {*re.findall(r"^(\w+) = ", parameters.source, re.MULTILINE)}
+    shape = " ".join(TINY[: TINY.index("--epochs")])
+    changed = {"REAL_RUN": False, "REPOSITORY": "", "RUNS": "runs", "SHAPE": shape}
+    changed["MORE"] = "--epochs 1 --max_train_samples 30 --max_eval_samples 5 --device cpu"
+    assert kept == {*changed}
+    parameters.source = "\n".join(f"{name} = {value!r}" for name, value in changed.items())
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "\n".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output)
+    assert "error" not in said.lower(), said
+    assert "Once upon a time, there was a" in said and said.count("best:") == 2
+    for name in ("curves.png", "tinystories_model/summary.json", "tinystories_chat_model/best_model.pth"):
+        assert (tmp_path / "runs" / name).is_file()
+    reply = next(cell for cell in notebook.cells if "--once" in cell.source and cell.cell_type == "code").outputs
+    assert any(output.get("name") == "stdout" and output.text.strip() for output in reply)
+
+
+def commands_in(text):
+    """(program, its flags) of each indented line that runs one of our programs, joined where it goes on after a \\."""
+    lines = re.findall(r"^ +.*\bpython (\S+)\.py ?(.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    return [(program, re.split(r" [<|;#]|'$", flags)[0]) for program, flags in lines]
+
+
+@pytest.mark.parametrize("page", ["labs.md", "gcp.md", "faq.md"])
+def test_each_command_on_a_page_has_flags_that_its_program_takes(page, monkeypatch):
+    commands = commands_in((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert commands or page == "faq.md"
+    for program, flags in commands:
+        module = importlib.import_module(program.removeprefix("tools/"))
+        monkeypatch.setattr("sys.argv", [program])
+        try:
+            module.parse_args(shlex.split(flags))
+        except UserError as error:  # a tool that looks for its files at once; they come from commands before
+            assert "no file" in str(error)
+
+
+def patterns_in_source():
+    """A regular expression for each text with at least 12 fixed characters in the programs' source."""
+    for path in ROOT.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            fixed = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if sum(map(len, fixed)) >= 12:
+                is_text = lambda part: isinstance(part, ast.Constant) and isinstance(part.value, str)
+                yield "".join(re.escape(part.value) if is_text(part) else ".*" for part in parts)
+
+
+def test_each_message_of_the_faq_is_one_that_the_programs_print():
+    page = (ROOT / "docs/faq.md").read_text(encoding="utf-8")
+    answers = page.split("\n### ")[1:]
+    assert [int(answer.split(".")[0]) for answer in answers] == [*range(1, 21)]
+    patterns = [re.compile(pattern) for pattern in patterns_in_source()]
+    for answer in answers:
+        messages = re.findall(r"^    (.*)$", answer, re.MULTILINE)
+        assert messages, answer
+        for message in messages:
+            text = re.sub(r"^(error: |device: |[\d-]{10} [\d:]{8} )", "", message)
+            if text.startswith("unrecognized arguments: "):  # argparse's words, before ours
+                assert text.endswith("; --help lists the flags")
+            else:
+                assert any(pattern.fullmatch(text) for pattern in patterns), f"no program prints: {text}"
