@@ -1,12 +1,15 @@
 """Presets, --config and --max_steps: where a run gets its flags from, and that each preset's network learns."""
 
+import contextlib
 import json
 import math
 import sys
+from argparse import Namespace
 
+import checks
 import pytest
 import torch
-from programs import TINY, run, write_data
+from programs import ROOT, TINY, run, write_data
 from test_training import LATEST, assert_equal_weights, interrupt, make_rows, metrics, one_line, train_in, weights
 
 import train_tinystories_chat_model as step4
@@ -15,7 +18,7 @@ from data import Rows, cache_stories, load_tokenizer
 from devices import Precision
 from model import ModelConfig, Transformer
 from optimizer import learning_rate, make_optimizers
-from presets import PRESETS, flags_of, parameters_of
+from presets import PRESETS, config_of, flags_of, parameters_of
 from settings import TrainingSettings
 from shell import UserError, settings_from
 from sources import open_dataset
@@ -32,8 +35,15 @@ def course(tmp_path_factory):
     write_data(folder)
     run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 400)
     flags = ["--dataset", "stories", "--cache_dir", "cache", "--lr", "0.002", "--no-amp", "--max_steps", 3]
-    run(folder, "train_tinystories_model", *TINY, *flags, "--preset", "baby_cpu", "--pilot_run")
+    main(folder, *TINY, *flags, "--preset", "baby_cpu", "--pilot_run")
     return folder
+
+
+def main(folder, *words):
+    """Step 2 as if these words had been typed in a folder."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setattr(sys, "argv", ["train_tinystories_model.py", *map(str, words)])
+        step2.main()
 
 
 def file_of(folder, content):
@@ -57,9 +67,9 @@ def test_a_preset_has_as_many_parameters_as_its_model_is_known_to_have(name, voc
         assert round(found / 1e6, 0 if isinstance(known, int) else 1) == known
 
 
-def test_the_list_has_every_preset_and_says_where_it_comes_from(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train_tinystories_model.py", "--preset", "list"])
-    step2.main()
+def test_the_list_has_every_preset_and_says_where_it_comes_from(tmp_path, capsys):
+    main(tmp_path, "--preset", "list")
+    assert not [*tmp_path.iterdir()]
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines.keys() == {"preset", *PRESETS}
     for name, (source, _) in PRESETS.items():
@@ -148,10 +158,10 @@ def test_a_runs_args_json_gives_the_same_flags_but_for_the_runs_own(course):
     assert before.keys() - after.keys() == {"program"}
 
 
-def test_a_run_with_the_args_json_of_another_ends_with_the_same_weights(course, tmp_path):
-    flags = ["--config", "tinystories_model/args.json", "--output_dir", tmp_path, "--cache_dir", "cache"]
-    done = run(course, "train_tinystories_model", *flags)
-    assert "3 steps of 8 rows" in done.stderr and "preset baby_cpu, from tiny_stories" in done.stderr
+def test_a_run_with_the_args_json_of_another_ends_with_the_same_weights(course, tmp_path, capsys):
+    main(course, "--config", "tinystories_model/args.json", "--output_dir", tmp_path, "--cache_dir", "cache")
+    said = capsys.readouterr().err
+    assert "3 steps of 8 rows" in said and "preset baby_cpu, from tiny_stories" in said and "--dropout 0.2" in said
     folders = (course / "tinystories_model", tmp_path)
     assert_equal_weights(*(weights(folder / "final_model.pth") for folder in folders))
 
@@ -198,6 +208,47 @@ def test_a_file_that_is_missing_or_of_the_other_program_is_refused_in_one_line(c
     with pytest.raises(UserError, match="the file is of train_tinystories_model.py") as refusal:
         step4.parse_args(["--config", str(course / "tinystories_model/args.json")])
     assert one_line(refusal)
+
+
+# What is said of a run that was handed in -----------------------------------------------------------------------------
+
+PROGRAMS = {"train_tinystories_model.py": step2.parse_args, "train_tinystories_chat_model.py": step4.parse_args}
+
+
+def handed_in(*words, command=None):
+    args = vars(step2.parse_args(words)) | {"program": "train_tinystories_model.py"}
+    log = Namespace(command=f"python train_tinystories_model.py {command}") if command else None
+    return Namespace(args=args, rows=[], log=log)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("", "nothing"), *((flags, flags) for flags in ("--preset 8M", "--preset baby_cpu --epochs 2")),
+        ("--preset baby_cpu --lr 0.5", "--preset baby_cpu --lr 0.5"), ("--max_steps 9", "--max_steps 9"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_told_from_the_preset_on(flags, said):
+    assert checks.differences(handed_in(*flags.split()), PROGRAMS) == said
+
+
+@pytest.mark.parametrize("preset", ["9M", ["8M"], None, "list"])
+def test_a_made_up_preset_is_none(preset):
+    run = handed_in("--lr", "0.5")
+    run.args["preset"] = preset
+    assert checks.differences(run, PROGRAMS) == "--lr 0.5"
+    run.args["preset"], run.args["program"] = "8M", "train_tinystories_chat_model.py"
+    assert "--preset" not in checks.differences(run, PROGRAMS)  # which the chat trainer lacks
+
+
+@pytest.mark.parametrize("words", ["--config FILE", "--config=FILE", "--lr 0.1 --config FILE"])
+def test_a_file_that_the_log_of_a_stranger_names_is_not_opened(tmp_path, words):
+    run = handed_in(command=words.replace("FILE", file_of(tmp_path, {"learning_rat": 1})))
+    assert checks.flags_typed(run, PROGRAMS) is None and checks.command_and_args(run, PROGRAMS) == []
+    typed = handed_in("--preset", "8M", command="--preset 8M")
+    assert checks.command_and_args(typed, PROGRAMS) == []
+    lied = handed_in("--preset", "28M", command="--preset 8M")
+    assert "--hidden_size is 512 in args.json and 256" in checks.command_and_args(lied, PROGRAMS)[0].text
 
 
 # --max_steps ----------------------------------------------------------------------------------------------------------
@@ -264,3 +315,43 @@ def test_two_steps_of_each_preset_at_its_own_shape_lower_its_loss(course, name):
         loss, tokens, _, _ = training_step(model, optimizers, precision, batches, settings)
         losses.append(float(loss / tokens))
     assert losses[0] == pytest.approx(math.log(config.vocab_size), abs=0.5) and losses[1] < losses[0]
+
+
+# docs/models.md -------------------------------------------------------------------------------------------------------
+
+CARDS = {"T4": 16.1e9, "L4": 24.1e9}  # bytes
+SHARE = 0.8  # of a card that a run may take
+EPOCH = 475e6  # tokens of TinyStories with step 1's vocabulary, as docs/performance.md counts them
+
+
+def memory(config, in_all):
+    """(bytes whatever the batch, bytes a row) of training in half precision, by the formula of docs/models.md."""
+    hidden, feed_forward, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
+    layer = 20 * hidden + (4 if config.mlp == "gelu" else 8) * feed_forward + 2 * hidden * (config.dropout > 0)
+    layer += 4 * hidden * (config.positions == "rotary") + 8 * hidden * (config.norm == "rms")
+    row = config.max_seq_len * (config.num_layers * layer + 18 * hidden)
+    return 18 * in_all + 6 * vocabulary * hidden + 8 * 2**25, row
+
+
+def computed_row(name, vocab_size=10_000):
+    """A preset's row of the table in docs/models.md."""
+    config, settings = config_of(name, vocab_size), settings_from(Namespace(**flags_of(name)), TrainingSettings)
+    fixed, row = memory(config, parameters_of(name, vocab_size)[1])
+    rows, pairs = settings.rows_per_step, []
+    for card, count in (("T4", 1), ("L4", 1), ("T4", 2)):
+        most = (SHARE * CARDS[card] - fixed) // row
+        size = max(n for n in range(count, rows + 1, count) if rows % n == 0 and n // count <= most)
+        pairs.append(f"{size} x {rows // size}")
+    tokens = (settings.max_steps or 0) * rows * config.max_seq_len or settings.epochs * EPOCH
+    with torch.device("meta"):
+        operations = tokens * Transformer(config).flops_per_token()
+    own = f"{settings.batch_size} x {settings.gradient_accumulation_steps}"
+    cells = [f"{fixed / 1e9:.2f}", f"{row / 1e6:.0f}", own, f"{(fixed + settings.batch_size * row) / 1e9:.1f}", *pairs]
+    label = f"`{name}`" + (f", {vocab_size:,} tokens" if vocab_size != 10_000 else "")
+    return f"| {label} | {' | '.join(cells)} | {tokens / 1e9:.2f} | {operations / 1e15:,.0f} |"
+
+
+def test_the_tables_numbers_are_those_of_its_formula():
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8").splitlines()
+    for row in (*map(computed_row, PRESETS), computed_row("gpt2", 50_257)):
+        assert row in page

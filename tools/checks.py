@@ -14,7 +14,7 @@ from report import Flag
 
 from devices import PEAK_TFLOPS, known_card
 from presets import PRESETS
-from shell import UserError
+from shell import LENGTH, UserError
 
 FILES = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
 EVENTS = "events.out.tfevents."
@@ -391,7 +391,7 @@ def differences(run, programs):
         f"--{key} {in_words(flags[key])}"
         for key in usual
         if key in flags and key not in FREE and flags[key] != usual[key]
-        and not (key == "epochs" and flags[key] is None)  # --max_steps says how long
+        and not (key in LENGTH and flags[key] is None)  # the other one says how long
     ]  # fmt: skip
     return " ".join([*begins, *changed]) or "nothing"
 
