@@ -243,7 +243,7 @@ def test_a_made_up_preset_is_none(preset):
 
 @pytest.mark.parametrize("words", ["--config FILE", "--config=FILE", "--lr 0.1 --config FILE"])
 def test_a_file_that_the_log_of_a_stranger_names_is_not_opened(tmp_path, words):
-    run = handed_in(command=words.replace("FILE", file_of(tmp_path, {"learning_rat": 1})))
+    run = handed_in(command=words.replace("FILE", file_of(tmp_path, {"lr": 0.5})))
     assert checks.flags_typed(run, PROGRAMS) is None and checks.command_and_args(run, PROGRAMS) == []
     typed = handed_in("--preset", "8M", command="--preset 8M")
     assert checks.command_and_args(typed, PROGRAMS) == []
