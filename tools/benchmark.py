@@ -93,7 +93,7 @@ def measure_training(device, name, batch_size, packed, amp_dtype, compiling, ste
             return {"failed": "torch.compile does not work here"}
     batches_of = lambda step: micro_batches(rows, step, settings, device)
     for step, batches in enumerate(computed_ahead(batches_of, range(steps + 1))):
-        _, predicted, _ = training_step(network, optimizers, precision, batches, settings)
+        _, predicted, _, _ = training_step(network, optimizers, precision, batches, settings)
         if step == 0:  # to warm up
             synchronize(device)
             began = time.perf_counter()
