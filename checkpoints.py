@@ -141,7 +141,7 @@ def read_checkpoint(path):
 # something else.
 FREE_ON_RESUME = {
     "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
-    "epochs", "compile",
+    "epochs", "max_steps", "compile",
 }  # fmt: skip
 SAID_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}  # as precision and as rows a step
 

@@ -11,7 +11,7 @@ from checkpoints import SAID_OTHERWISE, refuse_another_run
 from devices import Precision, choose_device
 from ranks import Ranks
 from records import Run, command
-from shell import UserError, add_fields, flag, settings_from
+from shell import LENGTH, OF_THE_RUN, UserError, add_fields, flag, settings_from
 
 
 @dataclass
@@ -19,7 +19,10 @@ class TrainingSettings:
     """What one training run does; each field is a flag of the same name."""
 
     batch_size: int = flag(64, "rows a step, times --gradient_accumulation_steps", first=True)
-    epochs: int = flag(5, "times through the training data", first=True)
+    epochs: int | None = flag(5, "times through the training data", type=int, first=True)
+    max_steps: int | None = flag(
+        None, "steps, instead of --epochs; with both, what comes first ends the run", type=int, first=True
+    )
     lr: float = flag(1e-3, "highest learning rate", first=True)
     min_lr: float = flag(0.0, "learning rate at the end of the schedule")
     warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
@@ -49,13 +52,15 @@ class TrainingSettings:
     compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
 
     def __post_init__(self):
-        at_least_1 = ("batch_size", "epochs", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
+        at_least_1 = ("batch_size", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
         for name in (*at_least_1, "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("eval_steps", "save_steps"):
+        for name in (*LENGTH, "eval_steps", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.epochs is None and self.max_steps is None:
+            raise UserError("--epochs and --max_steps are both null; one of them must say how long the run is")
         for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
@@ -70,6 +75,10 @@ class TrainingSettings:
     @property
     def rows_per_step(self):
         return self.batch_size * self.gradient_accumulation_steps
+
+    def length(self):
+        """How long the run is, as its flags say it."""
+        return " ".join(f"--{name} {getattr(self, name)}" for name in LENGTH if getattr(self, name) is not None)
 
 
 def add_training_flags(parser, output_dir, **defaults):
@@ -86,8 +95,18 @@ def add_training_flags(parser, output_dir, **defaults):
     )
     group = parser.add_argument_group("the run")
     group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    group.add_argument(
+        "--config", metavar="FILE",
+        help="flags from a JSON file; they win over --preset and --pilot_run. Of a run's args.json, all but "
+        + ", ".join(OF_THE_RUN),
+    )  # fmt: skip
     group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
     group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")
+
+
+def in_effect(args, flags):
+    """The flags of these names as they are in args, in words."""
+    return ", ".join(f"--{name} {getattr(args, name)}" for name in flags if getattr(args, name) is not None)
 
 
 def start_run(args, pilot):
@@ -109,8 +128,7 @@ def start_run(args, pilot):
         refuse_another_run(run.checkpoint, run.restored["flags"], now)
     run.say(f"$ {command(sys.argv)}")
     if args.pilot_run:
-        changes = ", ".join(f"--{name} {getattr(args, name)}" for name in pilot)
-        run.say(f"pilot run: with {changes}; a flag given at the shell wins")
+        run.say(f"pilot run: with {in_effect(args, pilot)}; a flag given at the shell wins")
     device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
     amp, amp_dtype = settings.amp, settings.amp_dtype
     if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can

@@ -27,7 +27,7 @@ QUESTION = "Can you tell me a story about a little dog?"
 def parse_args(argv=None):
     parser = FlagParser(__doc__)
     help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
-    parser.add_argument("--pretrained_model_path", required=True, help=help_text)
+    parser.add_argument("--pretrained_model_path", help=f"{help_text} (must be given, here or in --config)")
     add_data_flags(parser, "bochen0909/tinystories-conversations", batching="padded")
     parser.add_argument(
         "--lora_rank", type=int, default=0,
@@ -46,6 +46,8 @@ def parse_args(argv=None):
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
     add_training_flags(parser, "tinystories_chat_model", **defaults)
     args = parse_flags(parser, PILOT, argv)
+    if args.pretrained_model_path is None:
+        raise UserError("--pretrained_model_path is missing; pass step 2's best_model.pth")
     if not 0 <= args.swap_words <= 1:
         raise UserError(f"--swap_words must lie between 0 and 1, not {args.swap_words}")
     if args.lora_rank < 0:

@@ -2,6 +2,7 @@
 
     python train_tinystories_model.py --amp                                    # TinyStories, on a GPU
     python train_tinystories_model.py --pilot_run --dataset sample_data/stories     # minutes, on a laptop
+    python train_tinystories_model.py --preset 8M --amp                        # a known model; --preset list: which
 
 Tokenizes the stories once into a cache on disk, trains, evaluates, and leaves a folder with the weights (best_model.pth
 is what the next steps take), the log and the curves.
@@ -12,7 +13,8 @@ import argparse
 from data import Rows, cache_stories, load_tokenizer
 from mixture import add_data_flags, fingerprints_of, open_text
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
-from settings import add_training_flags, start_run
+from presets import PRESETS, flags_of, table
+from settings import add_training_flags, in_effect, start_run
 from shell import FlagParser, parse_flags, printable, run_program, settings_from
 from training import seed_everything, train
 from writing import Sampling, Writer
@@ -32,6 +34,10 @@ def parse_args(argv=None):
     parser = FlagParser(__doc__)
     group = add_data_flags(parser, "roneneldan/TinyStories")
     group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    parser.add_argument(
+        "--preset", default="course", choices=(*PRESETS, "list"),
+        help="shape and training of a known model; flags beside it win; list prints them (default: %(default)s)",
+    )  # fmt: skip
     shape = ModelConfig(vocab_size=1)
     for name, meaning in SHAPE.items():
         default = getattr(shape, name)
@@ -50,12 +56,18 @@ def parse_args(argv=None):
     for name in ("bias", "tie_embeddings"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="default: as --arch says")
     add_training_flags(parser, "tinystories_model")
-    return parse_flags(parser, PILOT, argv)
+    return parse_flags(parser, PILOT, argv, {name: flags_of(name) for name in PRESETS})
 
 
 def main():
     args = parse_args()
+    if args.preset == "list":
+        print(table())
+        return
     ranks, run, settings, precision = start_run(args, PILOT)
+    if args.preset != "course":
+        source, flags = PRESETS[args.preset]
+        run.say(f"preset {args.preset}, from {source}: {in_effect(args, flags)}")
     tokenizer = load_tokenizer(args.tokenizer_path)
     args.vocab_size = tokenizer.vocab_size
     config = settings_from(args, ModelConfig)

@@ -33,6 +33,7 @@ from devices import compiled, compiling_pays, describe_device, peak_flops
 from lora import merge
 from optimizer import learning_rate, make_optimizers
 from shell import (
+    LENGTH,
     Interrupted,
     UserError,
     file_error,
@@ -153,11 +154,21 @@ class Trainer:
         if ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
             seed_everything(settings.seed + ranks.rank)
         self.optimizers, self.progress = make_optimizers(model, settings), Progress()
-        self.rows_before = [rows.rows_before(epoch) for epoch in range(settings.epochs + 1)]
-        self.epoch_ends = {math.ceil(count / settings.rows_per_step) for count in self.rows_before[1:]}
-        self.total_steps = max(self.epoch_ends)
+        self.plan()
         self.peak = peak_flops(precision.device, precision.dtype)
         self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
+
+    def plan(self):
+        """Lay out the run: how many rows come before each of its epochs, after which steps one ends, steps in all."""
+        settings, epochs = self.settings, self.settings.epochs or math.inf
+        wanted = (settings.max_steps or math.inf) * settings.rows_per_step
+        self.rows_before = [0]
+        while len(self.rows_before) <= epochs and self.rows_before[-1] < wanted:
+            self.rows_before.append(self.rows.rows_before(len(self.rows_before)))
+        ends = [math.ceil(count / settings.rows_per_step) for count in self.rows_before[1:]]
+        self.total_steps = min(ends[-1], settings.max_steps or math.inf)
+        # a run that is counted in steps alone is evaluated by them, however short its epochs are
+        self.epoch_ends = {self.total_steps, *(ends if settings.epochs else [])}
 
     def train(self):
         settings, progress, run = self.settings, self.progress, self.run
@@ -251,8 +262,9 @@ class Trainer:
             f"training: {self.rows.texts:,} texts in {self.rows.per_epoch:,} rows of at most {self.rows.length} "
             f"tokens, {'packed' if self.rows.packed else 'padded'}; validation: {self.validation.texts:,} texts"
         )
+        epochs = self.epoch(self.total_steps)
         run.say(
-            f"{self.total_steps:,} steps of {self.settings.rows_per_step} rows, {self.settings.epochs} epochs, "
+            f"{self.total_steps:,} steps of {self.settings.rows_per_step} rows, {epochs:.4g} epochs, "
             f"{self.precision.name()}; run {run.run_id}; records in {run.folder}"
         )
 
@@ -274,10 +286,13 @@ class Trainer:
 
     def place(self):
         """The fields that every row of metrics.jsonl has: step, epoch, tokens and seconds."""
-        progress, rows_seen = self.progress, self.progress.step * self.settings.rows_per_step
-        epoch = float(np.interp(rows_seen, self.rows_before, range(len(self.rows_before))))
-        seconds = round(progress.seconds, 2)
-        return {"step": progress.step, "epoch": round(epoch, 4), "tokens": progress.tokens, "seconds": seconds}
+        progress, seconds = self.progress, round(self.progress.seconds, 2)
+        epoch = round(self.epoch(progress.step), 4)
+        return {"step": progress.step, "epoch": epoch, "tokens": progress.tokens, "seconds": seconds}
+
+    def epoch(self, step):
+        """How many epochs are done after a step, a part of one included."""
+        return float(np.interp(step * self.settings.rows_per_step, self.rows_before, range(len(self.rows_before))))
 
     def log(self, rate, norm):
         """Record the mean loss and the speed since the last log line."""
@@ -430,11 +445,11 @@ class Trainer:
             raise UserError(f"{run.checkpoint} holds nothing that this run can go on from ({reason})") from None
         if not 0 <= progress.step <= self.total_steps:
             raise UserError(
-                f"--epochs {self.settings.epochs} are {self.total_steps} steps, and {run.checkpoint} comes after "
-                f"{progress.step}; pass more epochs, or start a new run"
+                f"{self.settings.length()} are {self.total_steps} steps, and {run.checkpoint} comes after "
+                f"{progress.step}; pass more, or start a new run"
             )
-        if content["flags"].get("epochs") != self.settings.epochs:
-            run.say(f"--epochs {self.settings.epochs}: the learning rate's course is laid anew over the whole run")
+        if any(content["flags"].get(name) != getattr(self.settings, name) for name in LENGTH):
+            run.say(f"{self.settings.length()}: the learning rate's course is laid anew over the whole run")
         if any(step != progress.step for step in torch.cat(self.ranks.gather(torch.tensor([progress.step]))).tolist()):
             raise UserError("the processes found different checkpoints; pass the path of one", status=1)
         progress.resumes += 1

@@ -288,8 +288,9 @@ def test_a_long_story_goes_on_past_the_context(course):
 # Flags ----------------------------------------------------------------------------------------------------------------
 
 TRAINING_FLAGS = {
-    "batch_size": 6, "epochs": 4, "lr": 0.003, "min_lr": 0.001, "warmup_steps": 7, "scheduler": "linear",
-    "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "max_grad_norm": 2.0, "gradient_accumulation_steps": 3,
+    "batch_size": 6, "epochs": 4, "max_steps": 9, "lr": 0.003, "min_lr": 0.001, "warmup_steps": 7,
+    "scheduler": "linear", "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "max_grad_norm": 2.0,
+    "gradient_accumulation_steps": 3,
     "seed": 5, "optimizer": "muon", "eval_steps": 11, "save_steps": 12, "keep_checkpoints": 3, "logging_steps": 13,
     "early_stopping_patience": 9, "max_bad_steps": 8, "amp": True, "amp_dtype": "bfloat16", "compile": "off",
 }  # fmt: skip

@@ -10,6 +10,7 @@ peak memory is its own. Needs torch, numpy and tokenizers, nothing else, and any
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -26,6 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import presets  # noqa: E402
 from checkpoints import save_model  # noqa: E402
 from data import (  # noqa: E402
     SPECIAL_TOKENS,
@@ -38,22 +40,14 @@ from data import (  # noqa: E402
 )
 from devices import Precision, choose_device, compiled, has_bfloat16, peak_flops, ready_to_write  # noqa: E402
 from generation import generate  # noqa: E402
-from model import ModelConfig, Transformer  # noqa: E402
+from model import Transformer  # noqa: E402
 from optimizer import make_optimizers  # noqa: E402
 from records import Run  # noqa: E402
 from settings import TrainingSettings  # noqa: E402
 from sources import Split  # noqa: E402
 from steps import micro_batches, training_step  # noqa: E402
 
-MODELS = {
-    "course": {},
-    "cs336": {"hidden_size": 512, "num_heads": 16, "intermediate_size": 1344, "arch": "llama", "tie_embeddings": False},
-    "28M": {"num_layers": 8, "hidden_size": 512, "num_heads": 16, "intermediate_size": 2048, "arch": "gpt2"},
-    "gpt2": {
-        "num_layers": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "max_seq_len": 1024,
-        "vocab_size": 50_257, "arch": "gpt2",
-    },
-}  # fmt: skip
+MEASURED = ("course", "cs336", "28M", "gpt2")  # of the presets, on a GPU
 SPECIAL = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
 STORY_TOKENS, STORY_SPREAD = 200, 0.3  # TinyStories' lengths under a 10,000-token BPE: median, sigma of the logarithm
 
@@ -63,7 +57,8 @@ def quiet(message):
 
 
 def config_of(name):
-    return ModelConfig(**({"vocab_size": 10_000, "dropout": 0.0} | MODELS[name]))
+    """A preset's network, with the vocabulary that it is known with, and without dropout, so that all do the same."""
+    return dataclasses.replace(presets.config_of(name, 50_257 if name == "gpt2" else 10_000), dropout=0.0)
 
 
 def random_stories(count, vocab_size, seed=0):
@@ -98,7 +93,7 @@ def measure_training(device, name, batch_size, packed, amp_dtype, compiling, ste
             return {"failed": "torch.compile does not work here"}
     batches_of = lambda step: micro_batches(rows, step, settings, device)
     for step, batches in enumerate(computed_ahead(batches_of, range(steps + 1))):
-        _, predicted, _ = training_step(network, optimizers, precision, batches, settings)
+        _, predicted, _, _ = training_step(network, optimizers, precision, batches, settings)
         if step == 0:  # to warm up
             synchronize(device)
             began = time.perf_counter()
@@ -255,7 +250,7 @@ def parse_args():
     kinds = ("training", "generation", "past", "tokenizing", "grading")
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds, help="what to measure (default: all)")
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=None, help="default: course on CPU, all on a GPU"
+        "--models", nargs="+", choices=presets.PRESETS, help="presets (default: course, on a GPU three more)"
     )
     parser.add_argument("--batch_size", type=int, default=64, help="rows a training step (default: 64)")
     parser.add_argument("--steps", type=int, help="timed training steps (default: 3 on a CPU, 50 on a GPU)")
@@ -272,7 +267,7 @@ def measurements(args, device):
     """Yield (name, function, its arguments) of all that is to be measured."""
     half = [None, *(["float16"] if device.type == "cuda" else []), *(["bfloat16"] if has_bfloat16(device) else [])]
     steps = args.steps or (3 if device.type == "cpu" else 50)
-    for name in args.models or (["course"] if device.type == "cpu" else list(MODELS)):
+    for name in args.models or (["course"] if device.type == "cpu" else MEASURED):
         if "training" in args.only:
             for batching, compiling in (("packed", False), ("packed", True), ("padded", False)):
                 for dtype in half:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from report import Flag
 
 from devices import PEAK_TFLOPS, known_card
-from shell import UserError
+from presets import PRESETS
+from shell import LENGTH, UserError
 
 FILES = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
 EVENTS = "events.out.tfevents."
@@ -341,11 +342,13 @@ def too_fast(run):
 
 
 def flags_typed(run, programs):
-    """The flags of the command that the log begins with, or None."""
+    """The flags of the command that the log begins with; None where it does not say them, or leaves some to a file."""
     try:
         words = shlex.split((run.log and run.log.command) or "")
         place = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
-        return None if place is None else programs[program_of(words[place])](words[place + 1 :])
+        if place is None or any(word.partition("=")[0] == "--config" for word in words):
+            return None
+        return programs[program_of(words[place])](words[place + 1 :])
     except (UserError, ValueError, LookupError, SystemExit):
         return None
 
@@ -365,28 +368,32 @@ def program(run):
 FREE = {
     "output_dir", "cache_dir", "tokenizer_path", "overwrite", "resume_from_checkpoint", "device", "program",
     "pretrained_model_path", "vocab_size", "wandb", "logging_steps", "save_steps", "keep_checkpoints", "pilot_run",
+    "config", "preset",
 }  # fmt: skip
 
 
 def differences(run, programs):
     """The flags that are not the handout's, in words.
 
-    programs: {a trainer's file name: its parse_args}; those of a pilot are compared with a pilot's.
+    programs: {a trainer's file name: its parse_args}; those of a pilot or a preset are compared with its own.
     """
     typed = flags_typed(run, programs)
     flags = run.args or (vars(typed) if typed else None)
     name = {"chat": "train_tinystories_chat_model.py", "story": "train_tinystories_model.py"}.get(program(run))
     if flags is None or name is None:
         return None
-    pilot_run = bool(flags.get("pilot_run"))
+    begins = ["--pilot_run"] if flags.get("pilot_run") else []
+    preset = next((name for name in PRESETS if name == flags.get("preset")), "course")
+    begins += ["--preset", preset] if preset != "course" and program(run) == "story" else []
     needed = ["--pretrained_model_path", "any"] if program(run) == "chat" else []
-    usual = vars(programs[name]([*needed, *(["--pilot_run"] if pilot_run else [])]))
+    usual = vars(programs[name]([*needed, *begins]))
     changed = [
         f"--{key} {in_words(flags[key])}"
         for key in usual
         if key in flags and key not in FREE and flags[key] != usual[key]
-    ]
-    return " ".join([*(["--pilot_run"] if pilot_run else []), *changed]) or "nothing"
+        and not (key in LENGTH and flags[key] is None)  # the other one says how long
+    ]  # fmt: skip
+    return " ".join([*begins, *changed]) or "nothing"
 
 
 def in_words(value):

@@ -1,0 +1,357 @@
+"""Presets, --config and --max_steps: where a run gets its flags from, and that each preset's network learns."""
+
+import contextlib
+import json
+import math
+import sys
+from argparse import Namespace
+
+import checks
+import pytest
+import torch
+from programs import ROOT, TINY, run, write_data
+from test_training import LATEST, assert_equal_weights, interrupt, make_rows, metrics, one_line, train_in, weights
+
+import train_tinystories_chat_model as step4
+import train_tinystories_model as step2
+from data import Rows, cache_stories, load_tokenizer
+from devices import Precision
+from model import ModelConfig, Transformer
+from optimizer import learning_rate, make_optimizers
+from presets import PRESETS, config_of, flags_of, parameters_of
+from settings import TrainingSettings
+from shell import UserError, settings_from
+from sources import open_dataset
+from steps import micro_batches, training_step
+from training import seed_everything
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A folder with data, a tokenizer and a run of step 2."""
+    folder = tmp_path_factory.mktemp("course")
+    write_data(folder)
+    run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 400)
+    flags = ["--dataset", "stories", "--cache_dir", "cache", "--lr", "0.002", "--no-amp", "--max_steps", 3]
+    main(folder, *TINY, *flags, "--preset", "baby_cpu", "--pilot_run")
+    return folder
+
+
+def main(folder, *words):
+    """Step 2 as if these words had been typed in a folder."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setattr(sys, "argv", ["train_tinystories_model.py", *map(str, words)])
+        step2.main()
+
+
+def file_of(folder, content):
+    path = folder / "config.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "vocab_size", "in_layers", "in_all"),
+    [
+        ("1M", 10_000, 0.4, 1.1), ("8M", 10_000, 6.3, 8.9), ("28M", 10_000, 25, 30.5), ("cs336", 10_000, 12.5, 22.7),
+        ("gpt2", 50_257, 85, 124), ("course", 10_000, 4.2, 6.8),
+    ],
+)  # fmt: skip
+def test_a_preset_has_as_many_parameters_as_its_model_is_known_to_have(name, vocab_size, in_layers, in_all):
+    for found, known in zip(parameters_of(name, vocab_size), (in_layers, in_all), strict=True):
+        assert round(found / 1e6, 0 if isinstance(known, int) else 1) == known
+
+
+def test_the_list_has_every_preset_and_says_where_it_comes_from(tmp_path, capsys):
+    main(tmp_path, "--preset", "list")
+    assert not [*tmp_path.iterdir()]
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() == {"preset", *PRESETS}
+    for name, (source, _) in PRESETS.items():
+        assert lines[name].endswith(source)
+    for part in ("12.5 M", "22.7 M", "4 x 512, 16", "256", "1e-03", "20,000 steps"):
+        assert part in lines["cs336"]
+    assert "12 x 40" in lines["gpt2"] and "124.4 M" in lines["gpt2"] and "5 epochs" in lines["course"]
+    assert "min_lr of 5e-4 lies above its lr; 1e-5 here" in lines["slm"]
+
+
+def test_every_preset_is_made_of_flags_that_the_program_has():
+    args = vars(step2.parse_args([]))
+    for name in PRESETS:
+        assert flags_of(name).keys() <= args.keys()
+        for key, value in flags_of(name).items():
+            assert vars(step2.parse_args(["--preset", name]))[key] == value
+
+
+def test_course_is_the_default_and_changes_nothing():
+    assert step2.parse_args([]).preset == "course"
+    assert step2.parse_args([]) == step2.parse_args(["--preset", "course"])
+    args = step2.parse_args([])
+    assert settings_from(args, TrainingSettings) == TrainingSettings()
+    args.vocab_size = 99
+    assert settings_from(args, ModelConfig) == ModelConfig(99)
+
+
+# Which flag wins ------------------------------------------------------------------------------------------------------
+
+
+def test_the_shell_wins_over_the_file_the_preset_the_pilot_and_the_default(tmp_path):
+    config = ["--config", file_of(tmp_path, {"weight_decay": 0.3, "min_lr": 0.0001, "logging_steps": 7})]
+    pilot, preset = ["--pilot_run"], ["--preset", "28M"]
+    shell = ["--min_lr", "0.0002"]
+    names = ("eval_steps", "logging_steps", "lr", "weight_decay", "min_lr")
+    of = lambda *flags: tuple(getattr(step2.parse_args([*flags]), name) for name in names)
+    assert of() == (None, 100, 1e-3, 0.1, 0.0)
+    assert of(*pilot) == (100, 20, 3e-3, 0.1, 0.0)
+    assert of(*pilot, *preset) == (100, 20, 1e-3, 0.0, 1e-3)
+    assert of(*pilot, *preset, *config) == (100, 7, 1e-3, 0.3, 1e-4)
+    assert of(*pilot, *preset, *config, *shell) == (100, 7, 1e-3, 0.3, 2e-4)
+    assert of(*shell, *config, *preset, *pilot) == (100, 7, 1e-3, 0.3, 2e-4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "content", "epochs", "steps"),
+    [
+        ("", {}, 5, None),
+        ("--max_steps 9", {}, None, 9),
+        ("--max_steps 9 --epochs 2", {}, 2, 9),
+        ("--preset baby_cpu", {}, None, 5000),
+        ("--preset baby_cpu --epochs 2", {}, 2, None),
+        ("--preset 8M --max_steps 9", {}, None, 9),
+        ("--pilot_run --max_steps 9", {}, None, 9),
+        ("--pilot_run --preset baby_cpu", {}, 5, 5000),  # minutes, whatever the preset
+        ("--preset baby_cpu", {"epochs": 2, "max_steps": None}, 2, None),
+        ("--preset 8M", {"epochs": None, "max_steps": 7}, None, 7),
+        ("", {"epochs": 2, "max_steps": 7}, 2, 7),
+        ("--epochs 5", {"max_steps": 7}, 5, None),
+    ],
+)
+def test_who_says_how_long_a_run_is(tmp_path, flags, content, epochs, steps):
+    args = step2.parse_args([*flags.split(), "--config", file_of(tmp_path, content)])
+    assert (args.epochs, args.max_steps) == (epochs, steps)
+
+
+def test_a_preset_and_a_pilot_run_may_stand_in_the_file(tmp_path):
+    config = ["--config", file_of(tmp_path, {"preset": "8M", "pilot_run": True})]
+    args = step2.parse_args(config)
+    assert (args.preset, args.pilot_run, args.hidden_size, args.num_layers) == ("8M", True, 256, 8)
+    assert args.max_train_samples == step2.PILOT["max_train_samples"]
+    assert step2.parse_args([*config, "--preset", "1M"]).hidden_size == 64
+
+
+# --config -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_runs_args_json_gives_the_same_flags_but_for_the_runs_own(course):
+    path = course / "tinystories_model/args.json"
+    before, usual = json.loads(path.read_text()), vars(step2.parse_args([]))
+    assert before["preset"] == "baby_cpu" and before["pilot_run"] and before["max_steps"] == 3
+    after = vars(step2.parse_args(["--config", str(path)]))
+    own = {"output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "cache_dir", "config"}
+    assert {name: after[name] for name in own - {"config"}} == {name: usual[name] for name in own - {"config"}}
+    assert {name: after[name] for name in after.keys() - own} == {name: before[name] for name in after.keys() - own}
+    assert before.keys() - after.keys() == {"program"}
+
+
+def test_a_run_with_the_args_json_of_another_ends_with_the_same_weights(course, tmp_path, capsys):
+    main(course, "--config", "tinystories_model/args.json", "--output_dir", tmp_path, "--cache_dir", "cache")
+    said = capsys.readouterr().err
+    assert "3 steps of 8 rows" in said and "preset baby_cpu, from tiny_stories" in said and "--dropout 0.2" in said
+    folders = (course / "tinystories_model", tmp_path)
+    assert_equal_weights(*(weights(folder / "final_model.pth") for folder in folders))
+
+
+def test_a_data_set_at_the_shell_replaces_those_of_the_file(tmp_path):
+    config = ["--config", file_of(tmp_path, {"dataset": ["one=0.5", "two=0.5"]})]
+    assert step2.parse_args(config).dataset == ["one=0.5", "two=0.5"]
+    assert step2.parse_args([*config, "--dataset", "three"]).dataset == ["three"]
+
+
+def test_a_file_of_ones_own_may_name_the_folder_and_the_model(tmp_path):
+    content = {"output_dir": "mine", "pretrained_model_path": "a.pth", "amp": False, "lora_rank": 4, "wandb": True}
+    args = step4.parse_args(["--config", file_of(tmp_path, content)])
+    assert (args.output_dir, args.pretrained_model_path, args.amp, args.wandb) == ("mine", "a.pth", False, True)
+    assert args.lr == step4.LEARNING_RATE
+    assert step4.parse_args(["--config", file_of(tmp_path, content | {"lr": 1e-3})]).lr == 1e-3
+    with pytest.raises(UserError, match="--pretrained_model_path is missing"):
+        step4.parse_args([])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"learning_rat": 1}, "no flag learning_rat; --help"), ({"bach_size": 1}, "did you mean batch_size?"),
+        ({"config": "b.json"}, "no flag config"), ({"help": True}, "no flag help"), ({"vocab_size": 9}, "vocab_size"),
+        ({"lr": "fast"}, "invalid float value"), ({"epochs": 2.5}, "invalid int value"), ({"lr": [1]}, "no value"),
+        ({"scheduler": "steps"}, "invalid choice"), ({"batch_size": True}, "true is no value for batch_size"),
+        ({"amp": "yes"}, "no value for amp"), ({"dataset": []}, "no value for dataset"), ({"dataset": [{}]}, "no"),
+        ({"overwrite": True}, "only be given at the shell"), ({"resume_from_checkpoint": "auto"}, "only be given"),
+        ({"preset": "9M"}, "invalid choice"), ([1], "no JSON object"), ("{", "is no JSON"), ("", "is no JSON"),
+        ("[" * 100_000, "is no JSON"), ('{"lr\\n\\u001b[2J": 1}', "no flag"),
+    ],
+)  # fmt: skip
+def test_a_file_that_says_what_no_flag_says_is_refused_in_one_line(tmp_path, content, what):
+    with pytest.raises(UserError, match="--config .*config.json") as refusal:
+        step2.parse_args(["--config", file_of(tmp_path, content)])
+    assert what in one_line(refusal)
+
+
+def test_a_file_that_is_missing_or_of_the_other_program_is_refused_in_one_line(course, tmp_path):
+    with pytest.raises(UserError, match="No such file") as refusal:
+        step2.parse_args(["--config", str(tmp_path / "none.json")])
+    assert one_line(refusal)
+    with pytest.raises(UserError, match="the file is of train_tinystories_model.py") as refusal:
+        step4.parse_args(["--config", str(course / "tinystories_model/args.json")])
+    assert one_line(refusal)
+
+
+# What is said of a run that was handed in -----------------------------------------------------------------------------
+
+PROGRAMS = {"train_tinystories_model.py": step2.parse_args, "train_tinystories_chat_model.py": step4.parse_args}
+
+
+def handed_in(*words, command=None):
+    args = vars(step2.parse_args(words)) | {"program": "train_tinystories_model.py"}
+    log = Namespace(command=f"python train_tinystories_model.py {command}") if command else None
+    return Namespace(args=args, rows=[], log=log)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("", "nothing"), *((flags, flags) for flags in ("--preset 8M", "--preset baby_cpu --epochs 2")),
+        ("--preset baby_cpu --lr 0.5", "--preset baby_cpu --lr 0.5"), ("--max_steps 9", "--max_steps 9"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_told_from_the_preset_on(flags, said):
+    assert checks.differences(handed_in(*flags.split()), PROGRAMS) == said
+
+
+@pytest.mark.parametrize("preset", ["9M", ["8M"], None, "list"])
+def test_a_made_up_preset_is_none(preset):
+    run = handed_in("--lr", "0.5")
+    run.args["preset"] = preset
+    assert checks.differences(run, PROGRAMS) == "--lr 0.5"
+    run.args["preset"], run.args["program"] = "8M", "train_tinystories_chat_model.py"
+    assert "--preset" not in checks.differences(run, PROGRAMS)  # which the chat trainer lacks
+
+
+@pytest.mark.parametrize("words", ["--config FILE", "--config=FILE", "--lr 0.1 --config FILE"])
+def test_a_file_that_the_log_of_a_stranger_names_is_not_opened(tmp_path, words):
+    run = handed_in(command=words.replace("FILE", file_of(tmp_path, {"lr": 0.5})))
+    assert checks.flags_typed(run, PROGRAMS) is None and checks.command_and_args(run, PROGRAMS) == []
+    typed = handed_in("--preset", "8M", command="--preset 8M")
+    assert checks.command_and_args(typed, PROGRAMS) == []
+    lied = handed_in("--preset", "28M", command="--preset 8M")
+    assert "--hidden_size is 512 in args.json and 256" in checks.command_and_args(lied, PROGRAMS)[0].text
+
+
+# --max_steps ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("steps", "epochs", "taken"), [(3, None, 3), (15, None, 15), (3, 2, 3), (99, 2, None)])
+def test_a_run_takes_exactly_max_steps_unless_its_epochs_end_before(tmp_path, steps, epochs, taken):
+    rows = make_rows()
+    taken = taken or math.ceil(2 * rows.per_epoch / 4)
+    summary = train_in(tmp_path, rows, max_steps=steps, epochs=epochs, eval_steps=1000)
+    assert summary["step"] == metrics(tmp_path, "run")[0]["total_steps"] == taken
+    assert summary["epoch"] == pytest.approx(min(taken * 4 / rows.per_epoch, epochs or math.inf), abs=1e-3)
+    settings = TrainingSettings(max_steps=steps, lr=1e-2)
+    rates = [learning_rate(step, taken, settings) for step in range(taken)]
+    assert [row["lr"] for row in metrics(tmp_path, "train")] == pytest.approx(rates)
+    if not epochs:  # however many epochs they are
+        assert [row["step"] for row in metrics(tmp_path, "eval")] == [taken]
+
+
+def test_a_run_of_max_steps_that_was_cut_off_ends_with_the_same_weights(tmp_path):
+    settings = {"max_steps": 15, "epochs": None}
+    train_in(tmp_path / "whole", **settings)
+    interrupt(tmp_path / "parts", 8, **settings)
+    train_in(tmp_path / "parts", flags=LATEST, **settings)
+    assert_equal_weights(*(weights(tmp_path / name / "final_model.pth") for name in ("whole", "parts")))
+
+
+def test_more_steps_lay_the_schedule_anew_and_fewer_than_are_done_are_refused(tmp_path, capsys):
+    train_in(tmp_path, max_steps=6, epochs=None)
+    train_in(tmp_path, flags=LATEST, max_steps=8, epochs=None)
+    assert "--max_steps 8: the learning rate's course is laid anew" in capsys.readouterr().err
+    rate = learning_rate(7, 8, TrainingSettings(max_steps=8, lr=1e-2))
+    last = metrics(tmp_path, "train")[-1]
+    assert (last["step"], last["lr"]) == (8, pytest.approx(rate))
+    with pytest.raises(UserError, match="--epochs 9 --max_steps 4 are 4 steps, and .* comes after 8; pass more"):
+        train_in(tmp_path, flags=LATEST, max_steps=4, epochs=9)
+
+
+def test_a_run_must_have_an_end():
+    with pytest.raises(UserError, match="--epochs and --max_steps"):
+        TrainingSettings(epochs=None)
+    with pytest.raises(UserError, match="--max_steps must be at least 1, not 0"):
+        TrainingSettings(max_steps=0)
+
+
+# Each of them learns --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_two_steps_of_each_preset_at_its_own_shape_lower_its_loss(course, name):
+    """Rows of at most 64 tokens: the network and its context are the preset's, only the batch is small."""
+    args = step2.parse_args(["--preset", name, "--batch_size", "1", "--gradient_accumulation_steps", "1"])
+    tokenizer = load_tokenizer(course / "bpe_tokenizer_tinystories.pkl")
+    args.vocab_size = tokenizer.vocab_size
+    settings, config = settings_from(args, TrainingSettings), settings_from(args, ModelConfig)
+    split = open_dataset(str(course / "stories"))["train"]
+    cache = cache_stories(split, tokenizer, course / "cache", limit=2, say=lambda message: None)
+    rows = Rows(cache, config.max_seq_len, tokenizer.special)
+    seed_everything(settings.seed)
+    model = Transformer(config).train()
+    optimizers, precision, losses = make_optimizers(model, settings), Precision(CPU), []
+    batches = micro_batches(rows, 0, settings, CPU)
+    for _ in range(2):
+        loss, tokens, _, _ = training_step(model, optimizers, precision, batches, settings)
+        losses.append(float(loss / tokens))
+    assert losses[0] == pytest.approx(math.log(config.vocab_size), abs=0.5) and losses[1] < losses[0]
+
+
+# docs/models.md -------------------------------------------------------------------------------------------------------
+
+CARDS = {"T4": 16.1e9, "L4": 24.1e9}  # bytes
+SHARE = 0.8  # of a card that a run may take
+EPOCH = 475e6  # tokens of TinyStories with step 1's vocabulary, as docs/performance.md counts them
+
+
+def memory(config, in_all):
+    """(bytes whatever the batch, bytes a row) of training in half precision, by the formula of docs/models.md."""
+    hidden, feed_forward, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
+    layer = 20 * hidden + (4 if config.mlp == "gelu" else 8) * feed_forward + 2 * hidden * (config.dropout > 0)
+    layer += 4 * hidden * (config.positions == "rotary") + 8 * hidden * (config.norm == "rms")
+    row = config.max_seq_len * (config.num_layers * layer + 18 * hidden)
+    return 18 * in_all + 6 * vocabulary * hidden + 8 * 2**25, row
+
+
+def computed_row(name, vocab_size=10_000):
+    """A preset's row of the table in docs/models.md."""
+    config, settings = config_of(name, vocab_size), settings_from(Namespace(**flags_of(name)), TrainingSettings)
+    fixed, row = memory(config, parameters_of(name, vocab_size)[1])
+    rows, pairs = settings.rows_per_step, []
+    for card, count in (("T4", 1), ("L4", 1), ("T4", 2)):
+        most = (SHARE * CARDS[card] - fixed) // row
+        size = max(n for n in range(count, rows + 1, count) if rows % n == 0 and n // count <= most)
+        pairs.append(f"{size} x {rows // size}")
+    tokens = (settings.max_steps or 0) * rows * config.max_seq_len or settings.epochs * EPOCH
+    with torch.device("meta"):
+        operations = tokens * Transformer(config).flops_per_token()
+    own = f"{settings.batch_size} x {settings.gradient_accumulation_steps}"
+    cells = [f"{fixed / 1e9:.2f}", f"{row / 1e6:.0f}", own, f"{(fixed + settings.batch_size * row) / 1e9:.1f}", *pairs]
+    label = f"`{name}`" + (f", {vocab_size:,} tokens" if vocab_size != 10_000 else "")
+    return f"| {label} | {' | '.join(cells)} | {tokens / 1e9:.2f} | {operations / 1e15:,.0f} |"
+
+
+def test_the_tables_numbers_are_those_of_its_formula():
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8").splitlines()
+    for row in (*map(computed_row, PRESETS), computed_row("gpt2", 50_257)):
+        assert row in page
