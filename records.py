@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import shlex
 import shutil
@@ -191,7 +192,10 @@ class Run:
         """A row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
         if not self.metrics:  # another rank's business, or not yet begun
             return
-        self.write(json.dumps({"event": event} | values), self.metrics)
+        infinite = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+        self.write(
+            json.dumps({"event": event} | values | dict.fromkeys(infinite)), self.metrics
+        )  # null, as JSON has it
         for tag, value in (tags or {}).items():
             if self.board:
                 self.board.add_scalar(tag, value, values["step"])

@@ -494,6 +494,8 @@ class Trainer:
     def finish(self):
         """Save the final model, write a sample with the best one, and sum up."""
         run, progress = self.run, self.progress
+        if progress.final["step"] != progress.step:  # an early stop right after the run was gone on with
+            self.evaluate()
         final, best = progress.final, progress.best or progress.final
         self.save_model("final_model.pth", final["val_loss"])
         if best is final:

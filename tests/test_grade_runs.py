@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
+import checks
 import grade_runs
 import pytest
 import rubric
@@ -190,8 +192,8 @@ def test_equal_curves_are_a_question_and_nothing_else_is_found(graded):
 
 
 @pytest.mark.parametrize("name", ["lowered_in_the_log", "lowered_in_the_summary", "lowered_in_the_model"])
-def test_one_edit_is_one_or_two_problems(graded, name):
-    assert 1 <= len(graded[1][name][1]) <= 2
+def test_one_edit_is_not_reported_over_and_over(graded, name):
+    assert 1 <= len(graded[1][name][1]) <= 3
 
 
 def test_nothing_is_unpacked_beside_the_submissions(graded):
@@ -268,6 +270,14 @@ def times_back(folder):
         (drop('"event": "eval"', "metrics.jsonl"), "metrics.jsonl lacks the validation loss of step 4"),
         (drop("val_loss", "train.log"), "train.log lacks the validation loss of step 4"),
         (drop('"event": "end"', "metrics.jsonl"), "metrics.jsonl does not come to an end"),
+        (drop('"event": "run"', "metrics.jsonl"), "the first row of metrics.jsonl"),
+        (drop("$ python", "train.log"), "train.log lacks the command"),
+        (lambda f: (f / "metrics.jsonl").write_bytes(b""), "missing: the first row of metrics.jsonl"),
+        (lambda f: next(f.glob("events*")).write_bytes(b""), "TensorBoard's file lacks the validation loss of step 4"),
+        (set_rows("end", ended="stopped early"), "not finished: the records end at step 10"),
+        (lambda f: edit(f / "train.log", lambda log: log.replace("10 steps of", "19 steps of")), "at step 10 of 19"),
+        (lambda f: edit(f / "train.log", lambda log: re.sub(r"(best: step \d+ loss) \S+", r"\1 1.2643", log)),
+         "the log's line on the best model and metrics.jsonl disagree on the validation loss: 1.2643"),
         (lambda f: edit_json(f / "summary.json", tokens=10**9), "disagree on the tokens: 1e+09"),
         (lambda f: edit_json(f / "summary.json", seconds=36000), "disagree on the seconds"),
         (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 there and 1 here"),
@@ -284,8 +294,83 @@ def times_back(folder):
 def test_an_edit_is_found(made, tmp_path, change, said):
     folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
     change(folder)
+    ((_, problems, questions),) = grade(tmp_path / "class").values()
+    assert any(said in flag for flag in problems + questions), problems
+
+
+def stdout_alone(folder):
+    """A console log without what went to stderr, of a run that was gone on with."""
+    log = (folder / "out.log").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in log if line.startswith("20")]
+    (folder / "out.log").write_text("".join(kept[:4] + kept), encoding="utf-8")
+
+
+def refused_pilot_before(folder):
+    text = "$ python train_tinystories_model.py --pilot_run\npilot run: with --lr 1\nerror: no file there.pkl\n"
+    edit(folder / "out.log", lambda log: text + log)
+
+
+def records_of(board):
+    """The records of an event file: a length in 8 bytes, its check sum in 4, the event, its check sum."""
+    while board:
+        size = 16 + int.from_bytes(board[:8], "little")
+        yield board[:size]
+        board = board[size:]
+
+
+def killed_at_an_evaluation(*files):
+    """An edit of an unfinished run: its records end with an evaluation that stands in the log, and not in these."""
+
+    def change(folder):
+        last = evaluations(folder)[-1]["step"]
+        log = (folder / "train.log").read_text(encoding="utf-8").splitlines(keepends=True)
+        place = max(number for number, line in enumerate(log) if f" step {last}/" in line and "val_loss" in line)
+        (folder / "train.log").write_text("".join(log[: place + 1]), encoding="utf-8")
+        rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        place = max(number for number, row in enumerate(rows) if f'"eval", "step": {last},' in row)
+        train = json.dumps(json.loads(rows[place]) | {"event": "checkpoint"}) + "\n"
+        kept = rows[:place] + [train] + ([] if "metrics.jsonl" in files else [rows[place]])
+        (folder / "metrics.jsonl").write_text("".join(kept), encoding="utf-8")
+        path = next(folder.glob("events*"))
+        events = list(records_of(path.read_bytes()))
+        place = max(number for number, event in enumerate(events) if b"Loss/val" in event)
+        path.write_bytes(b"".join(events[:place]))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "left"),
+    [
+        ("1", lambda f: edit_json(f / "args.json", weight_decay=0.3), []),  # the student's copy has another default
+        ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "missing"]),
+        ("stopped", killed_at_an_evaluation("events"), ["not finished", "missing"]),
+        ("killed", lambda f: edit(f / "train.log", lambda log: log.replace("\n2026-", "\n2025-", 3)), []),
+        ("alone", refused_pilot_before, ["only a console log"]),
+        ("alone", stdout_alone, ["only a console log"]),
+    ],
+)
+def test_an_honest_run_is_not_accused(made, tmp_path, name, change, left):
+    folder = tmp_path / "class/one"
+    if name == "alone":
+        folder.mkdir(parents=True)
+        shutil.copy(made / "alone.log", folder / "out.log")
+    else:
+        shutil.copytree(made / name, folder)
+    change(folder)
     ((_, problems, _),) = grade(tmp_path / "class").values()
-    assert any(said in problem for problem in problems), problems
+    assert all(any(start in problem for start in left) for problem in problems), problems
+
+
+def test_copies_are_of_two_persons_and_of_more_than_the_same_second():
+    moment = lambda loss: {("the log's", step, "12:00:00", loss) for step in range(9)}
+    named = {
+        "anna/one": checks.Traces("anna", "1" * 32), "anna/two": checks.Traces("anna", "1" * 32),
+        "bert": checks.Traces("bert", "2" * 32, moment(1.5)), "carl": checks.Traces("carl", "3" * 32, moment(1.6)),
+        "dora": checks.Traces("dora", "4" * 32, moment(1.6)),
+    }  # fmt: skip
+    flags = checks.pairs(named)
+    assert flags.keys() == {"carl", "dora"} and "the same timestamps as dora" in flags["carl"][0].text
 
 
 def test_a_clock_that_runs_slower_than_the_records_is_found(made, tmp_path):

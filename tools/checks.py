@@ -39,6 +39,7 @@ BOARD = {
 }  # fmt: skip
 FLOAT32 = (0.06, 1e-5)  # the speed is rounded to a tenth in metrics.jsonl
 SECONDS = 2  # by which two clocks of one run may differ
+KILLED = ": was the run killed after it saved that model, and before its next checkpoint?"
 
 
 def problem(text):
@@ -52,8 +53,8 @@ def question(text):
 def problems_of(run, programs):
     """All findings about one `Submission`, a list of Flags.  programs: see `differences`."""
     flags = [problem(text) for text in run.problems]
-    checks = (unfinished, pilot, missing, command_and_args, log_and_metrics, board_and_metrics, within_rows)
-    for check in (*checks, summary_and_metrics, models_and_metrics, backwards, clocks, too_fast):
+    checks = (unfinished, pilot, missing, command_and_args, log_and_metrics, closing_lines, board_and_metrics)
+    for check in (*checks, within_rows, summary_and_metrics, models_and_metrics, backwards, clocks, too_fast):
         try:
             flags += check(run, programs) if check is command_and_args else check(run)
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -103,12 +104,22 @@ def absences(what, here, ours, there, theirs):
     return []
 
 
+def resumed(run):
+    return any(row["event"] == "resume" for row in run.rows or (run.log.rows if run.log else []))
+
+
+def settled(run, curve):
+    """Of {step: value} what every record must have: a kill may come between one file's line and the next one's."""
+    return curve if is_finished(run) else {step: value for step, value in curve.items() if step < last_step(run)}
+
+
 def last_step(run):
     return max((row["step"] for row in run.rows or (run.log.rows if run.log else [])), default=0)
 
 
 def total_steps(run):
-    return first_row(run).get("total_steps") or (run.log and run.log.total_steps)
+    """Of the last sitting: a run may go on with more or fewer epochs than it began with."""
+    return (run.log and run.log.total_steps) or first_row(run).get("total_steps")
 
 
 def ended(run):
@@ -120,7 +131,11 @@ def ended(run):
 
 
 def is_finished(run):
-    return ended(run) in ("finished", "stopped early")
+    """Whether the run came to its end, as it says and as its steps say."""
+    how, total = ended(run), total_steps(run)
+    if how == "stopped early":
+        return run.args is None or bool(run.args.get("early_stopping_patience"))
+    return how == "finished" and (not run.rows or not total or last_step(run) >= total)
 
 
 # The checks: each takes a run and returns Flags -----------------------------------------------------------------------
@@ -148,6 +163,8 @@ def missing(run):
     lacking = [name for name in FILES if name not in run.files]
     if not any(name.startswith(EVENTS) for name in run.files):
         lacking.append("TensorBoard's event file")
+    if "metrics.jsonl" in run.files and not first_row(run):
+        lacking.append("the first row of metrics.jsonl, which says what the run is")
     if not set(FILES) & run.files:
         return [problem("only a console log was handed in: nothing can be compared with it")] if run.log else []
     return [problem(f"missing: {', '.join(lacking)}")] if lacking else []
@@ -158,11 +175,12 @@ def command_and_args(run, programs):
     typed, held = flags_typed(run, programs), run.args
     if typed is None or held is None:
         return []
-    kinds = (bool, int, float)
+    words = shlex.split(run.log.command)
+    named = {word.removeprefix("--").removeprefix("no-").split("=")[0] for word in words if word.startswith("--")}
     wrong = [
         f"--{name} is {held.get(name)} in args.json and {value} in the log's command"
         for name, value in vars(typed).items()
-        if name != "overwrite" and isinstance(value, kinds) and held.get(name) != value
+        if name in named - {"overwrite"} and isinstance(value, (bool, int, float)) and held.get(name) != value
     ]
     return [problem("; ".join(wrong))] if wrong else []
 
@@ -171,29 +189,45 @@ def log_and_metrics(run):
     """Every number that the log prints; a console's log may lack sittings, the run's own may not."""
     if not run.log or not run.rows:
         return []
-    flags, end, here = [], last_step(run), "train.log" if "train.log" in run.files else "the log"
+    flags, here = [], "train.log" if "train.log" in run.files else "the log"
     for (event, name), tolerance in PRINTED.items():
         ours, theirs = by_step(run.log.rows, event, name), by_step(run.rows, event, name)
         flags += disagreements(WORDS[name], here, ours, "metrics.jsonl", theirs, tolerance)
         if name.endswith("_loss"):
-            ours = {step: value for step, value in ours.items() if step <= end or is_finished(run)}
+            ours, theirs = settled(run, ours), settled(run, theirs)
             if here != "train.log":
                 theirs = {step: value for step, value in theirs.items() if step in ours}
             flags += absences(WORDS[name], here, ours, "metrics.jsonl", theirs)
+    if here == "train.log" and run.log.command is None:
+        flags.append(problem("train.log lacks the command with which it begins"))
     if run.log.run_id and (of := first_row(run).get("run_id")) and run.log.run_id != of:
         flags.append(problem(f"{here} is of another run than metrics.jsonl"))
     return flags
 
 
+def closing_lines(run):
+    """The log's last lines, `best: ...` and `final: ...`, against the evaluations, or those of the log itself."""
+    rows, there = (run.rows, "metrics.jsonl") if run.rows else (run.log.rows if run.log else [], "its own lines")
+    evaluations, flags = by_step(rows, "eval", "val_loss"), []
+    for kind in ("best", "final"):
+        line = getattr(run.log, kind) if run.log else None
+        held = evaluations.get(line["step"]) if line else None
+        if line and held is not None and not close(line.get("val_loss", math.inf), held, PRINTED["eval", "val_loss"]):
+            text = f"the log's line on the {kind} model and {there} disagree on the validation loss"
+            flags.append(problem(f"{text}: {line.get('val_loss')} and {held:.7g} at step {line['step']:,}"))
+    return flags
+
+
 def board_and_metrics(run):
-    if not run.board or not run.rows:
+    if not run.rows or not any(name.startswith(EVENTS) for name in run.files):
         return []
-    flags, end = [], last_step(run)
+    flags = []
     for tag, (event, name) in BOARD.items():
-        ours = {step: value for step, _, value in run.board.get(tag, []) if step <= end or is_finished(run)}
+        ours = {step: value for step, _, value in run.board.get(tag, [])}
         theirs, what = by_step(run.rows, event, name), WORDS[name]
         flags += disagreements(what, "TensorBoard's file", ours, "metrics.jsonl", theirs, FLOAT32)
         if name.endswith("_loss"):
+            ours, theirs = settled(run, ours), settled(run, theirs)
             flags += absences(what, "TensorBoard's file", ours, "metrics.jsonl", theirs)
     return flags
 
@@ -201,11 +235,15 @@ def board_and_metrics(run):
 def within_rows(run):
     """Perplexity = e^loss, and as many bytes a token in each evaluation as in the first."""
     for row in run.rows:
-        loss = row.get("val_loss", row.get("train_loss"))
-        if row["event"] in ("train", "eval") and not close(row["perplexity"], math.exp(min(loss, 700)), (1e-6, 1e-4)):
+        loss, perplexity = row.get("val_loss", row.get("train_loss")), row.get("perplexity")
+        if None not in (loss, perplexity) and not close(perplexity, math.exp(min(loss, 700)), (1e-6, 1e-4)):
             where = f"metrics.jsonl, step {row['step']:,}"
             return [problem(f"{where}: the perplexity {row['perplexity']:.7g} is not e to the loss {loss:.7g}")]
-    rates = [row["bits_per_byte"] / row["val_loss"] for row in run.rows if row["event"] == "eval" and row["val_loss"]]
+    rates = [
+        row["bits_per_byte"] / row["val_loss"]
+        for row in run.rows
+        if row["event"] == "eval" and row["val_loss"] and row["bits_per_byte"] is not None
+    ]
     if rates and not close(min(rates), max(rates), (0, 1e-4)):
         return [problem("metrics.jsonl: bits per byte and validation loss are not in one proportion at all steps")]
     return []
@@ -222,15 +260,17 @@ def summary_and_metrics(run):
     if not is_finished(run):
         return [problem(f"summary.json says {run.summary.get('ended')}, and {there} does not come to an end")]
     best, final = min(evaluations, key=lambda row: row["val_loss"]), evaluations[-1]
+    kinds, flags = (("best", best), ("final", final)), []
+    if resumed(run) and number(run.summary.get("best_step")) not in by_step(rows, "eval", "val_loss"):
+        kinds, flags = kinds[1:], [question(f"summary.json: its best step is none that {there} evaluates{KILLED}")]
     expected = {
         f"{kind}_{name}": (row[name], PRINTED["eval", name] if there == "the log" else (1e-9, 1e-9))
-        for kind, row in (("best", best), ("final", final))
+        for kind, row in kinds
         for name in ("val_loss", "perplexity", "bits_per_byte", "accuracy")
     }
     if run.rows:
         expected |= {name: (run.rows[-1].get(name), (0, 0)) for name in ("step", "tokens")}
         expected["seconds"] = run.rows[-1].get("seconds"), (SECONDS, 0)
-    flags = []
     for name, (value, tolerance) in expected.items():
         claimed, words = number(run.summary.get(name)), name.replace("_", " ").replace("val loss", "validation loss")
         if value is not None and (claimed is None or not close(claimed, value, tolerance)):
@@ -244,17 +284,17 @@ def summary_and_metrics(run):
 def models_and_metrics(run):
     """The step and the loss that a model file records must be those of an evaluation."""
     evaluations, flags = by_step(run.rows, "eval", "val_loss"), []
-    resumed = any(row["event"] == "resume" for row in run.rows)
     for name, model in run.models.items():
         if not evaluations:
             break
         of, claimed, held = first_row(run), model.val_loss, evaluations.get(model.step)
+        differs = held is not None and (claimed is None or not close(claimed, held, (1e-6, 1e-6)))
         if None not in (model.run_id, of.get("run_id")) and model.run_id != of["run_id"]:
             flags.append(problem(f"{name} is of another run than metrics.jsonl"))
-        elif held is None and resumed and name == "best_model.pth":
-            text = f"{name} is of step {model.step:,}, which metrics.jsonl does not evaluate"
-            flags.append(question(f"{text}: was the run killed between saving it and its next checkpoint?"))
-        elif held is None or claimed is None or not close(claimed, held, (1e-6, 1e-6)):
+        elif name == "best_model.pth" and (resumed(run) or not is_finished(run)) and (held is None or differs):
+            text = f"{name} is of an evaluation of step {model.step:,} that metrics.jsonl does not have"
+            flags.append(question(text + KILLED))
+        elif held is None or differs:
             there = "no evaluation of that step" if held is None else f"{held:.7g}"
             said = "no validation loss" if claimed is None else f"the validation loss {claimed:.7g}"
             flags.append(problem(f"{name} records {said} at step {model.step:,}, metrics.jsonl has {there}"))
@@ -285,9 +325,14 @@ def backwards(run):
                 value = row.get(name)
                 if before is not None and value is not None and value < before:
                     text = f"{here}: the {name} field goes back from {before} to {value} without a resume"
-                    flags.append(problem(text))
+                    if name == "time":
+                        flags.append(question(f"{text}: was the clock set, or summer over?"))
+                    elif here == "the log" and "train.log" not in run.files:
+                        flags.append(question(f"{text}: was the run gone on with, and only its stdout kept?"))
+                    else:
+                        flags.append(problem(text))
                     break
-                if row["event"] == "resume" and name != "time":
+                if row["event"] == "resume":
                     before = None
                 elif value is not None:
                     before = value
@@ -297,13 +342,15 @@ def backwards(run):
 def clocks(run):
     """The time that the log's clock shows, the seconds of metrics.jsonl, and those that tokens and speed amount to."""
     moments = {(row["event"], row["step"]): row["time"] for row in (run.log.rows if run.log else []) if row.get("time")}
-    before, computing, counted = None, 0.0, 0
+    before, computing, skipping = None, 0.0, False
+    counted = run.rows[0].get("tokens", 0) if run.rows else 0  # of a run that went on in this folder
     for row in run.rows:
         if row["event"] == "resume":
             before = None
+        skipping = skipping or row["event"] == "skip"  # the tokens of such steps count, and their time does not
         if row["event"] == "train" and row["tokens_per_second"]:
-            computing += max(0, row["tokens"] - counted) / row["tokens_per_second"]
-            counted = row["tokens"]
+            computing += 0 if skipping else max(0, row["tokens"] - counted) / row["tokens_per_second"]
+            counted, skipping = row["tokens"], False
         moment = moments.get((row["event"], row["step"]))
         if moment is None or row["event"] != "train":  # an evaluation's seconds are those of the step before it
             continue
@@ -313,7 +360,7 @@ def clocks(run):
                 text = f"between step {before[2]:,} and step {row['step']:,} pass {clock:,.0f} s by the log's clock"
                 return [problem(f"{text}, and {seconds:,.0f} s in metrics.jsonl")]
         before = moment, row["seconds"], row["step"]
-    total = run.rows[-1].get("seconds", 0) if run.rows else 0
+    total = run.rows[-1].get("seconds", 0) - run.rows[0].get("seconds", 0) if run.rows else 0
     if computing > 1.05 * total + SECONDS:
         text = f"metrics.jsonl: at the speeds that it gives, its tokens take {computing:,.0f} s"
         return [problem(f"{text}, and the run took {total:,.0f} s")]
@@ -454,6 +501,7 @@ MOST_NAMED = 5  # others that a sentence names
 class Traces:
     """What tells a copy: the run's id, the moments of its events, its curve, its weights."""
 
+    person: str = ""
     run_id: str | None = None
     moments: set = field(default_factory=set)
     curve: tuple = ()
@@ -468,11 +516,13 @@ def traces_of(run):
     tags = "Loss/train", "Loss/val"
     moments = {("TensorBoard's", wall) for tag in tags for _, wall, _ in run.board.get(tag, [])[:MOMENTS]}
     logged = [row for row in (run.log.rows if run.log else []) if row.get("time")]
-    moments |= {("the log's", row["event"], row["step"], row["time"]) for row in logged[:MOMENTS]}
+    loss = lambda row: row.get("val_loss", row.get("train_loss"))  # two runs may write a line in the same second
+    moments |= {("the log's", row["step"], row["time"], loss(row)) for row in logged[:MOMENTS] if loss(row)}
     evaluations = by_step(run.rows or (run.log.rows if run.log else []), "eval", "val_loss")
     curve = tuple((step, round(value, 4)) for step, value in sorted(evaluations.items()))
     run_id = first_row(run).get("run_id") or (run.summary or {}).get("run_id") or (run.log and run.log.run_id)
     return Traces(
+        run.person,
         run_id if isinstance(run_id, str) else None,
         moments,
         curve if len(curve) >= CURVE else (),
@@ -524,5 +574,6 @@ def shared(named, values):
     for names in holders.values():
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
-                counts[one, other] += 1
+                if named[one].person != named[other].person:  # who goes on in another folder may hand in both
+                    counts[one, other] += 1
     return counts

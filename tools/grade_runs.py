@@ -15,6 +15,7 @@ import re
 import sys
 import textwrap
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,10 +36,12 @@ import train_tinystories_chat_model  # noqa: E402
 import train_tinystories_model  # noqa: E402
 from mixture import default_cache_dir  # noqa: E402
 from shell import FlagParser, UserError, run_program, written_atomically  # noqa: E402
+from sources import open_dataset  # noqa: E402
 
 TRAINERS = train_tinystories_model, train_tinystories_chat_model
 PROGRAMS = {f"{trainer.__name__}.py": trainer.parse_args for trainer in TRAINERS}
 KINDS = "problem", "question"
+LONGEST = 400  # characters of a text that is printed
 IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
@@ -83,6 +86,8 @@ def parse_args(argv=None):
         path = getattr(args, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
+        if path and Path(path).is_dir():
+            raise UserError(f"--{name} {path} is a folder; name a file")
     return args
 
 
@@ -102,23 +107,45 @@ def graded(run, args):
         entry.curves = {what: thinned(curve) for what, curve in entry.curves.items()}
         return Graded(entry, traces_of(run), is_finished(run))
     except Exception as error:  # what nobody foresaw in one submission must not stop the others
-        empty = Submission(run.name, run.person)
-        text = f"cannot be read: its records hold what no run writes ({type(error).__name__})"
-        return Graded(Entry(run.name, facts_of(empty, PROGRAMS), [problem(text)]))
+        return unreadable(run, f"its records hold what no run writes ({type(error).__name__})")
+
+
+def unreadable(run, reason):
+    empty = Submission(run.name, run.person)
+    return Graded(Entry(run.name, facts_of(empty, PROGRAMS), [problem(f"cannot be read: {reason}")]))
 
 
 def grade_all(submissions, args):
     """Grade {name: path}, several at once -> a list of Graded in the order of their names, copies flagged."""
-    bar = partial(tqdm, total=len(submissions), unit=" submissions", disable=not sys.stderr.isatty(), leave=False)
-    work, processes = partial(grade, args=args), min(args.processes, len(submissions))
+    bar = tqdm(total=len(submissions), unit=" submissions", disable=not sys.stderr.isatty(), leave=False)
+    work, processes, found = partial(grade, args=args), min(args.processes, len(submissions)), []
     if processes == 1:
-        found = [one for several in bar(map(work, submissions.items())) for one in several]
+        for item in submissions.items():
+            found += work(item)
+            bar.update()
     else:
         with ProcessPoolExecutor(processes) as pool:
-            found = [one for several in bar(pool.map(work, submissions.items())) for one in several]
+            waiting = [(item, pool.submit(work, item)) for item in submissions.items()]
+            for item, result in waiting:
+                found += graded_alone(item, work, result)
+                bar.update()
+    bar.close()
     for name, flags in pairs({one.entry.name: one.traces for one in found}).items():
         next(one for one in found if one.entry.name == name).entry.flags.extend(flags)
     return found
+
+
+def graded_alone(item, work, result):
+    """The result of a submission; where a process has died, and took others with it, that of a process of its own."""
+    try:
+        return result.result()
+    except BrokenProcessPool:
+        pass
+    try:
+        with ProcessPoolExecutor(1) as pool:
+            return pool.submit(work, item).result()
+    except BrokenProcessPool:
+        return [unreadable(Submission(item[0], item[0]), "reading it ended the process; is the memory full?")]
 
 
 # What is printed and written ------------------------------------------------------------------------------------------
@@ -147,13 +174,14 @@ def print_table(found, rubric):
         if entry.flags or entry.facts["differs from the handout"] or entry.points:
             print(f"\n{entry.name}")
         if entry.facts["differs from the handout"]:
-            print_line("differs from the handout", entry.facts["differs from the handout"])
+            differs = textwrap.shorten(entry.facts["differs from the handout"], LONGEST, placeholder=" ...")
+            print_line("differs from the handout", differs)
         for flag in entry.flags:
             print_line(flag.kind, flag.text)
         for what, got, of in entry.points:
             print_line("points", f"{got:g} of {of:g} for {what}")
         if entry.facts["sample"]:
-            print_line("sample", textwrap.shorten(entry.facts["sample"], 200, placeholder=" ..."))
+            print_line("sample", textwrap.shorten(entry.facts["sample"], LONGEST, placeholder=" ..."))
 
 
 def print_line(kind, text):
@@ -197,6 +225,8 @@ def harmless(value):
 def main():
     args = parse_args()
     rubric = read_rubric(args.rubric) if args.rubric else None
+    for dataset in filter(None, (args.dataset, args.chat_dataset)):
+        open_dataset(dataset)  # a name that is wrong is wrong for all
     found = grade_all(find(args.folder), args)
     for one in found if rubric else []:
         one.entry.points = points(rubric, row_of(one, None) | {"finished": one.finished})

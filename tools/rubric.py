@@ -9,6 +9,7 @@
 A criterion is met or not; for a scale, write several.  A fact that a run lacks meets nothing.
 """
 
+import math
 import tomllib
 from dataclasses import dataclass
 
@@ -56,7 +57,8 @@ def criterion(entry, where):
         raise UserError(f"{where}: {printed(min(unknown))} is none of what, fact, points, {', '.join(TESTS)}")
     if len(tests) != 1:
         raise UserError(f"{where}: give one of {', '.join(TESTS)}")
-    if not isinstance(entry.get("fact"), str) or not number(entry.get("points")):
+    points = entry.get("points")
+    if not isinstance(entry.get("fact"), str) or not number(points) or not math.isfinite(points):
         raise UserError(f"{where}: fact must be the name of a column, points a number")
     (test,) = tests
     if test != "is" and not number(entry[test]):

@@ -24,6 +24,7 @@ from checkpoints import MODEL_FORMAT, Damaged, check_torch_file
 from shell import UserError, printable, printed
 from sources import clean
 
+LARGEST_OBJECT = 1 << 18  # bytes of args.json and summary.json, which have 2,000
 LARGEST_RECORD = 16 << 20  # bytes that are read of one file; a long run's have one or two million
 LARGEST_MODEL = 1 << 30  # bytes
 LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this course's have 5,000
@@ -69,6 +70,9 @@ FIELDS = {  # what a row of each event must have
 }
 
 
+MAY_BE_NULL = {"grad_norm", "dataset", "val_loss", "perplexity", "bits_per_byte"}
+
+
 def not_json(name):
     raise ValueError(f"{name} is no number of JSON")
 
@@ -97,7 +101,10 @@ def reason_of(error):
 def read_object(path, name, say):
     """The object that args.json or summary.json is, or None."""
     try:
-        content = plain(DECODE(content_of(path, name, say).decode("utf-8-sig")))
+        content = content_of(path, name, say)
+        if len(content) > LARGEST_OBJECT:
+            raise ValueError(f"it has more than {LARGEST_OBJECT >> 10} kB")
+        content = plain(DECODE(content.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:
         say(f"{name} cannot be used: {reason_of(error)}")
         return None
@@ -145,7 +152,7 @@ def row_of(row):
         elif wanted is int:
             good = kind is int and 0 <= value < LARGEST_COUNT
         else:
-            good = kind is wanted or wanted is None or (value is None and name in ("grad_norm", "dataset"))
+            good = kind is wanted or wanted is None or (value is None and name in MAY_BE_NULL)
             value = plain(value) if good else value
         if not good:
             raise ValueError(f"its {name} is {printed(value)}")
@@ -187,7 +194,7 @@ COLUMNS = {"tokens/s": "tokens_per_second", "[tokens/s": "tokens_per_second", "l
 COLUMNS |= {name: name for name in ("epoch", "train_loss", "val_loss", "perplexity", "lr", "grad_norm")}
 COLUMNS |= {"bits_per_byte": "bits_per_byte", "accuracy": "accuracy"}
 FACTS = {  # the lines that say what a run is
-    "command": re.compile(r"^\$ (.*\btrain_tinystories_.*)"),
+    "command": re.compile(r"^(?:\S+ : )?\$ (.*\btrain_tinystories_.*)"),
     "run_id": re.compile(r"\brun ([0-9a-f]{32})\b"),
     "device": re.compile(r"\bdevice: (.*)"),
     "parameters": re.compile(r"\bmodel: ([\d,]{1,20}) parameters"),
@@ -220,7 +227,9 @@ def parts_of(text):
     """A console's log, cut where another run begins; one that goes on with the run before belongs to that."""
     parts = []
     for part in re.split(r"^(?=\$ .*\btrain_tinystories_)", text, maxsplit=MOST_PARTS, flags=re.M):
-        if parts and (RESUMED.search(part) or not STEP.search(parts[-1])):
+        if parts and not STEP.search(parts[-1]):  # a run that was refused, or what the shell said
+            parts[-1] = part
+        elif parts and RESUMED.search(part):
             parts[-1] += part
         else:
             parts.append(part)

@@ -78,7 +78,9 @@ def find(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; pass the one that the submissions are in")
-    paths = sorted((path for path in folder.iterdir() if not is_ignored(path.name)), key=lambda path: path.name)
+    of_ours = (".html", ".csv")  # a report that was written here
+    paths = [path for path in folder.iterdir() if not is_ignored(path.name) and path.suffix.lower() not in of_ours]
+    paths.sort(key=lambda path: path.name)
     if any(path.name in RECORDS for path in paths):
         return {name_of(folder.resolve()): folder}
     if not paths:
@@ -178,10 +180,12 @@ def read_run(files):
     else:
         texts = {name: path for name, path in paths.items() if is_log_name(name)}
         logs = [one for name, path in sorted(texts.items())[:MOST_TEXTS] for _, one in read_text(name, path)]
-        if logs:
+        if logs:  # one console may have held several runs
+            run_id = next((row["run_id"] for row in run.rows if row["event"] == "run"), None)
             longest = max(logs, key=lambda one: len(one.log.rows))
-            run.log = longest.log
-            run.problems += longest.problems
+            found = next((one for one in logs if one.log.run_id == run_id), longest)
+            run.log = found.log
+            run.problems += found.problems
     for name in MODELS:
         if name in paths:
             run.models[name] = read_model(paths[name], name, say)

@@ -29,8 +29,8 @@ def verified(run, args):
     except UserError as error:
         return [question(f"its validation loss could not be computed again: {error}")]
     data = first_row(run).get("fingerprints", {}).get("data")
-    if data and data[1] != cache.fingerprint():
-        held = data[1][0]
+    if isinstance(data, list) and data[1:] != [cache.fingerprint()]:
+        held = data[1][0] if len(data) > 1 and isinstance(data[1], list) and data[1] else "unknown"
         text = f"it was evaluated on {held} texts, {dataset} has {len(cache):,}, or others"
         return [question(f"its validation loss could not be computed again: {text}")]
     is_chat, length = kind == "chat", network.config.max_seq_len
