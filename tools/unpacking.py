@@ -28,7 +28,7 @@ BLOCK = 1 << 16  # bytes; larger ones come from the system anew each time
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini", "wandb")  # not the run's own; and names that begin with a dot
 LINK, NOT_PLAIN, DIRECTORY = "not read, a link", "not read, no plain file", "a folder"
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError)  # gzip's is an OSError
-BROKEN += (ValueError, RecursionError, struct.error, NotImplementedError)  # what readers raise for damaged bytes
+BROKEN += (ValueError, RuntimeError, struct.error)  # what readers raise for damaged bytes
 
 
 class TooMuch(Exception):
