@@ -143,6 +143,8 @@ FREE_ON_RESUME = {
     "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
     "epochs", "max_steps", "compile",
 }  # fmt: skip
+# What checkpoints that were saved before these came do not say.
+ADDED_LATER = {"norm_epsilon": ModelConfig.norm_epsilon, "rotary_base": ModelConfig.rotary_base}
 SAID_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}  # as precision and as rows a step
 
 
@@ -158,7 +160,7 @@ def refuse_another_run(checkpoint, before, now, free=frozenset()):
         "tokenizer": "--tokenizer_path",
     }
     for name in sorted(now.keys() - FREE_ON_RESUME - free):
-        was = before.get(name)
+        was = (ADDED_LATER | before).get(name)
         if isinstance(was, (str, int, float, list, type(None))) and was == now[name]:
             continue
         if name in ("data", "tokenizer"):

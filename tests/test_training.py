@@ -652,6 +652,15 @@ def test_going_on_as_another_run_is_refused_by_the_flag(tmp_path, change, named)
     assert files(tmp_path) == before
 
 
+def test_a_checkpoint_from_before_a_field_was_added_is_gone_on_with(tmp_path):
+    interrupt(tmp_path, 2)
+    (path,) = tmp_path.glob("checkpoint-*")
+    content = torch.load(path, weights_only=True)
+    del content["flags"]["norm_epsilon"], content["flags"]["rotary_base"]
+    torch.save(content, path)
+    assert train_in(tmp_path, None, LATEST)["ended"] == "finished"
+
+
 def test_each_flag_that_would_train_something_else_has_a_line(tmp_path):
     interrupt(tmp_path, 2)
     with pytest.raises(UserError) as refusal:

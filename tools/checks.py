@@ -254,7 +254,7 @@ def summary_and_metrics(run):
     if run.summary is None:
         return []
     rows, there = (run.rows, "metrics.jsonl") if run.rows else (run.log.rows if run.log else [], "the log")
-    evaluations = [row for row in rows if row["event"] == "eval"]
+    evaluations = [row for row in rows if row["event"] == "eval" and row.get("val_loss") is not None]
     if not evaluations:
         return []
     if not is_finished(run):
