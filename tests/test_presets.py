@@ -248,7 +248,7 @@ def test_a_file_that_the_log_of_a_stranger_names_is_not_opened(tmp_path, words):
     typed = handed_in("--preset", "8M", command="--preset 8M")
     assert checks.command_and_args(typed, PROGRAMS) == []
     lied = handed_in("--preset", "28M", command="--preset 8M")
-    assert "--hidden_size is 512 in args.json and 256" in checks.command_and_args(lied, PROGRAMS)[0].text
+    assert "--preset is 28M in args.json and 8M" in checks.command_and_args(lied, PROGRAMS)[0].text
 
 
 # --max_steps ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ question is something that also happens honestly.
 """
 
 import math
+import re
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -171,16 +172,19 @@ def missing(run):
 
 
 def command_and_args(run, programs):
-    """args.json against the command that the log begins with, but for texts (paths) and how it went on."""
+    """args.json against what was typed, as the log's command has it, but for paths, which a shell may have quoted."""
     typed, held = flags_typed(run, programs), run.args
     if typed is None or held is None:
         return []
     words = shlex.split(run.log.command)
     named = {word.removeprefix("--").removeprefix("no-").split("=")[0] for word in words if word.startswith("--")}
+    plain = lambda value: (
+        isinstance(value, (bool, int, float)) or (isinstance(value, str) and re.fullmatch(r"\w+", value))
+    )
     wrong = [
         f"--{name} is {held.get(name)} in args.json and {value} in the log's command"
         for name, value in vars(typed).items()
-        if name in named - {"overwrite"} and isinstance(value, (bool, int, float)) and held.get(name) != value
+        if name in named - {"overwrite"} and plain(value) and held.get(name) != value
     ]
     return [problem("; ".join(wrong))] if wrong else []
 
