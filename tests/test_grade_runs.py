@@ -490,6 +490,13 @@ def test_a_cell_is_no_formula():
     assert grade_runs.harmless("=1+1") == "'=1+1" and grade_runs.harmless(-1.5) == -1.5
 
 
+def test_what_the_instructor_keeps_beside_the_submissions_is_none(tmp_path):
+    (tmp_path / "anna").mkdir()
+    for name in ("report.html", "grades.csv", "rubric.toml", "bpe_tokenizer_tinystories.pkl", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert list(grade_runs.find(tmp_path)) == ["anna"]
+
+
 def test_nonsense_is_refused_in_a_line(tmp_path):
     (tmp_path / "empty").mkdir()
     for words, said in (

@@ -78,7 +78,7 @@ def find(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; pass the one that the submissions are in")
-    of_ours = (".html", ".csv")  # a report that was written here
+    of_ours = (".html", ".csv", ".toml", ".pkl")  # what the one who grades keeps here
     paths = [path for path in folder.iterdir() if not is_ignored(path.name) and path.suffix.lower() not in of_ours]
     paths.sort(key=lambda path: path.name)
     if any(path.name in RECORDS for path in paths):
