@@ -14,9 +14,14 @@ import json
 import sys
 from pathlib import Path
 
-from prompts import Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
-from shell import FlagParser, UserError, file_error, printable, run_program, say
-from writing import add_generation_flags, chat_prompt, load_writer
+from common.console import say
+from common.errors import UserError, file_error
+from common.flags import FlagParser
+from common.program import run_program
+from common.text import printable
+from generation.prompt_files import Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
+from generation.prompts import chat_prompt
+from generation.writer import add_generation_flags, load_writer
 
 HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D) ends the program
 /retry             another reply to the last message

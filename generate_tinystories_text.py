@@ -8,9 +8,14 @@ The story, its beginning included, goes to stdout; a single one appears while it
 JSON object a sample, whose "text" is what comes after the prompt.
 """
 
-from prompts import Prompt, Samples, add_prompt_flags, check_prompt_flags, read_prompts, story_prompt, write_samples
-from shell import FlagParser, UserError, printable, run_program, say
-from writing import add_generation_flags, load_writer
+from common.console import say
+from common.errors import UserError
+from common.flags import FlagParser
+from common.program import run_program
+from common.text import printable
+from generation.prompt_files import Prompt, Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
+from generation.prompts import story_prompt
+from generation.writer import add_generation_flags, load_writer
 
 PROMPT = "Once upon a time, there was a"
 

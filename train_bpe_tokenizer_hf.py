@@ -16,11 +16,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from byte_level import open_pretrained
+from common.console import say
+from common.errors import UserError
+from common.flags import FlagParser
+from common.program import run_program
+from corpus.other_tokenizers import open_pretrained
+from corpus.sources import BadRows, open_dataset, read_stories
 from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, wrap_tokenizer
-from mixture import add_skip_flag
-from shell import FlagParser, UserError, run_program, say
-from sources import BadRows, open_dataset, read_stories
+from training.settings import add_skip_flag
 
 DATASET, VOCAB_SIZE = "roneneldan/TinyStories", 10_000
 HELD_OUT = 200  # stories to measure on

@@ -7,15 +7,22 @@
 The shape comes from the model file.  The loss counts only what the assistant says, the <eos> that ends it included.
 """
 
-from checkpoints import load_model
-from data import Rows, cache_dialogues, load_tokenizer
-from lora import LEARNING_RATE, add_adapters
-from mixture import DIALOGUES_SET_ASIDE, add_data_flags, fingerprints_of, open_text
-from settings import add_training_flags, start_run
-from shell import FlagParser, UserError, parse_flags, printable, run_program
-from swapping import SimilarWords
-from training import seed_everything, train
-from writing import Sampling, Writer, chat_prompt
+from common.errors import UserError
+from common.flags import FlagParser, parse_flags
+from common.program import run_program
+from common.text import printable
+from common.weights_files import load_model
+from corpus.splits import DIALOGUES_SET_ASIDE, open_text
+from corpus.token_cache import cache_dialogues
+from data import Rows, load_tokenizer
+from generation.prompts import chat_prompt
+from generation.sampling import Sampling
+from generation.writer import Writer
+from training.loop import seed_everything, train
+from training.lora import LEARNING_RATE, add_adapters
+from training.resume import fingerprints_of
+from training.settings import add_data_flags, add_training_flags, start_run
+from training.word_swapping import SimilarWords
 
 PILOT = {
     "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 16, "dropout": 0.0,

@@ -10,14 +10,19 @@ is what the next steps take), the log and the curves.
 
 import argparse
 
-from data import Rows, cache_stories, load_tokenizer
-from mixture import add_data_flags, fingerprints_of, open_text
+from common.flags import FlagParser, parse_flags, settings_from
+from common.program import run_program
+from common.text import printable
+from corpus.splits import open_text
+from corpus.token_cache import cache_stories
+from data import Rows, load_tokenizer
+from generation.sampling import Sampling
+from generation.writer import Writer
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
-from presets import PRESETS, flags_of, table
-from settings import add_training_flags, in_effect, start_run
-from shell import FlagParser, parse_flags, printable, run_program, settings_from
-from training import seed_everything, train
-from writing import Sampling, Writer
+from training.loop import seed_everything, train
+from training.presets import PRESETS, flags_of, table
+from training.resume import fingerprints_of
+from training.settings import add_data_flags, add_training_flags, in_effect, start_run
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
 PILOT = {

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from programs import ROOT, TINY, run, write_data
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-import byte_level
 import train_bpe_tokenizer_hf
-from byte_level import BYTES, ends_soon, for_oniguruma, open_pretrained
+from common.errors import UserError
+from corpus import other_tokenizers
+from corpus.other_tokenizers import BYTES, ends_soon, for_oniguruma, open_pretrained
 from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, wrap_tokenizer
-from shell import UserError
-from writing import Sampling, Writer
+from generation.sampling import Sampling
+from generation.writer import Writer
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 errors = pytest.importorskip("huggingface_hub.errors")
@@ -141,7 +142,7 @@ def test_the_special_tokens_come_after_the_last_id(pair):
 def test_the_fingerprint_tells_tokenizers_apart_that_cut_otherwise(tmp_path):
     backend = others()
     first = wrapped(saved(tmp_path, backend)).fingerprint
-    cut = sequence(SPLIT | {"pattern": {"Regex": LLAMA3}}, byte_level.BYTE_LEVEL | {"use_regex": False})
+    cut = sequence(SPLIT | {"pattern": {"Regex": LLAMA3}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})
     assert wrapped(saved(tmp_path, backend, pre_tokenizer=cut)).fingerprint != first
 
 
@@ -208,7 +209,7 @@ def test_expressions_in_use_end_soon(expression):
      "a{999999}", "[a", "x" * 9999],
 )  # fmt: skip
 def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression):
-    cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, byte_level.BYTE_LEVEL | {"use_regex": False})
+    cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})
     assert "expression" in error_of(saved(tmp_path, others(), pre_tokenizer=cut))
 
 
@@ -218,7 +219,7 @@ def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression)
     split = SPLIT | {"pattern": {"Regex": expression}, "behavior": behavior}
     digits, marks = {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": behavior}
     for steps in ([split], [digits, split], [marks]):
-        path = saved(tmp_path, others(), pre_tokenizer=sequence(*steps, byte_level.BYTE_LEVEL))
+        path = saved(tmp_path, others(), pre_tokenizer=sequence(*steps, other_tokenizers.BYTE_LEVEL))
         tokenizer = reloaded(wrapped(path), tmp_path)
         assert [tokenizer.decode(tokenizer.encode(text)) for text in TEXTS] == TEXTS
 
@@ -232,17 +233,17 @@ def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression)
         pytest.param({"decoder": {"type": "Metaspace"}}, "Metaspace", id="decoder"),
         pytest.param({"pre_tokenizer": None}, "pre-tokenizer", id="no pre-tokenizer"),
         pytest.param({"pre_tokenizer": {"type": "Whitespace"}}, "Whitespace", id="pre-tokenizer"),
-        pytest.param({"pre_tokenizer": byte_level.BYTE_LEVEL | {"add_prefix_space": True}}, "space", id="prefix"),
+        pytest.param({"pre_tokenizer": other_tokenizers.BYTE_LEVEL | {"add_prefix_space": True}}, "space", id="prefix"),
         pytest.param(
-            {"pre_tokenizer": sequence(byte_level.BYTE_LEVEL, {"type": "WhitespaceSplit"})},
+            {"pre_tokenizer": sequence(other_tokenizers.BYTE_LEVEL, {"type": "WhitespaceSplit"})},
             "WhitespaceSplit", id="one that loses",
         ),
         pytest.param(
-            {"pre_tokenizer": sequence(*[byte_level.BYTE_LEVEL] * 2)},
+            {"pre_tokenizer": sequence(*[other_tokenizers.BYTE_LEVEL] * 2)},
             "ByteLevel, ByteLevel", id="bytes of bytes",
         ),
         pytest.param(
-            {"pre_tokenizer": sequence(SPLIT | {"behavior": "Removed"}, byte_level.BYTE_LEVEL)},
+            {"pre_tokenizer": sequence(SPLIT | {"behavior": "Removed"}, other_tokenizers.BYTE_LEVEL)},
             "Split", id="removed",
         ),
         pytest.param({"model_byte_fallback": True}, "characters", id="byte fallback"),

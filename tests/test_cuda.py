@@ -7,13 +7,14 @@ import torch
 from test_faults import losses_not_finite_at
 from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
 
-from devices import Precision, choose_device, has_bfloat16
-from generation import beam_search, generate
+from common.devices import Precision, choose_device, has_bfloat16
+from common.errors import UserError
+from generation.beam_search import beam_search
+from generation.generate import generate
 from model import ModelConfig, Transformer
-from optimizer import make_optimizers
-from shell import UserError
-from steps import micro_batches, training_step
-from training import seed_everything, train
+from training.loop import seed_everything, train
+from training.optimizer import make_optimizers
+from training.step import micro_batches, training_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

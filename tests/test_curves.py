@@ -9,8 +9,9 @@ from pathlib import Path
 import plot_run
 import pytest
 
-import curves
-from shell import UserError, run_program
+from common.errors import UserError
+from common.program import run_program
+from training import curves
 
 Figure = pytest.importorskip("matplotlib.figure").Figure
 

@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 from tiny import render_dialogue
 
-import data
-from data import (
-    IGNORED,
-    SPECIAL_TOKENS,
-    Rows,
-    TokenCache,
-    cache_dialogues,
-    cache_stories,
-    computed_ahead,
-    train_tokenizer,
-)
-from mixture import training_and_validation
-from shell import UserError
-from sources import Split, open_dataset
+from common.errors import UserError
+from common.prefetch import computed_ahead
+from corpus import token_cache
+from corpus.sources import Split, open_dataset
+from corpus.splits import training_and_validation
+from corpus.token_cache import TokenCache, cache_dialogues, cache_stories
+from data import IGNORED, SPECIAL_TOKENS, Rows, train_tokenizer
 
 SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 PAD, BOS, EOS = SPECIAL["<pad>"], SPECIAL["<bos>"], SPECIAL["<eos>"]
@@ -88,7 +81,7 @@ def test_a_story_with_a_lone_surrogate_has_the_size_of_what_is_scored(tokenizer,
 def test_the_batches_of_text_make_no_difference(tokenizer, tmp_path, monkeypatch, said):
     stories = [f"{number}. Tom ran." for number in range(40)]
     whole = cache_stories(Counted(stories), tokenizer, tmp_path / "whole", say=said.append)
-    monkeypatch.setattr(data, "BATCH_BYTES", 60)
+    monkeypatch.setattr(token_cache, "BATCH_BYTES", 60)
     parts = cache_stories(Counted(stories), tokenizer, tmp_path / "parts", say=said.append)
     assert texts_of(whole) == texts_of(parts) and whole.sizes.tolist() == parts.sizes.tolist()
 
@@ -171,7 +164,7 @@ def test_tokens_take_two_bytes_where_they_fit_and_four_where_not(tmp_path, said,
 
 
 def test_a_broken_line_at_the_end_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch, said):
-    monkeypatch.setattr(data, "BATCH_BYTES", 10)  # so that something was written before
+    monkeypatch.setattr(token_cache, "BATCH_BYTES", 10)  # so that something was written before
     split = write_stories(tmp_path / "train.jsonl", STORIES)
     with open(tmp_path / "train.jsonl", "a") as file:
         file.write("broken\n")
@@ -181,7 +174,7 @@ def test_a_broken_line_at_the_end_leaves_nothing_behind(tokenizer, tmp_path, mon
 
 
 def test_ctrl_c_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch, said):
-    monkeypatch.setattr(data, "BATCH_BYTES", 10)
+    monkeypatch.setattr(token_cache, "BATCH_BYTES", 10)
 
     def read():
         yield {"text": STORIES[0]}, "story 1"
@@ -455,7 +448,7 @@ def test_rows_of_cached_stories_spell_the_stories(tokenizer, tmp_path, said):
 
 def test_a_long_story_cut_into_pieces_has_the_tokens_of_the_whole(tokenizer):
     text = "\n\n".join([LONG, "Tom  said:   no!\tYes ?  \n ", LONG]) * 3
-    parts = list(data.pieces(text, size=25))
+    parts = list(token_cache.pieces(text, size=25))
     assert len(parts) > 10 and "".join(parts) == text
     assert [token for part in parts for token in tokenizer.encode(part)] == tokenizer.encode(text)
 

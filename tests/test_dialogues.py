@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import render_dialogue
 
+from common.errors import UserError
+from corpus.dialogues import FORMS, read_dialogues, read_turns, render_dialogues, reply_mask
+from corpus.sources import BadRows, file_split, open_dataset
 from data import SPECIAL_TOKENS, train_tokenizer
-from dialogues import FORMS, read_dialogues, read_turns, render_dialogues, reply_mask
-from shell import UserError
-from sources import BadRows, file_split, open_dataset
 
 datasets = pytest.importorskip("datasets")
 

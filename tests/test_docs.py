@@ -7,9 +7,9 @@ import shlex
 import shutil
 
 import pytest
-from programs import ROOT, TINY
+from programs import ROOT, SOURCES, TINY
 
-from shell import UserError
+from common.errors import UserError
 
 PROGRAMS = {
     "train_bpe_tokenizer_hf": "dataset sample vocab_size output",
@@ -50,7 +50,7 @@ def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     for name in ("ipykernel", "matplotlib"):
         pytest.importorskip(name)
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("sample_data/*/*.jsonl")):
+    for path in (*SOURCES, *ROOT.glob("sample_data/*/*.jsonl")):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
@@ -95,7 +95,7 @@ def test_each_command_on_a_page_has_flags_that_its_program_takes(page, monkeypat
 
 def patterns_in_source():
     """A regular expression for each text with at least 12 fixed characters in the programs' source."""
-    for path in ROOT.glob("*.py"):
+    for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             fixed = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]

@@ -9,22 +9,23 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import evaluate_model
-import judge as judge_module
 import pytest
-import scoring
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge import Judge, endpoint, key_from, parse_grades
+from scoring import judge as judge_module
+from scoring import measures
+from scoring.judge import Judge, endpoint, key_from, parse_grades
 from tiny import render_dialogue
 
-from checkpoints import save_model
+from common.devices import Precision
+from common.errors import UserError
+from common.program import run_program
+from common.weights_files import save_model
+from corpus.dialogues import reply_mask
+from corpus.sources import open_dataset
 from data import Tokenizer, load_tokenizer, train_tokenizer
-from devices import Precision
-from dialogues import reply_mask
 from model import ModelConfig, Transformer
-from shell import UserError, run_program
-from sources import open_dataset
 
 KEY = "sk-" + "a1B2" * 8
 GRADED = {"grammar": 7, "creativity": 5, "consistency": 6, "age_group": "C"}
@@ -42,7 +43,7 @@ def occurs(run, text):
 @settings(max_examples=400, deadline=None)
 @given(texts=TEXTS, training=TEXTS)
 def test_copied_passages_are_those_that_a_naive_search_finds(texts, training):
-    passages = scoring.CopiedPassages(texts)
+    passages = measures.CopiedPassages(texts)
     for text in training:
         passages.compare(text)
     found = passages.matches()
@@ -51,36 +52,36 @@ def test_copied_passages_are_those_that_a_naive_search_finds(texts, training):
             runs = [text[start:end] for start in range(end)]
             copied = [len(run) for run in runs if any(occurs(run, other) for other in training)]
             assert matches[end - 1] == max(copied, default=0)
-        longest = scoring.longest_passage(text, matches)
+        longest = measures.longest_passage(text, matches)
         assert len(longest) == max(matches, default=0) and occurs(longest, text)
-        grams = scoring.ngrams(text, 3)
-        in_training = {gram for other in training for gram in scoring.ngrams(other, 3)}
-        assert scoring.copied_ngrams(matches, 3) == (sum(gram in in_training for gram in grams), len(grams))
+        grams = measures.ngrams(text, 3)
+        in_training = {gram for other in training for gram in measures.ngrams(other, 3)}
+        assert measures.copied_ngrams(matches, 3) == (sum(gram in in_training for gram in grams), len(grams))
 
 
 def test_words_are_lower_case_without_punctuation():
-    assert scoring.words('"Don\'t!" said Mia-Lou, 5 years old.\n_It’s_ É.') == [
+    assert measures.words('"Don\'t!" said Mia-Lou, 5 years old.\n_It’s_ É.') == [
         "don't", "said", "mia", "lou", "5", "years", "old", "it’s", "é",
     ]  # fmt: skip
 
 
 def test_distinct_and_repeated_ngrams_by_hand():
     texts = [list("abab"), list("abc"), []]
-    assert scoring.distinct(texts, 1) == 3 / 7
-    assert scoring.distinct(texts, 2) == 3 / 5  # ab ba ab, ab bc
-    assert scoring.distinct([["a"]], 2) is None
-    assert scoring.repeated(list("abcdabcdabc"), 4) == 4 / 8
-    assert scoring.repeated(list("abc"), 4) is None
+    assert measures.distinct(texts, 1) == 3 / 7
+    assert measures.distinct(texts, 2) == 3 / 5  # ab ba ab, ab bc
+    assert measures.distinct([["a"]], 2) is None
+    assert measures.repeated(list("abcdabcdabc"), 4) == 4 / 8
+    assert measures.repeated(list("abc"), 4) is None
 
 
 def test_wanted_words_come_back_whole_or_in_the_plural():
-    text = scoring.words("Two CATS ate ice cream with Tom.")
-    assert scoring.words_come_back(["cat", "ice cream", "Tom"], text)
-    assert not scoring.words_come_back(["car"], text)
-    assert not scoring.words_come_back(["cream", "ice tom"], text)
-    assert not scoring.words_come_back(["at"], text)
-    assert scoring.content_words_come_back("Please tell me a story about a cat and a dog!", text) == 1 / 2
-    assert scoring.content_words_come_back("Can you?", text) is None
+    text = measures.words("Two CATS ate ice cream with Tom.")
+    assert measures.words_come_back(["cat", "ice cream", "Tom"], text)
+    assert not measures.words_come_back(["car"], text)
+    assert not measures.words_come_back(["cream", "ice tom"], text)
+    assert not measures.words_come_back(["at"], text)
+    assert measures.content_words_come_back("Please tell me a story about a cat and a dog!", text) == 1 / 2
+    assert measures.content_words_come_back("Can you?", text) is None
 
 
 # The judge ------------------------------------------------------------------------------------------------------------

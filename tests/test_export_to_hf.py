@@ -16,13 +16,13 @@ from tiny import assert_same, make_model
 
 import chat_with_tinystories_model
 import generate_tinystories_text
-import writing
-from checkpoints import load_model, save_model
+from common.errors import UserError
+from common.weights_files import load_model, save_model
+from corpus.dialogues import render_dialogues
 from data import SPECIAL_TOKENS, train_tokenizer
-from dialogues import render_dialogues
+from generation import writer as writing
+from generation.sampling import Sampling
 from model import ARCHITECTURES
-from shell import UserError
-from writing import Sampling
 
 transformers = pytest.importorskip("transformers")
 huggingface_hub = pytest.importorskip("huggingface_hub")

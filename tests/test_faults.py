@@ -41,15 +41,18 @@ from test_training import (
     weights,
 )
 
-import checkpoints
-import training
-from checkpoints import check_torch_file
-from data import cache_stories, load_tokenizer, remove_abandoned, train_tokenizer
-from devices import Precision
+from common import weights_files
+from common.devices import Precision
+from common.errors import Interrupted, UserError
+from common.files import locked
+from common.program import signals_noted
+from common.weights_files import check_torch_file
+from corpus.sources import file_split
+from corpus.token_cache import cache_stories, remove_abandoned
+from data import load_tokenizer, train_tokenizer
 from model import Transformer
-from shell import Interrupted, UserError, locked, signals_noted
-from sources import file_split
-from steps import micro_batches, training_step
+from training import loop
+from training.step import micro_batches, training_step
 
 resource = pytest.importorskip("resource")  # what Windows lacks, and most of this file needs
 
@@ -127,11 +130,11 @@ def terminate():
     [
         (Transformer, "forward", 2),  # between the micro-batches of an accumulation
         (Transformer, "hidden", 9),
-        (training, "evaluate", 1),
-        (training, "evaluate", 3),  # the last, after the last step
-        (training, "write_torch_file", 1),
-        (training, "save_model", 2),
-        (training.Trainer, "compile", 1),
+        (loop, "evaluate", 1),
+        (loop, "evaluate", 3),  # the last, after the last step
+        (loop, "write_torch_file", 1),
+        (loop, "save_model", 2),
+        (loop.Trainer, "compile", 1),
     ],
 )
 @pytest.mark.parametrize("again", [1, 2])
@@ -170,7 +173,7 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path, whole):
 
 def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path, whole, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        at_call(patch, training, "evaluate", 2, terminate)
+        at_call(patch, loop, "evaluate", 2, terminate)
         train_in(tmp_path, **SETTINGS)
     assert metrics(tmp_path, "train")[-1]["step"] == 4 and metrics(tmp_path, "eval")[-1]["step"] == 2
     train_in(tmp_path, flags=LATEST, **SETTINGS)
@@ -182,7 +185,7 @@ def test_an_evaluation_that_is_broken_off_ends_after_its_batch(monkeypatch):
     at_call(monkeypatch, Transformer, "hidden", 1, lambda: batches.append("begun"))
     at_call(monkeypatch, Transformer, "hidden", 2, lambda: batches.append("and another"))
     stopped = lambda: bool(batches)
-    assert training.evaluate(make_model(), make_validation(), Precision(CPU), 4, stopped=stopped) is None
+    assert loop.evaluate(make_model(), make_validation(), Precision(CPU), 4, stopped=stopped) is None
     assert batches == ["begun"]
 
 
@@ -255,7 +258,7 @@ def test_the_pair_that_saves_memory_may_be_taken_on_resuming(tmp_path):
 def test_a_run_cut_off_at_once_in_another_folder_can_be_gone_on_with_there(tmp_path, whole, monkeypatch):
     flags = {"resume_from_checkpoint": str(whole / "checkpoint-6.pth")}
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        at_call(patch, training.Trainer, "compile", 1, terminate)
+        at_call(patch, loop.Trainer, "compile", 1, terminate)
         train_in(tmp_path, flags=flags, **SETTINGS | {"epochs": 2})
     train_in(tmp_path, flags=LATEST, **SETTINGS | {"epochs": 2})
     assert metrics(tmp_path, "train")[0]["step"] == 8
@@ -264,10 +267,10 @@ def test_a_run_cut_off_at_once_in_another_folder_can_be_gone_on_with_there(tmp_p
 def test_the_summary_says_what_the_best_model_is_even_if_it_came_after_the_checkpoint(tmp_path, monkeypatch):
     interrupt(tmp_path, 5, **SETTINGS | {"eval_steps": 1})
     later = make_model()
-    checkpoints.save_model(tmp_path / "best_model.pth", later, "of the tokenizer", step=99, val_loss=0.5)
-    monkeypatch.setattr(training.Trainer, "save_model", lambda self, name, loss: None)  # never surpassed
+    weights_files.save_model(tmp_path / "best_model.pth", later, "of the tokenizer", step=99, val_loss=0.5)
+    monkeypatch.setattr(loop.Trainer, "save_model", lambda self, name, loss: None)  # never surpassed
     summary = train_in(tmp_path, flags=LATEST, **SETTINGS | {"eval_steps": 1})
-    expected = training.evaluate(later.eval(), make_validation(), Precision(CPU))
+    expected = loop.evaluate(later.eval(), make_validation(), Precision(CPU))
     assert summary["best_step"] == 99 and summary["best_val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
 
 
@@ -323,7 +326,7 @@ def test_a_skipped_step_changes_nothing(precision):
     model, settings, precision_ = make_model(), make_settings(), Precision(CPU)
     if precision == "a scaler's":
         precision_.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-    optimizers, rows = training.make_optimizers(model, settings), make_rows()
+    optimizers, rows = loop.make_optimizers(model, settings), make_rows()
     step = lambda: training_step(model, optimizers, precision_, micro_batches(rows, 0, settings, CPU), settings)
     assert step()[3]
     state = lambda: [t.clone() for o in optimizers for s in o.state.values() for t in s.values()]
@@ -340,7 +343,7 @@ def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
     model, settings, precision = make_model(), make_settings(), Precision(CPU)
     precision.dtype, precision.scale, precision.autocast = torch.float16, None, contextlib.nullcontext
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
-    optimizers = training.make_optimizers(model, settings)
+    optimizers = loop.make_optimizers(model, settings)
     batches = micro_batches(make_rows(), 0, settings, CPU)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _, _, norm, good = training_step(model, optimizers, precision, batches, settings)
@@ -378,7 +381,7 @@ def test_bad_steps_are_counted_across_resuming(tmp_path):
     ],
 )
 def test_a_full_memory_is_answered_with_smaller_batches_that_make_the_same_steps(size, count, ranks, advice):
-    said = training.less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
+    said = loop.less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
     assert f"--batch_size {size}" in said and advice in said
 
 
@@ -389,7 +392,7 @@ def test_a_full_memory_ends_the_run_with_one_line(tmp_path, monkeypatch, error):
     def full(*args):
         raise error
 
-    monkeypatch.setattr(training, "training_step", full)
+    monkeypatch.setattr(loop, "training_step", full)
     with pytest.raises(UserError) as refusal:
         train_in(tmp_path)
     assert "--batch_size 2 --gradient_accumulation_steps 2" in one_line(refusal) and refusal.value.status == 1
@@ -498,7 +501,7 @@ def test_a_disk_that_fills_up_leaves_no_tokenizer_and_no_cache(tmp_path):
 
 
 def test_a_folder_that_is_deleted_under_the_run_ends_it_with_one_line(tmp_path, monkeypatch):
-    at_call(monkeypatch, training, "training_step", 2, lambda: shutil.rmtree(tmp_path / "run"))
+    at_call(monkeypatch, loop, "training_step", 2, lambda: shutil.rmtree(tmp_path / "run"))
     with pytest.raises(UserError) as refusal:
         train_in(tmp_path / "run", **SETTINGS)
     assert "run" in one_line(refusal) and "No such file" in one_line(refusal) and refusal.value.status == 1
@@ -525,7 +528,7 @@ def test_a_checkpoint_that_was_not_written_well_never_takes_its_place(tmp_path, 
 
     monkeypatch.setattr(torch, "save", badly)
     with pytest.raises(UserError, match="is damaged"):
-        checkpoints.save_model(tmp_path / "best_model.pth", make_model(), "a tokenizer's")
+        weights_files.save_model(tmp_path / "best_model.pth", make_model(), "a tokenizer's")
     assert {path: content for path, content in files(tmp_path).items() if path.suffix == ".pth"} == before
 
 

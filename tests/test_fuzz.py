@@ -33,12 +33,13 @@ from hypothesis import strategies as st
 from programs import TINY, command, dialogue, run, story, write_rows
 from test_training import make_model, make_rows, train_in
 
-from checkpoints import load_model, save_model
-from data import cache_stories, load_tokenizer, open_cache, train_tokenizer
-from dialogues import read_dialogues
-from generation import generate
-from shell import UserError
-from sources import BadRows, open_dataset, read_stories
+from common.errors import UserError
+from common.weights_files import load_model, save_model
+from corpus.dialogues import read_dialogues
+from corpus.sources import BadRows, open_dataset, read_stories
+from corpus.token_cache import cache_stories, open_cache
+from data import load_tokenizer, train_tokenizer
+from generation.generate import generate
 
 resource = pytest.importorskip("resource", reason="Windows does not say how much memory a process took")
 SECONDS, MEMORY = 5, 1 << 30  # that a file may take

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from tiny import CONTEXT, VOCAB, assert_same, both, make_model, random_ids, random_prompts, with_and_without_window
 
-from generation import Cache, beam_search, draw, generate, penalized, probabilities
+from generation.beam_search import beam_search
+from generation.generate import generate
+from generation.kv_cache import Cache
+from generation.sampling import draw, penalized, probabilities
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ from programs import ROOT
 from test_grade_runs import grade, main
 
 import chat_with_tinystories_model
-import devices
 import generate_tinystories_text
 import train_tinystories_chat_model
 import train_tinystories_model
-import writing
-from checkpoints import load_model
+from common import devices
+from common.weights_files import load_model
 from data import load_tokenizer
+from generation import writer as writing
 
 GOLDEN = ROOT / "tests/golden"
 TOKENIZER = ["--tokenizer_path", str(GOLDEN / "bpe_tokenizer_tinystories.pkl")]
@@ -40,7 +40,7 @@ def assert_same_weights(one, other):
 def float32(monkeypatch):
     """As on a CPU without bfloat16 units, so that the texts are the same on every machine."""
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
-    monkeypatch.setattr("optimizer.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("training.optimizer.has_bfloat16", lambda device: False)
 
 
 @pytest.mark.parametrize("name", ["story/best_model.pth", "story/final_model.pth", "chat/best_model.pth"])

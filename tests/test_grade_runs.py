@@ -12,16 +12,16 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
-import checks
 import grade_runs
 import pytest
-import rubric
 import torch
+from grading import edited_records as checks
+from grading import rubric
 from programs import ROOT, TINY, command, run, write_data
 
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
-from shell import UserError
+from common.errors import UserError
 
 DATA = ["--cache_dir", "cache", "--eval_steps", "4"]
 STORIES = ["--dataset", "stories", *TINY, *DATA]

@@ -19,9 +19,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 import chat_with_tinystories_model as chat
 import generate_tinystories_text
 import train_tinystories_chat_model
-from checkpoints import load_model, save_model
+from common.errors import UserError
+from common.weights_files import load_model, save_model
 from data import SPECIAL_TOKENS, load_tokenizer
-from shell import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
 STORY = "Once upon a time there was a little fox. The fox said: I don't know!"

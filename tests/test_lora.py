@@ -8,10 +8,10 @@ import test_training
 import torch
 from test_training import LATEST, assert_equal_weights, interrupt, make_model, one_line, signal_at, train_in, weights
 
-from checkpoints import load_model, save_model
-from lora import Adapted, add_adapters, merge, merged_weights
+from common.errors import UserError
+from common.weights_files import load_model, save_model
 from model import ARCHITECTURES
-from shell import UserError
+from training.lora import Adapted, add_adapters, merge, merged_weights
 
 IDS = torch.arange(32).reshape(2, 16) % 24
 
@@ -38,7 +38,7 @@ def test_untrained_adapters_change_nothing(arch):
 def test_the_merged_model_computes_what_the_adapted_one_does(arch, tmp_path):
     model, before = adapted(arch=arch)
     logits = model(IDS).detach()
-    save_model(tmp_path / "model.pth", model, "a fingerprint")
+    save_model(tmp_path / "model.pth", model, "a fingerprint", weights=merged_weights(model))
     loaded, _ = load_model(tmp_path / "model.pth", say=lambda _: None)
     merge(model)
     assert not any(isinstance(module, Adapted) for module in model.modules())
@@ -91,7 +91,7 @@ def test_a_run_with_adapters_learns_and_leaves_ordinary_models(tmp_path, with_ad
 
 @pytest.mark.parametrize("speed", [{}, {"amp": True, "amp_dtype": "bfloat16"}], ids=["float32", "bfloat16"])
 def test_a_resumed_run_with_adapters_ends_as_the_uninterrupted_one(tmp_path, with_adapters, speed):
-    with mock.patch("devices.has_bfloat16", lambda device: True):
+    with mock.patch("common.devices.has_bfloat16", lambda device: True):
         train_in(tmp_path / "whole", eval_steps=3, **speed)
         interrupt(tmp_path / "parts", 4, eval_steps=3, **speed)
         with signal_at(7, signal.SIGTERM):

@@ -10,9 +10,13 @@ import pytest
 from test_data import SPECIAL, cache_of, numbered_texts, predicted_of, texts_of
 from test_training import LATEST, assert_equal_weights, interrupt, make_cache, signal_at, train_in, weights
 
-from data import IGNORED, Rows, cache_dialogues, train_tokenizer
-from mixture import DIALOGUES_SET_ASIDE, Mixture, add_data_flags, fingerprints_of, open_text, weighted
-from shell import FlagParser, UserError
+from common.errors import UserError
+from common.flags import FlagParser
+from corpus.splits import DIALOGUES_SET_ASIDE, Mixture, open_text, weighted
+from corpus.token_cache import cache_dialogues
+from data import IGNORED, Rows, train_tokenizer
+from training.resume import fingerprints_of
+from training.settings import add_data_flags
 
 
 def mixture_of(counts, weights=None):

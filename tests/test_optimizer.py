@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import optimizer as optimizer_module
 from model import ModelConfig, Transformer
-from optimizer import Muon, make_optimizers, orthogonal
-from settings import TrainingSettings
+from training import optimizer as optimizer_module
+from training.optimizer import Muon, make_optimizers, orthogonal
+from training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -6,24 +6,26 @@ import math
 import sys
 from argparse import Namespace
 
-import checks
 import pytest
 import torch
+from grading import edited_records as checks
 from programs import ROOT, TINY, run, write_data
 from test_training import LATEST, assert_equal_weights, interrupt, make_rows, metrics, one_line, train_in, weights
 
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
-from data import Rows, cache_stories, load_tokenizer
-from devices import Precision
+from common.devices import Precision
+from common.errors import UserError
+from common.flags import settings_from
+from corpus.sources import open_dataset
+from corpus.token_cache import cache_stories
+from data import Rows, load_tokenizer
 from model import ModelConfig, Transformer
-from optimizer import learning_rate, make_optimizers
-from presets import PRESETS, config_of, flags_of, parameters_of
-from settings import TrainingSettings
-from shell import UserError, settings_from
-from sources import open_dataset
-from steps import micro_batches, training_step
-from training import seed_everything
+from training.loop import seed_everything
+from training.optimizer import learning_rate, make_optimizers
+from training.presets import PRESETS, config_of, flags_of, parameters_of
+from training.settings import TrainingSettings
+from training.step import micro_batches, training_step
 
 CPU = torch.device("cpu")
 

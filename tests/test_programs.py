@@ -22,10 +22,11 @@ import generate_tinystories_text as step3
 import train_bpe_tokenizer_hf as step1
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
-import writing
+from common.errors import UserError
+from common.program import run_program
 from data import SPECIAL_TOKENS, load_tokenizer
-from settings import TrainingSettings
-from shell import UserError, run_program
+from generation import writer as writing
+from training.settings import TrainingSettings
 
 
 @pytest.fixture(scope="module")

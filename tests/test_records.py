@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 from programs import ROOT, TINY, command, run, write_data
 
-import records
+from training import run_folder
 
 KINDS = {
     "text": lambda value: isinstance(value, str),
@@ -180,7 +180,7 @@ def test_the_event_file_has_a_sample_an_evaluation_and_the_flags(runs):
 def test_a_picture_that_cannot_be_drawn_is_said_and_fails_nothing(runs, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     flags = {"overwrite": False, "resume_from_checkpoint": None, "pilot_run": False}
-    left = records.Run(Namespace(output_dir=str(tmp_path), **flags))
+    left = run_folder.Run(Namespace(output_dir=str(tmp_path), **flags))
     left.draw_curves()
     assert "loss_curve.png could not be drawn: " in capsys.readouterr().err
     assert not (tmp_path / "loss_curve.png").exists()

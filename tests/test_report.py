@@ -9,10 +9,10 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-import svg_plots
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report import MOST_STORIES, Entry, Flag, safe, write_report
+from pages import svg_plots
+from pages.report import MOST_STORIES, Entry, Flag, safe, write_report
 
 HOSTILE = (
     "</bdi></td><script>alert(1)</script>\"'&<img src=http://x.example/y onerror=alert(1)>\x00\x1b[31m\u202e{{table}}"

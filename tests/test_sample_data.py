@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dialogues import read_dialogues
-from prompts import read_prompts
-from sources import open_dataset
+from corpus.dialogues import read_dialogues
+from corpus.sources import open_dataset
+from generation.prompt_files import read_prompts
 
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 ROWS = {

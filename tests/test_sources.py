@@ -11,8 +11,8 @@ from unittest import mock
 
 import pytest
 
-from shell import UserError
-from sources import BadRows, file_split, open_dataset, read_stories
+from common.errors import UserError
+from corpus.sources import BadRows, file_split, open_dataset, read_stories
 
 datasets = pytest.importorskip("datasets")
 huggingface_hub = pytest.importorskip("huggingface_hub")

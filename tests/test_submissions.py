@@ -13,17 +13,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-import run_files
-import submissions
 import torch
-import unpacking
+from grading import run_files, submissions, unpacking
+from grading.submissions import find, opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from submissions import find, opened
 from test_training import LATEST, make_model, metrics, train_in
 
-from checkpoints import save_model
-from shell import UserError
+from common.errors import UserError
+from common.weights_files import save_model
 
 SETTINGS = {"eval_steps": 3, "save_steps": 3}
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-import swapping
-from data import Rows, TokenCache, train_tokenizer
-from swapping import SimilarWords
+from corpus.token_cache import TokenCache
+from data import Rows, train_tokenizer
+from training import word_swapping as swapping
+from training.word_swapping import SimilarWords
 
 TEXTS = [
     f"a {animal} met a {animal} and {name} met {name}" for animal in ("cat", "dog", "cow") for name in ("Tim", "Bob")

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from common.errors import UserError
 from data import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
-from shell import UserError
 
 SHARED = Path(__file__).parents[2] / "shared"
 STORIES = [

@@ -15,19 +15,23 @@ import numpy as np
 import pytest
 import torch
 
-import devices
-import steps as steps_module
-import training
-from checkpoints import load_model, save_model
-from data import SPECIAL_TOKENS, Rows, TokenCache
-from devices import Precision
+from common import devices
+from common.devices import Precision
+from common.errors import Interrupted, UserError
+from common.files import written_atomically
+from common.flags import FlagParser, parse_flags
+from common.program import signals_noted
+from common.weights_files import load_model, save_model
+from corpus.token_cache import TokenCache
+from data import SPECIAL_TOKENS, Rows
 from model import IGNORED, ModelConfig, Transformer
-from optimizer import make_optimizers
-from records import Run
-from settings import TrainingSettings, add_training_flags
-from shell import FlagParser, Interrupted, UserError, parse_flags, signals_noted, written_atomically
-from steps import evaluate, micro_batches, training_step
-from training import learning_rate, seed_everything, train
+from training import loop
+from training import step as step_module
+from training.loop import seed_everything, train
+from training.optimizer import learning_rate, make_optimizers
+from training.run_folder import Run
+from training.settings import TrainingSettings, add_training_flags
+from training.step import evaluate, micro_batches, training_step
 
 SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 VOCAB, CONTEXT, CPU = 24, 16, torch.device("cpu")
@@ -130,9 +134,9 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def val_losses(monkeypatch):
     """A list: the validation losses that the run's evaluations shall find, one after the other."""
-    losses, real = [], training.evaluate
+    losses, real = [], loop.evaluate
     prescribed = lambda *args, **options: real(*args, **options) | {"val_loss": losses.pop(0)}
-    monkeypatch.setattr(training, "evaluate", prescribed)
+    monkeypatch.setattr(loop, "evaluate", prescribed)
     return losses
 
 
@@ -156,10 +160,10 @@ def assert_close_weights(one, other):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_accumulating_four_batches_is_one_batch_four_times_as_large(packed, monkeypatch):
-    monkeypatch.setattr(steps_module, "CPU_TOKENS", 2 * CONTEXT)  # so that two rows are a micro-batch here, as on a GPU
+    monkeypatch.setattr(step_module, "CPU_TOKENS", 2 * CONTEXT)  # so that two rows are a micro-batch here, as on a GPU
     rows = make_rows(packed=packed)
     accumulated = weights_after_steps(rows, batch_size=2, gradient_accumulation_steps=4)
-    monkeypatch.setattr(steps_module, "CPU_TOKENS", 8 * CONTEXT)
+    monkeypatch.setattr(step_module, "CPU_TOKENS", 8 * CONTEXT)
     assert_close_weights(accumulated, weights_after_steps(rows, batch_size=8))
 
 
@@ -169,7 +173,7 @@ def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
     rows = make_rows(packed=packed)
     whole = weights_after_steps(rows, batch_size=8)
     assert len(micro_batches(rows, 0, make_settings(batch_size=8), CPU)) == 1
-    monkeypatch.setattr(steps_module, "CPU_TOKENS", tokens)
+    monkeypatch.setattr(step_module, "CPU_TOKENS", tokens)
     assert len(micro_batches(rows, 0, make_settings(batch_size=8), CPU)) == (8 if tokens == 1 else 3)
     assert_close_weights(whole, weights_after_steps(rows, batch_size=8))
 
@@ -184,13 +188,13 @@ def test_the_micro_batches_of_a_step_are_its_rows(accumulation):
 
 
 def test_a_cpu_gets_rows_of_similar_length_together_and_none_wider_than_it_must_be(monkeypatch):
-    monkeypatch.setattr(steps_module, "CPU_TOKENS", 24)
-    monkeypatch.setattr(steps_module, "WIDTHS", 4)
+    monkeypatch.setattr(step_module, "CPU_TOKENS", 24)
+    monkeypatch.setattr(step_module, "WIDTHS", 4)
     lengths = [3, 16, 4, 9, 1, 15, 0]
     targets = np.full((len(lengths), 18), IGNORED)
     for row, length in enumerate(lengths):
         targets[row, length // 2 : length] = row
-    parts = steps_module.cut_for(CPU, np.arange(len(lengths) * 18).reshape(-1, 18), targets)
+    parts = step_module.cut_for(CPU, np.arange(len(lengths) * 18).reshape(-1, 18), targets)
     assert [tuple(inputs.shape) for inputs, _ in parts] == [(4, 4), (1, 12), (1, 16), (1, 16)]
     assert sorted(rows_of(parts)) == sorted(rows_of([(None, torch.from_numpy(targets))]))
     for inputs, targets in parts:
@@ -279,7 +283,7 @@ def test_the_run_takes_its_steps_at_the_rates_of_the_schedule(finished):
 
 
 def test_at_a_rate_of_0_a_run_changes_no_weight(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "learning_rate", lambda *_: 0.0)
+    monkeypatch.setattr(loop, "learning_rate", lambda *_: 0.0)
     train_in(tmp_path)
     assert_equal_weights(weights(tmp_path / "final_model.pth"), make_model().state_dict())
 
@@ -316,7 +320,7 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(packed, monkeypatch):
     expected = pytest.approx(evaluate(model, rows, Precision(CPU)), rel=1e-5)
     assert evaluate(model, rows, Precision(CPU), batch_size=1) == expected
     assert evaluate(model, rows, Precision(CPU), batch_size=5) == expected
-    monkeypatch.setattr(steps_module, "CPU_TOKENS", 3 * CONTEXT)
+    monkeypatch.setattr(step_module, "CPU_TOKENS", 3 * CONTEXT)
     assert evaluate(model, rows, Precision(CPU)) == expected
 
 
@@ -340,7 +344,7 @@ def test_an_evaluation_changes_neither_weights_nor_chance():
 
 
 def test_a_hopeless_loss_has_a_perplexity_too():
-    assert math.isfinite(training.perplexity(1e6))
+    assert math.isfinite(step_module.perplexity(1e6))
 
 
 # What a run leaves behind ---------------------------------------------------------------------------------------------
@@ -447,13 +451,13 @@ def test_training_lowers_the_validation_loss(finished):
 
 def test_the_best_model_is_the_one_with_the_lowest_validation_loss(tmp_path, val_losses, monkeypatch):
     val_losses[:] = [4.0, 2.0, 3.0, 2.0] + [5.0] * 20
-    seen, evaluate = [], training.evaluate
+    seen, evaluate = [], loop.evaluate
 
     def watched(model, *args, **options):
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return evaluate(model, *args, **options)
 
-    monkeypatch.setattr(training, "evaluate", watched)
+    monkeypatch.setattr(loop, "evaluate", watched)
     summary = train_in(tmp_path, eval_steps=1)
     assert len(seen) > 4
     assert_equal_weights(weights(tmp_path / "best_model.pth"), seen[1])
@@ -512,7 +516,7 @@ def signal_at(step, signum):
         return learning_rate(done, *args)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as stopped:
-        patch.setattr(training, "learning_rate", rate)
+        patch.setattr(loop, "learning_rate", rate)
         yield stopped
 
 

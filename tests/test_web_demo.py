@@ -15,11 +15,12 @@ from tiny import make_model
 from web_demo import Demo, bar_chart, load_models, next_tokens, parse_args
 
 from chat_with_tinystories_model import Chat
-from checkpoints import save_model
+from common.errors import UserError
+from common.text import printable
+from common.weights_files import save_model
 from data import train_tokenizer
-from prompts import story_prompt
-from shell import UserError, printable
-from writing import Writer
+from generation.prompts import story_prompt
+from generation.writer import Writer
 
 PROGRAM = Path(web_demo.__file__)
 TEXTS = ["Once upon a time, Tom had a cat.\nÜnï, €5!", "The dog ran away. Mia looked for it."]

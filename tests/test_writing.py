@@ -10,11 +10,13 @@ from tiny import make_model, render_dialogue
 
 import chat_with_tinystories_model as chat_module
 from chat_with_tinystories_model import COMMANDS, Chat
-from checkpoints import save_model
+from common.errors import UserError
+from common.weights_files import save_model
 from data import train_tokenizer
-from prompts import Samples, read_prompts, write_samples
-from shell import UserError
-from writing import Sampling, Writer, chat_prompt
+from generation.prompt_files import Samples, read_prompts, write_samples
+from generation.prompts import chat_prompt
+from generation.sampling import Sampling
+from generation.writer import Writer
 
 LONG = "Once upon a time, Tom had a cat. " * 20
 TEXTS = ["Once upon a time, Tom had a cat. Ünï, €5!", "The dog ran away. Mia looked for it.", LONG]
@@ -368,8 +370,8 @@ def test_the_chat_says_once_that_it_forgets_and_goes_on(make_writer, capsys):
 
 
 def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, capsys):
-    from dialogues import read_dialogues
-    from sources import open_dataset
+    from corpus.dialogues import read_dialogues
+    from corpus.sources import open_dataset
 
     chat, path = Chat(make_writer(max_new_tokens=8, min_new_tokens=8)), tmp_path / "talk.jsonl"
     command(chat, f"/save {path}")

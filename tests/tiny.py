@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dialogues import render_dialogues
+from corpus.dialogues import render_dialogues
 from model import ModelConfig, Transformer
 
 VOCAB, CONTEXT = 29, 12

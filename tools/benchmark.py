@@ -27,25 +27,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import presets  # noqa: E402
-from checkpoints import save_model  # noqa: E402
-from data import (  # noqa: E402
-    SPECIAL_TOKENS,
-    Rows,
-    TokenCache,
-    batches_of_text,
-    cache_stories,
-    computed_ahead,
-    train_tokenizer,
-)
-from devices import Precision, choose_device, compiled, has_bfloat16, peak_flops, ready_to_write  # noqa: E402
-from generation import generate  # noqa: E402
-from model import Transformer  # noqa: E402
-from optimizer import make_optimizers  # noqa: E402
-from records import Run  # noqa: E402
-from settings import TrainingSettings  # noqa: E402
-from sources import Split  # noqa: E402
-from steps import micro_batches, training_step  # noqa: E402
+from common.devices import Precision, choose_device, compiled, has_bfloat16, peak_flops, ready_to_write
+from common.prefetch import computed_ahead
+from common.weights_files import save_model
+from corpus.sources import Split
+from corpus.token_cache import TokenCache, batches_of_text, cache_stories
+from data import SPECIAL_TOKENS, Rows, train_tokenizer
+from generation.generate import generate
+from model import Transformer
+from training import presets
+from training.optimizer import make_optimizers
+from training.run_folder import Run
+from training.settings import TrainingSettings
+from training.step import micro_batches, training_step
 
 MEASURED = ("course", "cs336", "28M", "gpt2")  # of the presets, on a GPU
 SPECIAL = {token: index for index, token in enumerate(SPECIAL_TOKENS)}

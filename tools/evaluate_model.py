@@ -27,35 +27,27 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import scoring  # noqa: E402
-from judge import AGE_GROUPS, GRADES, Judge, endpoint, key_from  # noqa: E402
+from scoring import measures
+from scoring.judge import AGE_GROUPS, GRADES, Judge, endpoint, key_from
 
-from checkpoints import load_model  # noqa: E402
-from data import Rows, cache_dialogues, cache_stories, load_tokenizer  # noqa: E402
-from devices import Precision, choose_device, ready_to_write  # noqa: E402
-from dialogues import read_dialogues, read_turns  # noqa: E402
-from mixture import (  # noqa: E402
-    DIALOGUES_SET_ASIDE,
-    STORIES_SET_ASIDE,
-    add_skip_flag,
-    default_cache_dir,
-    training_and_validation,
-)
-from prompts import Samples, read_prompts  # noqa: E402
-from shell import (  # noqa: E402
-    FlagParser,
-    UserError,
-    add_fields,
-    printable,
-    run_program,
-    say,
-    settings_from,
-    write_json,
-    written_atomically,
-)
-from sources import BadRows, json_lines, open_dataset, read_stories, shortened  # noqa: E402
-from steps import evaluate  # noqa: E402
-from writing import Sampling, Writer  # noqa: E402
+from common.console import say
+from common.devices import Precision, choose_device, ready_to_write
+from common.errors import UserError
+from common.files import write_json, written_atomically
+from common.flags import FlagParser, add_fields, settings_from
+from common.program import run_program
+from common.text import printable, shortened
+from common.weights_files import load_model
+from corpus.dialogues import read_dialogues, read_turns
+from corpus.sources import BadRows, json_lines, open_dataset, read_stories
+from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
+from corpus.token_cache import cache_dialogues, cache_stories, default_cache_dir
+from data import Rows, load_tokenizer
+from generation.prompt_files import Samples, read_prompts
+from generation.sampling import Sampling
+from generation.writer import Writer
+from training.settings import add_skip_flag
+from training.step import evaluate
 
 LONG_PASSAGE = 12  # words in a row; more of them are hardly a coincidence
 LABEL_WIDTH, COLUMN_WIDTH = 36, 12
@@ -161,9 +153,9 @@ def parse_args(argv=None):
         help="an OpenAI-compatible endpoint that grades the texts, as http://localhost:8000/v1",
     )
     group.add_argument("--judge_model", help="the name that it has there")
-    rubric = Path(__file__).resolve().with_name("judge_rubric.txt")
+    rubric = Path(__file__).resolve().parent / "scoring/judge_rubric.txt"
     group.add_argument(
-        "--judge_rubric", default=rubric, metavar="FILE", help="how to grade (default: tools/judge_rubric.txt)"
+        "--judge_rubric", default=rubric, metavar="FILE", help="how to grade (default: tools/scoring/judge_rubric.txt)"
     )
     group.add_argument(
         "--judge_limit", type=int, default=1000, help="requests at most, repeated ones too (default: %(default)s)"
@@ -284,24 +276,24 @@ def last_turn(prompt):
 
 def written_scores(samples):
     """The measures of texts that need nothing beside them and their prompts."""
-    texts = [scoring.words(sample["text"]) for sample in samples]
+    texts = [measures.words(sample["text"]) for sample in samples]
     ended = [None if sample.get("ended") is None else sample["ended"] == "eos" for sample in samples]
     wanted, others = [], []
     for sample, text in zip(samples, texts, strict=True):
         if words := sample.get("words"):
             words = words.split(",") if isinstance(words, str) else map(str, words)  # a string from a .csv
-            wanted.append(scoring.words_come_back(words, text))
+            wanted.append(measures.words_come_back(words, text))
         else:
-            others.append(scoring.content_words_come_back(last_turn(sample.get("prompt") or ""), text))
+            others.append(measures.content_words_come_back(last_turn(sample.get("prompt") or ""), text))
     return {
         "texts": len(samples),
-        "words": scoring.mean(map(len, texts)),
-        "tokens": scoring.mean(sample.get("tokens") for sample in samples),
-        "ended": scoring.mean(ended),
-        **{f"distinct_{n}": scoring.distinct(texts, n) for n in (1, 2, 3)},
-        "repeated_4": scoring.mean(scoring.repeated(text, 4) for text in texts),
-        "wanted_words": scoring.mean(wanted),
-        "prompt_words": scoring.mean(others),
+        "words": measures.mean(map(len, texts)),
+        "tokens": measures.mean(sample.get("tokens") for sample in samples),
+        "ended": measures.mean(ended),
+        **{f"distinct_{n}": measures.distinct(texts, n) for n in (1, 2, 3)},
+        "repeated_4": measures.mean(measures.repeated(text, 4) for text in texts),
+        "wanted_words": measures.mean(wanted),
+        "prompt_words": measures.mean(others),
     }
 
 
@@ -330,27 +322,27 @@ def training_texts(split, args):
 
 def score_copying(scored, splits, args):
     """Add the measures of copying to the scores: one pass through the training sets for all models together."""
-    texts = [[scoring.words(sample["text"]) for sample in one.samples] for one in scored]
-    passages = scoring.CopiedPassages(list(chain.from_iterable(texts)))
+    texts = [[measures.words(sample["text"]) for sample in one.samples] for one in scored]
+    passages = measures.CopiedPassages(list(chain.from_iterable(texts)))
     for split in splits:
         count = 0
         say(f"{split.name}: looking for passages that were copied")
         for text in tqdm(training_texts(split, args), unit=" texts", leave=False, disable=not sys.stderr.isatty()):
-            passages.compare(scoring.words(text))
+            passages.compare(measures.words(text))
             count += 1
         say(f"{split.name}: compared with {count:,} texts")
     matches = iter(passages.matches())
     for one, own_texts in zip(scored, texts, strict=True):
         own = [next(matches) for _ in own_texts]
         longest = [max(lengths, default=0) for lengths in own]
-        found, grams = (sum(counts) for counts in zip(*map(scoring.copied_ngrams, own), strict=True))
+        found, grams = (sum(counts) for counts in zip(*map(measures.copied_ngrams, own), strict=True))
         for sample, text, lengths in zip(one.samples, own_texts, own, strict=True):
-            sample["copied"] = " ".join(scoring.longest_passage(text, lengths))
+            sample["copied"] = " ".join(measures.longest_passage(text, lengths))
         one.passage = one.samples[longest.index(max(longest))]["copied"]
         one.scores |= {
             "copied_longest": max(longest),
-            "copied_mean": scoring.mean(longest),
-            "copied_over_12": scoring.mean(length > LONG_PASSAGE for length in longest),
+            "copied_mean": measures.mean(longest),
+            "copied_over_12": measures.mean(length > LONG_PASSAGE for length in longest),
             "copied_5": found / grams if grams else None,
         }
 
@@ -390,7 +382,7 @@ def score_judged(scored, judge):
         for one in scored:
             graded = [sample["grades"] for sample in one.samples if "grades" in sample]
             ages = sorted(grades["age_group"] for grades in graded)
-            one.scores |= {name: scoring.mean(grades[name] for grades in graded) for name in GRADES}
+            one.scores |= {name: measures.mean(grades[name] for grades in graded) for name in GRADES}
             one.scores |= {"graded": len(graded), "age_group": ages[(len(ages) - 1) // 2] if ages else None}
 
 

@@ -26,14 +26,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checkpoints import load_model  # noqa: E402
-from data import load_tokenizer  # noqa: E402
-from model import ARCHITECTURES  # noqa: E402
-from shell import FlagParser, UserError, naming, on_disk, printed, run_program, say  # noqa: E402
-from sources import HUB_SECONDS, within  # noqa: E402
-from training import clock  # noqa: E402
-from writing import Sampling  # noqa: E402
+from common.console import say
+from common.errors import UserError
+from common.files import naming, on_disk
+from common.flags import FlagParser
+from common.program import run_program
+from common.text import printed
+from common.weights_files import load_model
+from corpus.sources import HUB_SECONDS, within
+from data import load_tokenizer
+from generation.sampling import Sampling
+from model import ARCHITECTURES
+from training.loop import clock
 
+PAGES = Path(__file__).resolve().parent / "pages"
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
 SHAPE = ("positions", "norm", "mlp")  # what makes a network one of the two; biases and a head of its own both can have
 GELUS = {"gelu": "gelu_new", "gelu_exact": "gelu"}  # by transformers' names
@@ -175,7 +181,7 @@ def tokenizer_files(tokenizer, context):
         "unk_token": "<unk>", "additional_special_tokens": ["<user>", "<assistant>", "<system>"],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, "model_max_length": context,
         "padding_side": "left", "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8").strip(),
+        "chat_template": (PAGES / "chat_template.jinja").read_text(encoding="utf-8").strip(),
     }  # fmt: skip
     return {"tokenizer.json": backend.to_str(pretty=True), "tokenizer_config.json": as_json(settings)}
 
@@ -260,7 +266,7 @@ def model_card(name, model, arch, content, summary, args):
     story = "It was trained on stories and has not learned to answer: the template is for tuning it."
     missing = "The run's summary.json was not beside the model file: some numbers are missing."
     chat = "chat" in str(args.get("program", "chat"))
-    template = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
+    template = (PAGES / "model_card.md").read_text(encoding="utf-8")
     parts = {"name": json.dumps(name), "table": table, "story": "" if chat else f"\n{story}\n"}
     return template.format(**parts, missing="" if summary else f"\n{missing}\n")
 

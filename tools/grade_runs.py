@@ -25,18 +25,31 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checks import Traces, curves, facts_of, is_finished, pairs, problem, problems_of, samples, traces_of  # noqa: E402
-from report import Entry, write_report  # noqa: E402
-from rubric import points, read_rubric  # noqa: E402
-from submissions import Submission, find, opened  # noqa: E402
-from svg_plots import thinned  # noqa: E402
-from verify import verified  # noqa: E402
+from grading.edited_records import (
+    Traces,
+    curves,
+    facts_of,
+    is_finished,
+    pairs,
+    problem,
+    problems_of,
+    samples,
+    traces_of,
+)
+from grading.rubric import points, read_rubric
+from grading.submissions import Submission, find, opened
+from grading.verify import verified
+from pages.report import Entry, write_report
+from pages.svg_plots import thinned
 
-import train_tinystories_chat_model  # noqa: E402
-import train_tinystories_model  # noqa: E402
-from mixture import default_cache_dir  # noqa: E402
-from shell import FlagParser, UserError, run_program, written_atomically  # noqa: E402
-from sources import open_dataset  # noqa: E402
+import train_tinystories_chat_model
+import train_tinystories_model
+from common.errors import UserError
+from common.files import written_atomically
+from common.flags import FlagParser
+from common.program import run_program
+from corpus.sources import open_dataset
+from corpus.token_cache import default_cache_dir
 
 TRAINERS = train_tinystories_model, train_tinystories_chat_model
 PROGRAMS = {f"{trainer.__name__}.py": trainer.parse_args for trainer in TRAINERS}

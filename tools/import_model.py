@@ -24,12 +24,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from byte_level import byte_level_alone, from_folder
-from checkpoints import check_weights, read_any_torch_file, save_model  # noqa: E402
-from data import LARGEST_TOKENIZER, SPECIAL_TOKENS, Tokenizer, read_plain_pickle  # noqa: E402
-from model import ModelConfig, Transformer  # noqa: E402
-from shell import FlagParser, UserError, printed, run_program, say  # noqa: E402
-from word_bpe import WordBPE  # noqa: E402
+from common.console import say
+from common.errors import UserError
+from common.files import read_plain_pickle
+from common.flags import FlagParser
+from common.program import run_program
+from common.text import printed
+from common.weights_files import check_weights, read_any_torch_file, save_model
+from corpus.other_tokenizers import LARGEST_TOKENIZER, WordBPE, byte_level_alone, from_folder
+from data import SPECIAL_TOKENS, Tokenizer
+from model import ModelConfig, Transformer
 
 MODEL_FILE, TOKENIZER_FILE = "best_model.pth", "bpe_tokenizer_tinystories.pkl"
 LARGEST_JSON = LARGEST_TOKENIZER  # bytes of a file

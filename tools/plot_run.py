@@ -13,8 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from curves import check_suffix, draw, drawable, read_metrics  # noqa: E402
-from shell import FlagParser, UserError, run_program, say  # noqa: E402
+from common.console import say
+from common.errors import UserError
+from common.flags import FlagParser
+from common.program import run_program
+from training.curves import check_suffix, draw, drawable, read_metrics
 
 
 def names_of(runs):

@@ -26,14 +26,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checkpoints import load_model  # noqa: E402
-from data import load_tokenizer  # noqa: E402
-from devices import choose_device, ready_to_write  # noqa: E402
-from generation import probabilities  # noqa: E402
-from prompts import story_prompt  # noqa: E402
-from shell import FlagParser, UserError, printable, run_program, say  # noqa: E402
-from sources import clean  # noqa: E402
-from writing import MAX_NEW_TOKENS, Sampling, Writer, chat_prompt  # noqa: E402
+from common.console import say
+from common.devices import choose_device, ready_to_write
+from common.errors import UserError
+from common.flags import FlagParser
+from common.program import run_program
+from common.text import clean, printable
+from common.weights_files import load_model
+from data import load_tokenizer
+from generation.prompts import chat_prompt, story_prompt
+from generation.sampling import MAX_NEW_TOKENS, Sampling, probabilities
+from generation.writer import Writer
 
 BEGINNING = "Once upon a time, there was a"
 BARS = 10

@@ -1,0 +1,189 @@
+"""Files of weights, the model file and the checkpoint: written whole, and read with suspicion.
+
+Such a file comes from a disk that may be full or broken, or from a stranger.  So it is written beside the old one,
+flushed, read back, and only then moved into its place; and before anything in it is used, its check sums, its names and
+its shapes are looked at: it cannot run code, nor take more memory than its own size.
+"""
+
+import collections
+import pickletools
+import warnings
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from common.console import say
+from common.errors import UserError
+from common.files import written_atomically
+from common.flags import settings_from
+from common.text import printed
+from model import ModelConfig, Transformer
+
+MODEL_FORMAT, CHECKPOINT_FORMAT, VERSION = "tinystories-model", "tinystories-checkpoint", 1
+LARGEST_TABLES = 1 << 28  # bytes of what a network computes from its config alone, which no weight vouches for
+PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # what may be named, beside kinds of storage
+
+
+class Damaged(UserError):
+    """A file that is not whole; .what says which and how, without what to do."""
+
+    def __init__(self, what):
+        super().__init__(f"{what}; take another one, copy it again, or make it again")
+        self.what = what
+
+
+def write_torch_file(path, content):
+    """Write plain types and tensors with torch.save; the file is there whole, and was read back, or it is not there."""
+    with written_atomically(path, check_torch_file) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's writer hides what ended it
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
+                raise error.__context__ from None
+            raise
+
+
+def check_torch_file(path):
+    """Raise Damaged, or UserError, unless a file is one of torch.save's, whole and free of code."""
+    size = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if not size:
+        raise Damaged(f"{path} is empty")
+    if start != b"PK\3\4":
+        raise Damaged(f"{path} is no file of weights of this course, or damaged")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type for part in parts) or sum(part.file_size for part in parts) > size:
+                raise zipfile.BadZipFile
+            if archive.testzip():  # compares the check sums, which torch.load does not
+                raise zipfile.BadZipFile
+            (pickled,) = [part for part in parts if part.filename.endswith("/data.pkl")]
+            operations = pickletools.genops(archive.read(pickled))
+            named = {argument for operation, argument, _ in operations if operation.name == "GLOBAL"}
+    except Exception:  # damaged bytes raise nearly every kind
+        raise Damaged(f"{path} is damaged: it is cut off, or bytes in it have changed") from None
+    foreign = {name for name in named - PLAIN if not (name.startswith("torch ") and name.endswith("Storage"))}
+    if foreign:
+        raise UserError(
+            f"{path} holds more than weights ({printed(min(foreign))}), and is not opened; take another one"
+        )
+
+
+def read_torch_file(path, kind):
+    """Read a file that `write_torch_file` wrote; kind: MODEL_FORMAT or CHECKPOINT_FORMAT.  Runs no code in it.
+
+    Raises UserError for another file, and Damaged, a kind of it, for one that is not whole.
+    """
+    content = read_any_torch_file(path)
+    found, version = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
+    if not isinstance(found, str) or found != kind:
+        found = found if isinstance(found, str) and found else "file of another program"
+        names = {MODEL_FORMAT: "best_model.pth", CHECKPOINT_FORMAT: "checkpoint-<step>.pth"}
+        raise UserError(f"{path} is a {printed(found)}, where a {kind} was expected; pass a file like {names[kind]}")
+    if not isinstance(version, int) or version != VERSION:
+        raise UserError(
+            f"{path} has version {printed(version)} of the format, and this program reads {VERSION}; "
+            "take the version of the course that wrote it"
+        )
+    return content
+
+
+def read_any_torch_file(path):
+    """What a file of torch.save's holds, if that is plain types and tensors; runs no code in it.  Raises as above."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder; pass a file that is in it")
+    if not Path(path).is_file():
+        raise UserError(f"no file {path}; train a model first, or pass the path of one")
+    check_torch_file(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        whole = all(map(is_plain, tensors_in(content)))
+    except PermissionError:
+        raise
+    except Exception:
+        raise Damaged(f"{path} is damaged, or no file of this course") from None
+    if not whole:
+        raise UserError(f"{path} holds a tensor that claims to be larger than it is; take another one")
+    return content
+
+
+def tensors_in(content):
+    """Yield the tensors in dicts and lists within each other."""
+    waiting, seen = collections.deque([content]), set()
+    while waiting:
+        value = waiting.popleft()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+
+
+def is_plain(tensor):
+    """Whether a tensor has a number in memory for each of its places."""
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and tensor.is_contiguous()
+
+
+# The model file -------------------------------------------------------------------------------------------------------
+def save_model(path, model, tokenizer_fingerprint, step=0, val_loss=None, run_id=None, weights=None):
+    """Write the weights in float32 and all that is needed to load them.
+
+    weights: those to write instead of the model's own, as `lora.merged_weights` gives them.
+    """
+    weights = model.state_dict() if weights is None else weights
+    state = {name: tensor.detach().float().cpu() for name, tensor in weights.items()}
+    content = {"format": MODEL_FORMAT, "version": VERSION, "config": model.config.as_dict(), "model": state}
+    content |= {"tokenizer_fingerprint": tokenizer_fingerprint, "step": step, "val_loss": val_loss, "run_id": run_id}
+    write_torch_file(path, content)
+
+
+def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
+    """(model in evaluation mode, the file's other contents).  Raises UserError for a file that is not a model file.
+
+    tokenizer: refuse a model that was trained with another one.  changes: fields of the config to set anew, as dropout.
+    """
+    content = read_torch_file(path, MODEL_FORMAT)
+    try:
+        if not all(isinstance(value, (str, int, float, type(None))) for value in content["config"].values()):
+            raise TypeError("a config of other than words and numbers")
+        config, weights = ModelConfig(**content["config"]), content.pop("model")
+        check_weights(config, weights)
+        loss, step = content.get("val_loss"), content["step"]
+        trained = f"step {step:,}" + (f", validation loss {loss:.4f}" if loss is not None else "")
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = printed((str(error) or type(error).__name__).splitlines()[0])
+        raise UserError(
+            f"{path}: its weights and its config do not fit each other ({reason}); take another one"
+        ) from None
+    model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
+    model.load_state_dict(weights)
+    of_tokenizer = content.get("tokenizer_fingerprint"), config.vocab_size
+    if tokenizer is not None and (tokenizer.fingerprint, tokenizer.vocab_size) != of_tokenizer:
+        raise UserError(
+            f"{path} was not trained with this tokenizer ({config.vocab_size:,} tokens in the model, "
+            f"{tokenizer.vocab_size:,} in the tokenizer file); pass --tokenizer_path the one that it was trained with"
+        )
+    say(f"model: {path}, {trained}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
+    return model.to(device).eval(), content
+
+
+def check_weights(config, weights):
+    """Raise ValueError unless weights are those of the config's network; takes no memory for a network that lies."""
+    if config.num_layers > len(weights):
+        raise ValueError(f"{config.num_layers} layers in {len(weights)} tensors")
+    with torch.device("meta"):
+        network = Transformer(config)
+    if sum(table.nbytes for table in network.buffers()) > LARGEST_TABLES:
+        raise ValueError(f"a context of {config.max_seq_len}")
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    for name in shapes.keys() | weights.keys():
+        found = weights[name].shape if name in weights else "none"
+        if shapes.get(name) != found:
+            raise ValueError(f"{name} is {list(found)}, not {list(shapes.get(name, []))}")
+        if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite or not float32")

@@ -1,0 +1,350 @@
+"""Where stories and dialogues come from: local files, folders, and data sets of the hub.
+
+`.jsonl`, `.json` and `.txt` are read here, row by row, so that a broken line can be named and nothing else needs
+installing; hub names, csv and parquet go through the `datasets` library, which is imported only for them.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import queue
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from common.errors import UserError
+from common.text import clean, shortened
+
+VALIDATION_NAMES = ("validation", "valid", "val", "test")
+OWN_SUFFIXES = (".jsonl", ".json", ".txt")
+LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
+SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
+HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
+STORY_SEPARATOR = "<|endoftext|>"
+
+
+@dataclass
+class Split:
+    """One split of a data set: `rows()` yields (row, place) anew at each call; place says where a row stands.
+
+    In the place of a row that cannot be read stands the UserError that says why, so that reading can go on after it.
+    """
+
+    name: str
+    rows: Callable[[], Iterator[tuple[dict | UserError, str]]]
+    fingerprint: Callable[[], str]
+
+
+def open_dataset(name, streaming=True, example="sample_data/stories"):
+    """Find the splits of a data set: {"train": Split, maybe "validation": Split}.
+
+    name: a `.jsonl`, `.json`, `.txt`, `.csv` or `.parquet` file, a folder of such files, or a data set of the hub.
+    streaming: read from the hub only what is used, instead of downloading all of it first.
+    example: what to name as a way to go on where the hub cannot be reached.
+    Raises UserError if there is no such thing, or the hub does not answer.
+    """
+    path = Path(name)
+    if path.is_file():
+        splits = {"train": file_split(path)}
+    elif path.is_dir():
+        splits = folder_splits(path)
+    elif path.suffix in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
+        raise UserError(f"no file or folder {name}; pass --dataset the path of your data")
+    else:
+        splits = hub_splits(name, streaming, example)
+    if "train" not in splits:
+        raise UserError(f"{name} has no split named train, only {', '.join(splits) or 'none'}")
+    validation = next((splits[known] for known in VALIDATION_NAMES if known in splits), None)
+    return {"train": splits["train"]} | ({"validation": validation} if validation else {})
+
+
+def file_split(*paths):
+    """A split made of local files that have one suffix."""
+    reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}.get(paths[0].suffix)
+    if reader:
+        rows = lambda: itertools.chain.from_iterable(map(reader, paths))
+    elif paths[0].suffix in LIBRARY_SUFFIXES:
+        kind, files = LIBRARY_SUFFIXES[paths[0].suffix], [str(path) for path in paths]
+        options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
+        load = lambda: load_with_library(kind, data_files=files, streaming=True, **options)["train"]
+        rows = lambda: library_rows(load, paths[0])
+    else:
+        known = " ".join((*OWN_SUFFIXES, *LIBRARY_SUFFIXES))
+        raise UserError(f"{paths[0]}: cannot read {paths[0].suffix or 'a file without a suffix'}; known are {known}")
+    return Split(str(paths[0]), rows, lambda: hash_files(paths))
+
+
+def folder_splits(folder):
+    """The splits of a local folder: `train.jsonl`, `validation.jsonl` and the like, or the hub's layout below it."""
+    named = {}
+    for suffix in FOLDER_SUFFIXES:
+        for path in sorted(folder.rglob(f"*{suffix}")):
+            names = SPLIT_NAME.findall(path.relative_to(folder).as_posix().lower())
+            named.setdefault(names[0] if names else None, []).append(path)
+    if not named:
+        raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
+    if "train" not in named and None in named:
+        named["train"] = named[None]
+    same_suffix = lambda paths: [path for path in paths if path.suffix == paths[0].suffix]
+    return {name: file_split(*same_suffix(paths)) for name, paths in named.items() if name is not None}
+
+
+def hub_splits(name, streaming, example):
+    """The splits of a data set on the Hugging Face hub."""
+    advice = f"to go on without it: --dataset {example}"
+    try:
+        import datasets
+        import huggingface_hub
+    except ImportError:
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 3
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    with hub_errors("data set", name, advice):
+        revision = None if offline else within(HUB_SECONDS, huggingface_hub.HfApi().dataset_info, name, timeout=10).sha
+        loaded = datasets.load_dataset(name, revision=revision, streaming=streaming and not offline)
+    fingerprint = lambda part: f"{name} {part} {revision}"
+    return {
+        part: Split(
+            f"{name} ({part})", partial(library_rows, lambda rows=rows: rows, name, advice), partial(fingerprint, part)
+        )
+        for part, rows in loaded.items()
+    }
+
+
+@contextlib.contextmanager
+def hub_errors(kind, name, advice):
+    """Say in one line what the hub, the network and the libraries between raise in the block; advice: a way round."""
+    import huggingface_hub.errors
+    import huggingface_hub.utils
+
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+    try:
+        yield
+    except UserError:
+        raise
+    except huggingface_hub.errors.GatedRepoError:
+        raise UserError(f"{name} is gated: accept its terms on the hub, then `hf auth login`; {advice}") from None
+    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
+        raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
+    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
+
+
+def hub_files(name, choices, advice):
+    """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
+    try:
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+    except ImportError:
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+    with hub_errors("tokenizer", name, advice):
+        revision, names = None, None
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
+            revision, names = model.sha, {file.rfilename for file in model.siblings}
+        for files in choices:
+            missing = huggingface_hub.errors.EntryNotFoundError if names is None else ()
+            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
+                if names is None or names.issuperset(files):
+                    return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
+        wanted = " nor ".join(" with ".join(files) for files in choices)
+        raise UserError(f"{name} {'has' if names else 'has here, offline,'} neither {wanted}; {advice}")
+
+
+def within(seconds, function, *args, **options):
+    """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
+    results = queue.Queue()
+
+    def call():
+        try:
+            results.put((function(*args, **options), None))
+        except Exception as error:  # raised again below, where it can be caught
+            results.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} s") from None
+    if error:
+        raise error
+    return result
+
+
+def hash_files(paths):
+    """A fingerprint of what files hold."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digest.update(path.suffix.encode())
+    return digest.hexdigest()
+
+
+def decoded(line, place, advice="save the file as UTF-8, or pass --skip_bad_rows"):
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
+
+
+def parsed(text, place, advice="mend it, or pass --skip_bad_rows"):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{place}: not JSON ({error.msg}: {where}); {advice}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON that can be read ({error}); {advice}") from None
+
+
+def json_lines(path):
+    """Yield (row, place) of a file with one JSON object a line; empty lines are passed over."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                try:
+                    yield parsed(decoded(line, place).lstrip("\ufeff"), place), place
+                except UserError as error:
+                    yield error, place
+
+
+def json_list(path):
+    """Yield (row, place) of a file that is one JSON list; a file that is none is read as one object a line."""
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+        content = b"" if start[:1] != b"[" else start + file.read()
+    if not content:
+        yield from json_lines(path)
+        return
+    rows = parsed(decoded(content, path), path, "mend it, or save it as .jsonl, a row a line")
+    yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
+
+
+def text_stories(path):
+    """Yield ({"text": story}, place): stories end at `<|endoftext|>` where the file has it, else at each line's end."""
+    with open(path, "rb") as file:
+        separated = False
+        if os.path.getsize(path):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                separated = content.find(STORY_SEPARATOR.encode()) >= 0
+        parts, first = [], 1
+        for number, line in enumerate(file, start=1):
+            try:
+                text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
+            except UserError as error:
+                yield error, f"{path}, line {number}"
+                continue
+            text = text.removeprefix("\ufeff") if number == 1 else text
+            *ends, rest = text.split(STORY_SEPARATOR) if separated else (text, "")
+            for end in ends:
+                yield {"text": "".join([*parts, end]).strip()}, f"{path}, line {first}"
+                parts, first = [], number + 1
+            parts.append(rest)
+        yield {"text": "".join(parts).strip()}, f"{path}, line {first}"
+
+
+def load_with_library(*args, **kwargs):
+    """datasets.load_dataset without its progress bars; an error is one line."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(f"reading {args[0]} needs the package datasets; install it, or use .jsonl") from None
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell the hub of a local file, and wait for an answer
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    return datasets.load_dataset(*args, **kwargs)
+
+
+def library_rows(load, name, advice="is the file whole?"):
+    """Yield (row, place) of what load() returns, a `datasets` data set: in batches, many times faster than by rows."""
+    number = 0
+    try:
+        for batch in load().iter(batch_size=1000):
+            columns = list(batch)
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                filled = ["" if value is None else value for value in values]
+                yield dict(zip(columns, filled, strict=True)), f"{name}, row {number}"
+    except UserError:
+        raise
+    except Exception as error:  # pyarrow, csv and the network raise their own kinds
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(f"{name}, after row {number}: cannot be read ({reason}); {advice}") from None
+
+
+@dataclass
+class BadRows:
+    """What becomes of a row that cannot be used: an error, or, with --skip_bad_rows, a count."""
+
+    skip: bool = False
+    count: int = 0
+    first: str = ""
+
+    def add(self, error):
+        if not self.skip:
+            raise error
+        self.first = self.first or str(error)
+        self.count += 1
+
+    def summary(self):
+        return f"{self.count:,} bad row{'s' * (self.count > 1)} skipped; the first: {self.first}"
+
+
+def usable(rows, take, limit, bad, nothing):
+    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is passed over.
+
+    take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
+    nothing as its message, if there is no result at all.
+    """
+    count = 0
+    for row, place in rows:
+        try:
+            if isinstance(row, UserError):
+                raise row
+            result = take(row, place)
+        except UserError as error:
+            bad.add(error)
+            continue
+        if result is not None:
+            yield result
+            count += 1
+            if count == limit:
+                return
+    if not count:
+        raise UserError(f"{nothing}; {bad.summary()}" if bad.count else nothing)
+
+
+def read_stories(split, column="text", limit=None, bad=None):
+    """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
+
+    Raises UserError for a row without the column, for one that is not text, and if there is no story at all; bad: a
+    BadRows that may skip such rows.
+    """
+
+    def story(row, place):
+        if not isinstance(row, dict) or column not in row:
+            found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
+            raise UserError(f'{place}: {shortened(found)} found where "{column}" was expected; pass --text_column')
+        if not isinstance(row[column], str):
+            held = shortened(json.dumps(row[column], default=str))
+            raise UserError(f'{place}: column "{column}" holds {held}, not text; pass --text_column')
+        return clean(row[column].strip()) or None
+
+    nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
+    return usable(split.rows(), story, limit, bad or BadRows(), nothing)

@@ -1,0 +1,48 @@
+"""The house: what the top level shows, and in which direction the imports go."""
+
+import ast
+
+import pytest
+from programs import ROOT, SOURCES
+
+import data
+import model
+
+PROGRAMS = {
+    "train_bpe_tokenizer_hf", "train_tinystories_model", "generate_tinystories_text", "train_tinystories_chat_model",
+    "chat_with_tinystories_model",
+}  # fmt: skip
+BELOW = {  # what each part may import of ours, itself included
+    "common": {"common", "model"},
+    "corpus": {"corpus", "common"},
+    "data": {"corpus", "common"},
+    "model": set(),
+    "training": {"training", "data", "model", "corpus", "common"},
+    "generation": {"generation", "data", "model", "corpus", "common"},
+}
+OURS = BELOW.keys() | PROGRAMS | {"tools", "grading", "scoring", "pages"}
+
+
+def imported(path):
+    """The first word of each module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_the_top_level_has_the_five_programs_and_the_two_modules_that_they_share():
+    assert {path.stem for path in ROOT.glob("*.py")} == PROGRAMS | {"model", "data"}
+
+
+@pytest.mark.parametrize("part", BELOW)
+def test_imports_go_one_way(part):
+    files = [path for path in SOURCES if path.relative_to(ROOT).parts[0].removesuffix(".py") == part]
+    assert files
+    for path in files:
+        assert OURS.intersection(imported(path)) <= BELOW[part], path
+
+
+def test_the_ignored_target_is_the_same_where_rows_are_made_and_where_the_loss_is_computed():
+    assert data.IGNORED == model.IGNORED

@@ -1,0 +1,186 @@
+"""A run's curves as a picture: loss, perplexity, learning rate and speed, of one run or of several in one.
+
+In reading order: `read_metrics`, the rows of a run's metrics.jsonl; `draw`, the picture; `draw_panel`, one of its four
+panels.  matplotlib (the extra `report`) is imported only to draw.
+"""
+
+import math
+import textwrap
+import warnings
+from pathlib import Path
+
+from common.console import say
+from common.errors import UserError
+from common.files import written_atomically
+from corpus.sources import json_lines
+
+FORMATS = (".png", ".svg", ".pdf")
+# Colours that people who see few colours tell apart too, and in grey by their lightness (Okabe & Ito 2008, without the
+# yellow, which is too light for a line on white).  Runs beyond the seventh take them again, with another line.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+LINES = ("-", "--", ":", "-.")
+PANELS = (  # title, unit, the field of train rows, the field of eval rows
+    ("Loss", "nats per token", "train_loss", "val_loss"),
+    ("Perplexity", "likely tokens, e^loss", "perplexity", "perplexity"),
+    ("Learning rate", "learning rate", "lr", None),
+    ("Speed", "tokens/s", "tokens_per_second", None),
+)
+MARKED_POINTS = 40  # a validation curve of at most so many points shows each
+RESUMED = "went on from a checkpoint"
+LABEL_WIDTH = 100  # characters; longer names are wrapped
+
+
+def read_metrics(run):
+    """The rows of a run, a list of dicts, in the order in which they were written.
+
+    run: its folder, or the metrics.jsonl in it.
+    A line that is broken, as the last one of a killed run may be, is passed over and said.  Raises UserError.
+    """
+    path = Path(run) / "metrics.jsonl" if Path(run).is_dir() else Path(run)
+    if not path.is_file():
+        raise UserError(f"no file {path}; name a run's folder, or the metrics.jsonl in it")
+    rows, broken = [], 0
+    for row, _ in json_lines(path):
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            broken += 1
+    if not rows:
+        raise UserError(f"{path} has no rows; name a run's folder, or the metrics.jsonl in it")
+    if broken:
+        say(f"{path}: lines that cannot be read were passed over: {broken:,}")
+    return rows
+
+
+def number(value):
+    """A row's value as a float; NaN, which is drawn as a gap, for what is no number or not finite."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if usable else math.nan
+
+
+def curve(rows, event, field):
+    """(steps, values) of a field in the rows of one event, two lists of floats; a gap is a NaN among the values."""
+    points = [(number(row.get("step")), number(row.get(field))) for row in rows if row.get("event") == event]
+    points = [point for point in points if not math.isnan(point[0])]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def best_loss(rows):
+    """The lowest validation loss, or None."""
+    return min((value for value in curve(rows, "eval", "val_loss")[1] if not math.isnan(value)), default=None)
+
+
+def drawable(rows):
+    """Whether a run has anything to draw: a row of training or of an evaluation."""
+    return any(curve(rows, event, "step")[0] for event in ("train", "eval"))
+
+
+def lonely(values):
+    """The indices of the values that no line reaches, because their neighbours are gaps."""
+    known = [False, *(not math.isnan(value) for value in values), False]
+    return [i for i in range(len(values)) if known[i + 1] and not known[i] and not known[i + 2]]
+
+
+def draw(runs, path):
+    """Draw the curves of runs, {name: rows as of `read_metrics`}, into a .png, .svg or .pdf file.
+
+    One run: training and validation in two colours.  Several: a colour a run, training pale, validation strong.
+    Raises UserError where matplotlib is missing or the file's suffix is another one.
+    """
+    form = check_suffix(path)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError('a picture needs matplotlib; install it with: pip install -e ".[report]"') from None
+    figure = Figure(figsize=(11, 8), dpi=150, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
+    alone, handles = len(runs) == 1, {}
+    for panel, axes in zip(PANELS, figure.subplots(2, 2).flat, strict=True):
+        handles |= draw_panel(axes, panel, runs, alone)
+    handles = dict(sorted(handles.items(), key=lambda item: item[0] == RESUMED))  # that last
+    labels = ["\n".join(textwrap.wrap(label, LABEL_WIDTH)) for label in handles]
+    widest = max((len(label) for label in labels), default=1)
+    columns = max(1, min(4, len(labels), LABEL_WIDTH // widest))
+    legend = figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns, frameon=False)
+    title = figure.suptitle(title_of(runs))
+    for text in (title, *legend.get_texts()):
+        text.set_parse_math(False)  # a $ in a folder's name is no formula
+    with written_atomically(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter of a name that the font lacks is drawn as a box
+        figure.savefig(file, format=form)
+
+
+def check_suffix(path):
+    """The format that a picture's suffix asks for, such as "png".  Raises UserError."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise UserError(f"{path}: a picture is written as {', '.join(FORMATS)}; name a file that ends so")
+    return suffix[1:]
+
+
+def title_of(runs):
+    if len(runs) > 1:
+        return f"{len(runs)} runs: training (pale) and validation (strong)"
+    (name, rows), *_ = runs.items()
+    best = best_loss(rows)
+    return "\n".join(textwrap.wrap(name, LABEL_WIDTH)) + (f": best validation loss {best:.4f}" if best else "")
+
+
+def draw_panel(axes, panel, runs, alone):
+    """Draw one of the `PANELS` of all runs; returns {label: line} for the legend.
+
+    alone: one run, whose training and validation are told apart by colour.
+    """
+    title, unit, train_field, eval_field = panel
+    handles, drawn = {}, []
+    for position, (name, rows) in enumerate(runs.items()):
+        colour = COLOURS[0] if alone else COLOURS[position % len(COLOURS)]
+        style = LINES[position // len(COLOURS) % len(LINES)]
+        steps, values = curve(rows, "train", train_field)
+        pale = {"alpha": 0.35, "linewidth": 1} if eval_field and not alone else {"linewidth": 1.3}
+        marks = {"marker": "o", "markersize": 3.5}
+        (line,) = axes.plot(steps, values, style, color=colour, markevery=lonely(values), **marks, **pale)
+        drawn += values
+        if alone:
+            handles["training"] = line
+        else:
+            best = best_loss(rows)
+            label = name + (f", best {best:.4f}" if best else "")
+            (handles[label],) = axes.plot([], [], style, color=colour, linewidth=1.8)
+        if eval_field:
+            steps, values = curve(rows, "eval", eval_field)
+            every = None if len(values) <= MARKED_POINTS else lonely(values)
+            shown = COLOURS[1] if alone else colour
+            (line,) = axes.plot(steps, values, style, color=shown, linewidth=1.8, markevery=every, **marks)
+            drawn += values
+            if alone:
+                handles["validation"] = line
+        for step in curve(rows, "resume", "step")[0]:
+            line = axes.axvline(step, color="#777777" if alone else colour, linewidth=0.9, linestyle=":", alpha=0.6)
+            handles[RESUMED] = line
+    lay_out(axes, title, unit, [value for value in drawn if value > 0])
+    return handles
+
+
+def lay_out(axes, title, unit, values):
+    """Give a panel its title, units, grid and numbers; values: those above 0 that are drawn in it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel("steps")
+    axes.set_ylabel(unit)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    if title == "Perplexity" and values and max(values) >= 10 * min(values):
+        axes.set_yscale("log")
+        narrow = max(values) < 1000 * min(values)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylabel(f"{unit} (logarithmic)")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    if title == "Speed":
+        axes.set_ylim(bottom=0)
+    if not values:
+        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color="#777777")

@@ -1,0 +1,80 @@
+"""LoRA: tune a model by small matrices beside its own, which stay as they are (Hu et al. 2021).
+
+Beside a matrix W (out, in) stand A (rank, in) and B (out, rank): y = W x becomes y = W x + s B A x, where
+s = alpha / rank, and only A and B are trained.  B begins at zero, so that the first step starts from the model as it
+was; and W + s B A is a matrix like W again, so that a saved model knows nothing of all this.  In reading order:
+`Adapted`, one matrix; `add_adapters`; `merged_weights` and `merge`, the way back.
+"""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from common.errors import UserError
+
+ALPHA = 32  # with alpha / rank, the best learning rate hardly depends on the rank
+LEARNING_RATE = 5e-3  # ten times that of a whole model
+
+
+class Adapted(nn.Module):
+    """A linear layer and its low-rank adapter."""
+
+    def __init__(self, linear, rank):
+        super().__init__()
+        self.linear, self.scale = linear, ALPHA / rank
+        of = {"device": linear.weight.device}
+        self.down = nn.Parameter(torch.empty(rank, linear.in_features, **of))  # A
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, **of))  # B
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, x):
+        return self.linear(x) + F.linear(F.linear(x, self.down), self.up) * self.scale
+
+    def weight(self):
+        """(out, in): what the layer does, in one matrix."""
+        return self.linear.weight + self.up @ self.down * self.scale
+
+
+def add_adapters(model, rank):
+    """Put an adapter beside each matrix in a model's blocks, and let nothing else be trained.
+
+    Returns (weights that are trained, weights in all).  Raises UserError for a rank that adapts no less than a whole
+    matrix has.
+    """
+    total, linears = model.num_parameters()[1], [m for m in model.blocks.modules() if isinstance(m, nn.Linear)]
+    smallest = min(min(linear.weight.shape) for linear in linears)
+    if rank > smallest:
+        raise UserError(
+            f"--lora_rank {rank} is more than the model's smallest matrix has, {smallest}; take a lower rank"
+        )
+    model.requires_grad_(False)
+    for parent in [*model.blocks.modules()]:
+        for name, child in [*parent.named_children()]:
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, Adapted(child, rank))
+    return sum(p.numel() for p in model.parameters() if p.requires_grad), total
+
+
+def merged_weights(model):
+    """The weights of a model by the names that they have without adapters; those of a model without any as they are."""
+    weights = model.state_dict()
+    for path, module in model.named_modules():
+        if isinstance(module, Adapted):
+            for name in ("down", "up", "linear.weight"):
+                del weights[f"{path}.{name}"]
+            if f"{path}.linear.bias" in weights:
+                weights[f"{path}.bias"] = weights.pop(f"{path}.linear.bias")
+            weights[f"{path}.weight"] = module.weight().detach()
+    return weights
+
+
+def merge(model):
+    """Make an adapted model an ordinary one again, that computes the same."""
+    weights = merged_weights(model)
+    for parent in [*model.modules()]:
+        for name, child in [*parent.named_children()]:
+            if isinstance(child, Adapted):
+                setattr(parent, name, child.linear)
+    model.load_state_dict(weights)

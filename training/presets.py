@@ -1,0 +1,108 @@
+"""Models that people know by name, as flags: what `--preset NAME` of train_tinystories_model.py stands for.
+
+`PRESETS` gives each name where it comes from and the flags that it sets, of the shape and of the training; what it does
+not set is the program's default.  `flags_of` and `table` are what the program makes of it.
+"""
+
+from argparse import Namespace
+
+import torch
+
+from common.flags import settings_from
+from model import ModelConfig, Transformer
+from training.settings import TrainingSettings
+
+PAPER = "the TinyStories paper, its size; trained as in gpt-tinystories: Adam, the rate constant"
+OF_PAPER = {
+    "num_layers": 8, "num_heads": 16, "max_seq_len": 256, "arch": "gpt2", "dropout": 0.1, "batch_size": 64,
+    "epochs": 3, "lr": 1e-3, "min_lr": 1e-3, "warmup_steps": 0, "optimizer": "adamw", "adam_beta1": 0.9,
+    "adam_beta2": 0.95, "weight_decay": 0.0,
+}  # fmt: skip
+OF_BABIES = {
+    "max_seq_len": 512, "arch": "gpt2", "bias": False, "dropout": 0.2, "lr": 1e-3, "min_lr": 1e-4, "warmup_steps": 100,
+    "optimizer": "adamw", "adam_beta2": 0.99,
+}  # fmt: skip
+PRESETS = {
+    "course": ("the handout: the program's defaults", {}),
+    "1M": (PAPER, OF_PAPER | {"hidden_size": 64, "intermediate_size": 256}),
+    "8M": (PAPER, OF_PAPER | {"hidden_size": 256, "intermediate_size": 1024}),
+    "28M": (PAPER, OF_PAPER | {"hidden_size": 512, "intermediate_size": 2048}),
+    "baby_cpu": (
+        "tiny_stories, its model for a CPU",
+        OF_BABIES | {
+            "num_layers": 4, "hidden_size": 256, "num_heads": 4, "intermediate_size": 1024, "batch_size": 8,
+            "max_steps": 5000,
+        },
+    ),
+    "baby_gpu": (
+        "tiny_stories, its model for a GPU",
+        OF_BABIES | {
+            "num_layers": 6, "hidden_size": 384, "num_heads": 6, "intermediate_size": 1536, "batch_size": 64,
+            "max_steps": 10_000,
+        },
+    ),
+    "mini_chat": (
+        "mini_chat_gpt",
+        {
+            "num_layers": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "max_seq_len": 1024,
+            "arch": "llama", "norm": "layer", "dropout": 0.0, "batch_size": 8, "max_steps": 100_000, "lr": 3e-4,
+            "warmup_steps": 2000, "optimizer": "adamw",
+        },
+    ),
+    "slm": (
+        "a small-language-model notebook (its min_lr of 5e-4 lies above its lr; 1e-5 here)",
+        {
+            "num_layers": 6, "hidden_size": 384, "num_heads": 6, "intermediate_size": 1536, "max_seq_len": 128,
+            "arch": "gpt2", "dropout": 0.1, "batch_size": 32, "gradient_accumulation_steps": 32, "max_steps": 30_000,
+            "lr": 1e-4, "min_lr": 1e-5, "warmup_steps": 1000, "optimizer": "adamw", "adam_beta1": 0.9,
+            "adam_beta2": 0.95, "weight_decay": 0.1,
+        },
+    ),
+    "cs336": (
+        "Stanford CS336, assignment 1: validation loss 1.45 after 327.68 M tokens (lr and batch: ours)",
+        {
+            "num_layers": 4, "hidden_size": 512, "num_heads": 16, "intermediate_size": 1344, "max_seq_len": 256,
+            "arch": "llama", "tie_embeddings": False, "dropout": 0.0, "batch_size": 64, "max_steps": 20_000,
+            "lr": 1e-3, "optimizer": "adamw",
+        },
+    ),
+    "gpt2": (
+        "GPT-2, its small size; nanoGPT's lr and batch",
+        {
+            "num_layers": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "max_seq_len": 1024,
+            "arch": "gpt2", "dropout": 0.0, "batch_size": 12, "gradient_accumulation_steps": 40, "lr": 6e-4,
+            "min_lr": 6e-5, "optimizer": "adamw",
+        },
+    ),
+}  # fmt: skip
+VOCABULARIES = 10_000, 50_257  # step 1's default, GPT-2's
+
+
+def flags_of(name):
+    return PRESETS[name][1]
+
+
+def config_of(name, vocab_size):
+    return settings_from(Namespace(vocab_size=vocab_size, **flags_of(name)), ModelConfig)
+
+
+def parameters_of(name, vocab_size):
+    """(in the layers, in all) of a preset's network, which is not made for that."""
+    with torch.device("meta"):
+        return Transformer(config_of(name, vocab_size)).num_parameters()
+
+
+def table():
+    """What --preset list prints, a line a preset."""
+    titles = ["preset", "in the layers", *(f"with {size:,} tokens" for size in VOCABULARIES)]
+    rows = [[*titles, "layers x hidden, heads", "context", "batch", "lr", "length", "from"]]
+    for name, (source, flags) in PRESETS.items():
+        config, settings = config_of(name, VOCABULARIES[0]), settings_from(Namespace(**flags), TrainingSettings)
+        counts = [parameters_of(name, size) for size in VOCABULARIES]
+        sizes = [f"{count / 1e6:.1f} M" for count in (counts[0][0], *(in_all for _, in_all in counts))]
+        shape = f"{config.num_layers} x {config.hidden_size}, {config.num_heads}"
+        batch = " x ".join(str(n) for n in (settings.batch_size, settings.gradient_accumulation_steps) if n > 1)
+        length = f"{settings.max_steps:,} steps" if settings.max_steps else f"{settings.epochs} epochs"
+        rows.append([name, *sizes, shape, str(config.max_seq_len), batch, f"{settings.lr:.0e}", length, source])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,176 @@
+"""What a training run can be told: `TrainingSettings`, their flags, and what the flags lead to before any work."""
+
+import argparse
+import dataclasses
+import importlib.util
+import math
+import sys
+from dataclasses import dataclass
+
+from common.devices import Precision, choose_device
+from common.errors import UserError
+from common.flags import LENGTH, OF_THE_RUN, add_fields, flag, settings_from
+from common.ranks import Ranks
+from corpus.token_cache import default_cache_dir
+from training.resume import SAID_OTHERWISE, refuse_another_run
+from training.run_folder import Run, command
+
+
+@dataclass
+class TrainingSettings:
+    """What one training run does; each field is a flag of the same name."""
+
+    batch_size: int = flag(64, "rows a step, times --gradient_accumulation_steps", first=True)
+    epochs: int | None = flag(5, "times through the training data", type=int, first=True)
+    max_steps: int | None = flag(
+        None, "steps, instead of --epochs; with both, what comes first ends the run", type=int, first=True
+    )
+    lr: float = flag(1e-3, "highest learning rate", first=True)
+    min_lr: float = flag(0.0, "learning rate at the end of the schedule")
+    warmup_steps: int | None = flag(None, "steps of linear warm-up (default: 2%% of the run, at most 1,000)", type=int)
+    scheduler: str = flag("cosine", "how the learning rate falls after the warm-up", choices=("cosine", "linear"))
+    optimizer: str = flag("adamw", "muon: for the matrices inside, with AdamW for the rest", choices=("adamw", "muon"))
+    weight_decay: float = flag(0.1, "decay of the weights, on matrices only")
+    adam_beta1: float = flag(0.9, "AdamW's first beta")
+    adam_beta2: float = flag(0.95, "AdamW's second beta")
+    max_grad_norm: float = flag(1.0, "gradients longer than this are scaled down to it; 0: never")
+    gradient_accumulation_steps: int = flag(1, "micro-steps whose gradients are added up to one step")
+    seed: int = flag(42, "for the initial weights, the order of the data and dropout")
+    eval_steps: int | None = flag(
+        None, "steps between evaluations; each epoch's end has one too (default: 20 a run)", type=int
+    )
+    save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
+    keep_checkpoints: int = flag(2, "newest checkpoints to keep")
+    logging_steps: int = flag(100, "steps between log lines")
+    max_bad_steps: int = flag(20, "stop after so many skipped steps in a row, whose loss is not finite")
+    early_stopping_patience: int = flag(0, "stop after so many evaluations without a lower loss; 0: never")
+    amp: bool | None = flag(
+        None, "half precision (default: on a CPU with bfloat16 units only)", first=True,
+        action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
+    amp_dtype: str | None = flag(
+        None, "the half precision (default: float16, on a CPU bfloat16)", type=str, choices=("float16", "bfloat16")
+    )
+    compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
+
+    def __post_init__(self):
+        at_least_1 = ("batch_size", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
+        for name in (*at_least_1, "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in (*LENGTH, "eval_steps", "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.epochs is None and self.max_steps is None:
+            raise UserError("--epochs and --max_steps are both null; one of them must say how long the run is")
+        for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise UserError(f"--seed must be below 2 to the 63, not {self.seed}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if not 0 < self.lr < math.inf or self.min_lr > self.lr:
+            raise UserError(f"--lr {self.lr} must be above 0 and not below --min_lr {self.min_lr}")
+
+    @property
+    def rows_per_step(self):
+        return self.batch_size * self.gradient_accumulation_steps
+
+    def length(self):
+        """How long the run is, as its flags say it."""
+        return " ".join(f"--{name} {getattr(self, name)}" for name in LENGTH if getattr(self, name) is not None)
+
+
+def add_training_flags(parser, output_dir, **defaults):
+    """The flags that both trainers have in common."""
+    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults, parser)
+    parser.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
+    parser.add_argument(
+        "--resume_from_checkpoint",
+        metavar="WHICH",
+        help="go on: a checkpoint file, latest, or auto (if there is one)",
+    )
+    parser.add_argument(
+        "--pilot_run", action="store_true", help="minutes: at most 1,000 texts, and settings with which it learns"
+    )
+    group = parser.add_argument_group("the run")
+    group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    group.add_argument(
+        "--config", metavar="FILE",
+        help="flags from a JSON file; they win over --preset and --pilot_run. Of a run's args.json, all but "
+        + ", ".join(OF_THE_RUN),
+    )  # fmt: skip
+    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")
+
+
+def in_effect(args, flags):
+    """The flags of these names as they are in args, in words."""
+    return ", ".join(f"--{name} {getattr(args, name)}" for name in flags if getattr(args, name) is not None)
+
+
+def start_run(args, pilot):
+    """(ranks, run, settings, precision) of a trainer's flags; pilot: the flags that --pilot_run sets.
+
+    Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
+    """
+    ranks, settings = Ranks(), settings_from(args, TrainingSettings)
+    run = Run(args, writes=ranks.rank == 0)
+    if args.wandb and not importlib.util.find_spec("wandb"):
+        raise UserError('--wandb needs Weights & Biases: pip install -e ".[wandb]"')
+    if settings.batch_size % ranks.count:
+        raise UserError(f"--batch_size {settings.batch_size} cannot be shared equally by {ranks.count} processes")
+    for name in ("max_train_samples", "max_eval_samples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if run.restored:  # what can be said before any work is done; `Trainer.resume` compares the rest
+        now = {name: value for name, value in dataclasses.asdict(settings).items() if name not in SAID_OTHERWISE}
+        refuse_another_run(run.checkpoint, run.restored["flags"], now)
+    run.say(f"$ {command(sys.argv)}")
+    if args.pilot_run:
+        run.say(f"pilot run: with {in_effect(args, pilot)}; a flag given at the shell wins")
+    device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
+    amp, amp_dtype = settings.amp, settings.amp_dtype
+    if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can
+        before = run.restored["flags"].get("precision")
+        amp, amp_dtype = before in ("float16", "bfloat16"), before if before in ("float16", "bfloat16") else None
+    return ranks, run, settings, Precision(device, amp, amp_dtype, run.say)
+
+
+class Several(argparse.Action):
+    """A flag that may be given several times: the list of its values, instead of the default."""
+
+    def __call__(self, parser, args, value, option_string=None):
+        before = getattr(args, self.dest)
+        setattr(args, self.dest, [value] if before is self.default else [*before, value])
+
+
+def add_data_flags(parser, dataset, batching="packed"):
+    """The flags for the data that both trainers have in common; returns the group in --help for more of them."""
+    parser.add_argument(
+        "--dataset", action=Several, default=[dataset], metavar="NAME[=WEIGHT]",
+        help=f"hub name, folder or file; may be given several times, weighted (default: {dataset})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
+    )
+    group = parser.add_argument_group("the data")
+    group.add_argument(
+        "--batching", default=batching, choices=("packed", "padded"),
+        help="packed: texts run on; padded: a text a row, cut to the context (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
+    )
+    group.add_argument("--max_train_samples", type=int, help="so many training texts of a data set (default: all)")
+    group.add_argument("--max_eval_samples", type=int, help="so many validation texts of a data set (default: all)")
+    add_skip_flag(group)
+    return group
+
+
+def add_skip_flag(parser):
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="count rows that cannot be read, instead of stopping"
+    )
