@@ -9,19 +9,21 @@ At a terminal: a conversation, its replies appearing while they are written; /he
 pipe: one message a line in, one reply a line out, and nothing else on stdout.
 """
 
+import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from common.console import say
+from common.console import log
 from common.errors import UserError, file_error
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import printable
+from common.text import without_controls
 from generation.prompt_files import Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
 from generation.prompts import chat_prompt
-from generation.writer import add_generation_flags, load_writer
+from generation.writer import Writer, add_generation_flags, load_writer
 
 HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D) ends the program
 /retry             another reply to the last message
@@ -34,7 +36,7 @@ HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D)
 COMMANDS = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.add_argument("--once", metavar="TEXT", help="answer this one message and end")
     add_generation_flags(parser, "tinystories_chat_model/best_model.pth")
@@ -53,81 +55,94 @@ def parse_args(argv=None):
 class Chat:
     """A conversation: what was said, and what can be done to it."""
 
-    def __init__(self, writer):
-        self.writer, self.system, self.turns = writer, "", []  # turns: (role, text), user and assistant alternating
-        self.replies, self.told = 0, False  # told: that the model forgets old turns
+    def __init__(self, writer: Writer):
+        self.writer = writer
+        self.system = ""
+        self.turns = []  # (role, text), user and assistant alternating
+        self.replies = 0
+        self.told = False  # that the model forgets old turns
 
-    def reply(self, message):
+    def reply(self, message: str) -> Iterator[str]:
         """Yield the answer to a message piece by piece; both become part of the conversation, however it is cut off."""
-        system, answer = [("system", self.system)] if self.system else [], ""
         self.turns.append(("user", message))
         self.replies += 1
+        answer = ""
         try:
-            prompt, dropped, cut = chat_prompt(self.writer, system + self.turns)
-            if dropped and not self.told:
-                say("(the conversation no longer fits the model's context: it forgets the oldest turns)")
+            prompt = chat_prompt(self.writer, self.all_turns())
+            if prompt.dropped and not self.told:
+                log.info("(the conversation no longer fits the model's context: it forgets the oldest turns)")
                 self.told = True
-            if cut:
-                say("(the message, or the system text, does not fit the model's context: a part of it is left out)")
-            for piece in self.writer.stream(prompt, key=self.replies):
-                piece = printable(piece if answer else piece.lstrip())
+            if prompt.question_cut:
+                log.info(
+                    "(the message, or the system text, does not fit the model's context: a part of it is left out)"
+                )
+            for piece in self.writer.stream(prompt.ids, key=self.replies):
+                piece = without_controls(piece if answer else piece.lstrip())
                 answer += piece
                 yield piece
         finally:
             self.turns.append(("assistant", answer.strip()))
 
-    def command(self, name, text):
+    def all_turns(self) -> list[tuple[str, str]]:
+        """The system text, if there is one, and what was said."""
+        system = [("system", self.system)] if self.system else []
+        return system + self.turns
+
+    def command(self, name: str, text: str) -> str | None:
         """Carry out a command of HELP.  Returns a message that is to be answered again, or None."""
-        if name == "/retry" and self.turns:
+        if name in ("/retry", "/undo") and not self.turns:
+            log.info("(nothing was said yet)")
+        elif name == "/retry":
             (_, message), _ = self.turns[-2:]
             del self.turns[-2:]
             return message
-        elif name == "/undo" and self.turns:
+        elif name == "/undo":
             del self.turns[-2:]
-            say("(the last message and its reply are forgotten)")
-        elif name in ("/retry", "/undo"):
-            say("(nothing was said yet)")
+            log.info("(the last message and its reply are forgotten)")
         elif name == "/reset":
-            self.turns, self.told = [], False
-            say("(the conversation is forgotten)")
+            self.turns = []
+            self.told = False
+            log.info("(the conversation is forgotten)")
         elif name == "/system":
             self.system = text
-            say("(from the next reply on)" if text else "(no system text)")
+            log.info("(from the next reply on)" if text else "(no system text)")
         elif name == "/temperature":
             self.set_temperature(text)
         elif name == "/save":
             self.save(text)
         elif name == "/help":
-            say(HELP)
+            log.info(HELP)
         return None
 
-    def set_temperature(self, text):
+    def set_temperature(self, text: str) -> None:
+        """Carry out /temperature."""
         try:
             self.writer.set(temperature=float(text))
-            say(f"(temperature {float(text):g})")
+            log.info(f"(temperature {float(text):g})")
         except ValueError:
-            say("(/temperature needs a number, such as 0.5)")
+            log.info("(/temperature needs a number, such as 0.5)")
         except UserError as error:
-            say(f"({error})")
+            log.info(f"({error})")
 
-    def save(self, path):
-        """Add the conversation to a file, as a line that the trainer reads."""
+    def save(self, name: str) -> None:
+        """Carry out /save: add the conversation to a file, as a line that the trainer reads."""
+        path = Path(name).expanduser()
         if not self.turns:
-            say("(nothing was said yet)")
-        elif (path := Path(path).expanduser()).suffix != ".jsonl":
-            say("(/save needs a file name that ends in .jsonl)")
-        else:
-            system = [("system", self.system)] if self.system else []
-            messages = [{"role": role, "content": text} for role, text in system + self.turns]
-            try:
-                with open(path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
-                say(f"(added to {path})")
-            except OSError as error:
-                say(f"({file_error(error)})")
+            log.info("(nothing was said yet)")
+            return
+        if path.suffix != ".jsonl":
+            log.info("(/save needs a file name that ends in .jsonl)")
+            return
+        messages = [{"role": role, "content": text} for role, text in self.all_turns()]
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+            log.info(f"(added to {path})")
+        except OSError as error:
+            log.info(f"({file_error(error)})")
 
 
-def read_line(interactive):
+def read_line(interactive: bool) -> str | None:
     """The next line that the user types, None at the end."""
     if not interactive:
         return sys.stdin.readline() or None
@@ -138,10 +153,10 @@ def read_line(interactive):
             print()
             return None
         except KeyboardInterrupt:
-            say("\n(exit or Ctrl-D ends the program)")
+            log.info("\n(exit or Ctrl-D ends the program)")
 
 
-def answer(chat, message, interactive):
+def answer(chat: Chat, message: str, interactive: bool) -> None:
     """Print the reply to a message: at a terminal as it grows, and until Ctrl-C; else on one line."""
     if not interactive:
         print(" ".join("".join(chat.reply(message)).split()))
@@ -153,27 +168,11 @@ def answer(chat, message, interactive):
         print()
     except KeyboardInterrupt:
         print()
-        say("(stopped)")
+        log.info("(stopped)")
 
 
-def main():
-    args = parse_args()
-    prompts = read_prompts(args.prompts_file) if args.prompts_file else None
-    writer = load_writer(args)
-    if prompts:
-        samples = Samples(writer, prompts, args.num_samples, chat=True)
-        write_samples(samples, args.output_file, args.batch_size, args.overwrite)
-        return
-    chat, interactive = Chat(writer), sys.stdin.isatty()
-    if args.once is not None:
-        for piece in chat.reply(args.once):
-            print(piece, end="", flush=True)
-        print()
-        return
-    if interactive:
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  arrow keys and history at the prompt
-        say(HELP)
+def converse(chat: Chat, interactive: bool) -> None:
+    """Answer line after line, until exit or the end."""
     while (line := read_line(interactive)) is not None:
         message = line.strip()
         if message.lower() in ("exit", "/exit"):
@@ -182,9 +181,32 @@ def main():
         if name in COMMANDS:
             message = chat.command(name, text.strip())
         elif name.startswith("/") and interactive:  # in a pipe every message gets a line of reply
-            message = say(f"(no command {name}; /help lists them)")
+            log.info(f"(no command {name}; /help lists them)")
+            message = None
         if message:
             answer(chat, message, interactive)
+
+
+def main() -> None:
+    args = parse_args()
+    prompts = read_prompts(args.prompts_file) if args.prompts_file else None
+    writer = load_writer(args)
+    if prompts:
+        samples = Samples(writer, prompts, args.num_samples, chat=True)
+        write_samples(samples, args.output_file, args.batch_size, args.overwrite)
+        return
+    chat = Chat(writer)
+    if args.once is not None:
+        for piece in chat.reply(args.once):
+            print(piece, end="", flush=True)
+        print()
+        return
+    interactive = sys.stdin.isatty()
+    if interactive:
+        with contextlib.suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  arrow keys and history at the prompt
+        log.info(HELP)
+    converse(chat, interactive)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,21 @@ The story, its beginning included, goes to stdout; a single one appears while it
 JSON object a sample, whose "text" is what comes after the prompt.
 """
 
-from common.console import say
+import argparse
+
+from common.console import log
 from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import printable
+from common.text import without_controls
 from generation.prompt_files import Prompt, Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
 from generation.prompts import story_prompt
-from generation.writer import add_generation_flags, load_writer
+from generation.writer import Writer, add_generation_flags, load_writer
 
 PROMPT = "Once upon a time, there was a"
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.add_argument("--prompt", help=f"default: {PROMPT!r}")
     parser.add_argument("--max_length", type=int, help="instead of --max_new_tokens: the prompt's tokens included")
@@ -36,32 +38,40 @@ def parse_args(argv=None):
     return args
 
 
-def main():
+def main() -> None:
     args = parse_args()
     prompts = read_prompts(args.prompts_file) if args.prompts_file else None
     writer = load_writer(args)
     if prompts:
-        samples = Samples(writer, prompts, args.num_samples)
-        write_samples(samples, args.output_file, args.batch_size, args.overwrite)
+        write_samples(Samples(writer, prompts, args.num_samples), args.output_file, args.batch_size, args.overwrite)
         return
     text = PROMPT if args.prompt is None else args.prompt
     prompt = story_prompt(writer, text)
     if args.max_length is not None:
-        tokens = len(prompt) - 1
-        if args.max_length <= tokens:
-            raise UserError(f"--max_length {args.max_length} leaves no room after the prompt's {tokens} tokens")
-        writer.set(max_new_tokens=args.max_length - tokens)
-    if args.num_samples == 1:
-        print(text, end="", flush=True)
-        for piece in writer.stream(prompt):
-            print(printable(piece), end="", flush=True)
-        print()
+        limit_length(writer, args.max_length, len(prompt) - 1)
+    if args.num_samples > 1:
+        write_several(writer, text, args.num_samples, args.batch_size)
         return
-    samples = Samples(writer, [Prompt(0, text, {}, "--prompt")], args.num_samples)
-    for rows in samples.rows(batch_size=args.batch_size):
+    print(text, end="", flush=True)
+    for piece in writer.stream(prompt):
+        print(without_controls(piece), end="", flush=True)
+    print()
+
+
+def limit_length(writer: Writer, max_length: int, prompt_tokens: int) -> None:
+    """Let the prompt and the story together have at most max_length tokens."""
+    if max_length <= prompt_tokens:
+        raise UserError(f"--max_length {max_length} leaves no room after the prompt's {prompt_tokens} tokens")
+    writer.set(max_new_tokens=max_length - prompt_tokens)
+
+
+def write_several(writer: Writer, text: str, num_samples: int, batch_size: int) -> None:
+    """Print several stories with one beginning."""
+    samples = Samples(writer, [Prompt(0, text, {}, "--prompt")], num_samples)
+    for rows in samples.rows(batch_size=batch_size):
         for row in rows:
-            say(f"--- {row['sample'] + 1} of {args.num_samples}")
-            print(text + printable(row["text"]))
+            log.info(f"--- {row['sample'] + 1} of {num_samples}")
+            print(text + without_controls(row["text"]))
 
 
 if __name__ == "__main__":

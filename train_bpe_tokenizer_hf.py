@@ -9,28 +9,29 @@ The stories are read as a stream and never stand in memory together.  Some are s
 tokenizer does on text that it has not seen.  Writes one file, which every later step reads.
 """
 
+import argparse
 import itertools
-import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
 from corpus.other_tokenizers import open_pretrained
-from corpus.sources import BadRows, open_dataset, read_stories
-from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, wrap_tokenizer
-from training.settings import add_skip_flag
+from corpus.sources import BadRows, add_skip_flag, open_dataset, read_stories
+from data import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer, wrap_tokenizer
 
-DATASET, VOCAB_SIZE = "roneneldan/TinyStories", 10_000
+DATASET = "roneneldan/TinyStories"
+VOCAB_SIZE = 10_000
 HELD_OUT = 200  # stories to measure on
 HELD_OUT_EVERY = 100  # where there is no validation split, each one of so many is set aside
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.add_argument(
         "--dataset", metavar="TEXT",
@@ -56,30 +57,58 @@ def parse_args(argv=None):
     group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
     add_skip_flag(group)
     args = parser.parse_args(argv)
-    learning = [name for name in ("sample", "vocab_size") if getattr(args, name) is not None]
-    if args.inspect is not None and args.dataset:
-        learning.append("dataset")
-    if learning and (args.inspect is not None or args.from_pretrained):
-        other = "from_pretrained" if args.inspect is None else "inspect"
-        raise UserError(f"--{learning[0]} is for a tokenizer that is learned, and makes no sense with --{other}")
-    args.vocab_size = VOCAB_SIZE if args.vocab_size is None else args.vocab_size
-    smallest = len(SPECIAL_TOKENS) + 256
-    if args.vocab_size < smallest:
-        raise UserError(f"--vocab_size must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
-    if args.sample is not None and args.sample < 1:
-        raise UserError(f"--sample must be at least 1, not {args.sample}")
+    check_args(args)
+    if args.vocab_size is None:
+        args.vocab_size = VOCAB_SIZE
     return args
 
 
-class Counted:
-    """An iterator over stories that counts them and their bytes, and sets every n-th aside."""
+def check_args(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that make no sense, alone or together."""
+    learning = [name for name in ("sample", "vocab_size") if getattr(args, name) is not None]
+    if args.inspect is not None and args.dataset:
+        learning.append("dataset")
+    other = "from_pretrained" if args.inspect is None else "inspect"
+    if learning and getattr(args, other) is not None:
+        raise UserError(f"--{learning[0]} is for a tokenizer that is learned, and makes no sense with --{other}")
+    smallest = len(SPECIAL_TOKENS) + 256
+    if args.vocab_size is not None and args.vocab_size < smallest:
+        raise UserError(f"--vocab_size must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
+    if args.sample is not None and args.sample < 1:
+        raise UserError(f"--sample must be at least 1, not {args.sample}")
 
-    def __init__(self, stories, set_aside_every=None):
-        self.stories, self.set_aside_every = stories, set_aside_every
-        self.count, self.bytes, self.set_aside = 0, 0, []
 
-    def __iter__(self):
-        for number, story in enumerate(tqdm(self.stories, unit=" stories", disable=not sys.stderr.isatty()), start=1):
+def main() -> None:
+    args = parse_args()
+    output = Path(args.output)
+    if args.inspect is not None:
+        inspect(args, output)
+        return
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} is already there; pass --overwrite to replace it, or --output another name")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name a file")
+    began = time.perf_counter()
+    tokenizer = wrap(args) if args.from_pretrained else learn(args)
+    tokenizer.save(output)
+    print(f"wrote {output} ({output.stat().st_size:,} bytes) after {time.perf_counter() - began:.1f} s")
+
+
+# Learning -------------------------------------------------------------------------------------------------------------
+
+
+class CountedStories:
+    """Yields stories, counts them and their bytes, and sets every n-th aside."""
+
+    def __init__(self, stories: Iterable[str], set_aside_every: int | None = None):
+        self.stories = stories
+        self.set_aside_every = set_aside_every
+        self.set_aside = []
+        self.count = 0
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, story in enumerate(tqdm(self.stories, unit=" stories", disable=None), start=1):
             if self.set_aside_every and number % self.set_aside_every == 10:
                 if len(self.set_aside) < HELD_OUT:
                     self.set_aside.append(story)
@@ -89,31 +118,28 @@ class Counted:
             yield story
 
 
-def print_tokens(tokenizer, text):
-    """Say how a text is cut: each token's id, its text (bytes where it is no whole character), and its bytes."""
-    tokens = [(token, tokenizer.bytes_of(token)) for token in tokenizer.encode(text)]
-    shown = []
-    for _, content in tokens:
-        try:
-            shown.append(repr(content.decode()))
-        except UnicodeDecodeError:
-            shown.append(repr(content))
-    width = max(map(len, shown), default=0)
-    for (token, content), piece in zip(tokens, shown, strict=True):
-        print(f"{token:>7}  {piece:<{width}}  {content.hex(' ')}")
-    size = sum(len(content) for _, content in tokens)
-    print(f"{len(tokens):,} tokens, {size:,} bytes" + (f": {size / len(tokens):.2f} bytes per token" if tokens else ""))
+def learn(args: argparse.Namespace) -> Tokenizer:
+    """Learn a tokenizer from the stories, and print what there is to be seen of it."""
+    name = args.dataset or DATASET
+    splits = open_dataset(name)
+    bad = BadRows(args.skip_bad_rows)
+    stories = read_stories(splits["train"], args.text_column, bad=bad)
+    sampled = itertools.islice(stories, args.sample) if args.sample else stories
+    counted = CountedStories(sampled, None if args.sample or "validation" in splits else HELD_OUT_EVERY)
+    tokenizer = train_tokenizer(counted, args.vocab_size)
+    print(f"stories: {counted.count:,} ({counted.bytes:,} bytes) from {name}")
+    if "validation" in splits:
+        held_out = list(read_stories(splits["validation"], args.text_column, HELD_OUT, bad))
+    else:
+        held_out = counted.set_aside or list(itertools.islice(stories, HELD_OUT))
+    for remark in bad.remarks():
+        print(remark)
+    print_findings(tokenizer, args.vocab_size, held_out)
+    return tokenizer
 
 
-def print_compression(tokenizer, held_out, which):
-    """Say how far it squeezes some stories; which: what they are."""
-    size = sum(len(story.encode()) for story in held_out)
-    tokens = sum(map(len, tokenizer.encode_batch(held_out)))
-    print(f"bytes per token: {size / tokens:.2f}, on {len(held_out):,} {which}")
-
-
-def print_findings(tokenizer, wanted, held_out):
-    """Say what was learned: the size reached, how far it compresses, and ten of its tokens from short to long."""
+def print_findings(tokenizer: Tokenizer, wanted: int, held_out: list[str]) -> None:
+    """Print what was learned: the size reached, how far it compresses, and ten of its tokens from first to last."""
     if tokenizer.vocab_size < wanted:
         print(
             f"vocabulary: {tokenizer.vocab_size:,} tokens, fewer than the {wanted:,} asked for: "
@@ -133,68 +159,69 @@ def print_findings(tokenizer, wanted, held_out):
         print("  " + "  ".join(f"{token}: {tokenizer.decode([token])!r}" for token in places))
 
 
-def learn(args):
-    """A tokenizer learned from the stories, and what is to be seen of it."""
-    name = args.dataset or DATASET
-    splits = open_dataset(name)
-    bad = BadRows(args.skip_bad_rows)
-    stories = read_stories(splits["train"], args.text_column, bad=bad)
-    sampled = itertools.islice(stories, args.sample) if args.sample else stories
-    counted = Counted(sampled, None if args.sample or "validation" in splits else HELD_OUT_EVERY)
-    tokenizer = train_tokenizer(counted, args.vocab_size)
-    print(f"stories: {counted.count:,} ({counted.bytes:,} bytes) from {name}")
-    if "validation" in splits:
-        held_out = list(read_stories(splits["validation"], args.text_column, HELD_OUT, bad))
-    else:
-        held_out = counted.set_aside or list(itertools.islice(stories, HELD_OUT))
-    if bad.count:
-        print(bad.summary())
-    print_findings(tokenizer, args.vocab_size, held_out)
-    return tokenizer
+def print_compression(tokenizer: Tokenizer, held_out: list[str], which: str) -> None:
+    """Print how many bytes of some stories a token stands for; which: what they are."""
+    size = sum(len(story.encode()) for story in held_out)
+    tokens = sum(map(len, tokenizer.encode_batch(held_out)))
+    print(f"bytes per token: {size / tokens:.2f}, on {len(held_out):,} {which}")
 
 
-def take_over(name):
-    """The tokenizer that --from_pretrained names; what is left out of it goes to stderr."""
-    text, left_out = open_pretrained(name)
-    for remark in left_out:
-        say(f"{name}: left out is {remark}")
-    return wrap_tokenizer(text, name)
+# Taking over ----------------------------------------------------------------------------------------------------------
 
 
-def wrap(args):
-    """The tokenizer that --from_pretrained names, and what is to be seen of it."""
+def wrap(args: argparse.Namespace) -> Tokenizer:
+    """Take over the tokenizer that --from_pretrained names, and print what there is to be seen of it."""
     tokenizer = take_over(args.from_pretrained)
     print(f"vocabulary: {tokenizer.vocab_size:,} tokens, those of {args.from_pretrained} and the special tokens")
     print("special tokens: " + "  ".join(f"{token} {number}" for token, number in tokenizer.special.items()))
     if args.dataset:
-        splits, bad = open_dataset(args.dataset), BadRows(args.skip_bad_rows)
+        bad = BadRows(args.skip_bad_rows)
+        splits = open_dataset(args.dataset)
         split = splits.get("validation", splits["train"])
-        print_compression(
-            tokenizer, list(read_stories(split, args.text_column, HELD_OUT, bad)), f"stories of {args.dataset}"
-        )
-        if bad.count:
-            print(bad.summary())
+        stories = list(read_stories(split, args.text_column, HELD_OUT, bad))
+        print_compression(tokenizer, stories, f"stories of {args.dataset}")
+        for remark in bad.remarks():
+            print(remark)
     return tokenizer
 
 
-def main():
-    args = parse_args()
-    output = Path(args.output)
-    if args.inspect is not None:
-        if not args.from_pretrained and not output.is_file():
-            raise UserError(
-                f"no tokenizer file {output} to look at; learn it first, without --inspect, or pass --output"
-            )
-        print_tokens(take_over(args.from_pretrained) if args.from_pretrained else load_tokenizer(output), args.inspect)
-        return
-    if output.exists() and not args.overwrite:
-        raise UserError(f"{output} is already there; pass --overwrite to replace it, or --output another name")
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder; name a file")
-    began = time.perf_counter()
-    tokenizer = wrap(args) if args.from_pretrained else learn(args)
-    tokenizer.save(output)
-    print(f"wrote {output} ({output.stat().st_size:,} bytes) after {time.perf_counter() - began:.1f} s")
+def take_over(name: str) -> Tokenizer:
+    """The tokenizer that --from_pretrained names; what is left out of it is reported."""
+    text, left_out = open_pretrained(name)
+    for remark in left_out:
+        log.info(f"{name}: left out is {remark}")
+    return wrap_tokenizer(text, name)
+
+
+# Inspecting -----------------------------------------------------------------------------------------------------------
+
+
+def inspect(args: argparse.Namespace, output: Path) -> None:
+    """Print how the tokenizer that is there, or that --from_pretrained names, cuts a text."""
+    if args.from_pretrained:
+        tokenizer = take_over(args.from_pretrained)
+    elif output.is_file():
+        tokenizer = load_tokenizer(output)
+    else:
+        raise UserError(f"no tokenizer file {output} to look at; learn it first, without --inspect, or pass --output")
+    print_tokens(tokenizer, args.inspect)
+
+
+def print_tokens(tokenizer: Tokenizer, text: str) -> None:
+    """Print each token's id, its text (bytes where it is no whole character), and its bytes."""
+    ids = tokenizer.encode(text)
+    contents = [tokenizer.bytes_of(token) for token in ids]
+    shown = []
+    for content in contents:
+        try:
+            shown.append(repr(content.decode()))
+        except UnicodeDecodeError:
+            shown.append(repr(content))
+    width = max(map(len, shown), default=0)
+    for token, content, piece in zip(ids, contents, shown, strict=True):
+        print(f"{token:>7}  {piece:<{width}}  {content.hex(' ')}")
+    size = sum(map(len, contents))
+    print(f"{len(ids):,} tokens, {size:,} bytes" + (f": {size / len(ids):.2f} bytes per token" if ids else ""))
 
 
 if __name__ == "__main__":

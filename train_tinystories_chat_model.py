@@ -7,10 +7,13 @@
 The shape comes from the model file.  The loss counts only what the assistant says, the <eos> that ends it included.
 """
 
+import argparse
+
+from common.console import log
 from common.errors import UserError
 from common.flags import FlagParser, parse_flags
 from common.program import run_program
-from common.text import printable
+from common.text import without_controls
 from common.weights_files import load_model
 from corpus.splits import DIALOGUES_SET_ASIDE, open_text
 from corpus.token_cache import cache_dialogues
@@ -18,20 +21,21 @@ from data import Rows, load_tokenizer
 from generation.prompts import chat_prompt
 from generation.sampling import Sampling
 from generation.writer import Writer
-from training.loop import seed_everything, train
+from training.loop import Job, train
 from training.lora import LEARNING_RATE, add_adapters
 from training.resume import fingerprints_of
-from training.settings import add_data_flags, add_training_flags, start_run
+from training.settings import add_data_flags, add_training_flags
+from training.start import seed_everything, start_run
 from training.word_swapping import SimilarWords
 
 PILOT = {
     "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 16, "dropout": 0.0,
     "swap_words": 0.8, "logging_steps": 20, "eval_steps": 50,
 }  # fmt: skip
-QUESTION = "Can you tell me a story about a little dog?"
+QUESTION = "Can you tell me a story about a little dog?"  # that is answered in the log
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
     parser.add_argument("--pretrained_model_path", help=f"{help_text} (must be given, here or in --config)")
@@ -52,7 +56,7 @@ def parse_args(argv=None):
     )  # fmt: skip
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
     add_training_flags(parser, "tinystories_chat_model", **defaults)
-    args = parse_flags(parser, PILOT, argv)
+    args = parse_flags(parser, flags_below, argv)
     if args.pretrained_model_path is None:
         raise UserError("--pretrained_model_path is missing; pass step 2's best_model.pth")
     if not 0 <= args.swap_words <= 1:
@@ -61,45 +65,51 @@ def parse_args(argv=None):
         raise UserError(f"--lora_rank must not be negative, not {args.lora_rank}")
     if args.lora_rank and args.optimizer == "muon":
         raise UserError("--optimizer muon updates whole matrices, --lora_rank parts of them; pass one of the two")
-    if args.lora_rank:
-        parser.set_defaults(lr=LEARNING_RATE)
-    return parse_flags(parser, PILOT, argv)
+    return args
 
 
-def main():
+def flags_below(given: dict) -> dict:
+    """What --lora_rank and --pilot_run change, where they are given."""
+    flags = {"lr": LEARNING_RATE} if given.get("lora_rank") else {}
+    return flags | (PILOT if given.get("pilot_run") else {})
+
+
+def main() -> None:
     args = parse_args()
     ranks, run, settings, precision = start_run(args, PILOT)
     tokenizer = load_tokenizer(args.tokenizer_path)
-    model, _ = load_model(args.pretrained_model_path, tokenizer, precision.device, run.say, dropout=args.dropout)
-    special, length = tokenizer.special, model.config.max_seq_len
-    read = lambda split, limit: cache_dialogues(
-        split, tokenizer, args.cache_dir, length, limit, run.say, args.skip_bad_rows
-    )
+    model, _ = load_model(args.pretrained_model_path, tokenizer, precision.device, dropout=args.dropout)
+    special = tokenizer.special
+    length = model.config.max_seq_len
+
+    def read(split, limit):
+        return cache_dialogues(split, tokenizer, args.cache_dir, length, limit, args.skip_bad_rows)
+
     with ranks.first_alone():
-        example = "sample_data/conversations"
-        train_cache, validation_cache = open_text(args, read, run.say, example, DIALOGUES_SET_ASIDE)
-    packed = args.batching == "packed"
+        train_cache, validation_cache = open_text(args, read, "sample_data/conversations", DIALOGUES_SET_ASIDE)
     change = None
     if args.swap_words:
         vectors = model.tokens.weight.detach().float().cpu().numpy()
         change = SimilarWords(tokenizer, train_cache, vectors, args.swap_words).swapped
-        run.say("uncommon words are swapped for similar ones; if your dialogues teach facts, pass --swap_words 0")
+        log.info("uncommon words are swapped for similar ones; if your dialogues teach facts, pass --swap_words 0")
+    packed = args.batching == "packed"
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True, change=change)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
     seed_everything(settings.seed)
     if args.lora_rank:
         trained, weights = add_adapters(model, args.lora_rank)
-        run.say(f"LoRA of rank {args.lora_rank}: {trained:,} weights are trained, beside the model's {weights:,}")
+        log.info(f"LoRA of rank {args.lora_rank}: {trained:,} weights are trained, beside the model's {weights:,}")
 
     def write_sample(model):
         writer = Writer(model, tokenizer, Sampling())
-        prompt, _, _ = chat_prompt(writer, [("user", QUESTION)])
-        return f"user: {QUESTION}\nassistant: {printable(writer.write([prompt], keys=[0])[0].text)}"
+        prompt = chat_prompt(writer, [("user", QUESTION)])
+        (reply,) = writer.write([prompt.ids], keys=[0])
+        return f"user: {QUESTION}\nassistant: {without_controls(reply.text)}"
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
     fingerprints |= {"lora_rank": args.lora_rank or None, "swap_words": args.swap_words}
-    train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
+    train(Job(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks))
     run.draw_curves()
     run.close()
     ranks.close()

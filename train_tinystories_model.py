@@ -10,19 +10,21 @@ is what the next steps take), the log and the curves.
 
 import argparse
 
-from common.flags import FlagParser, parse_flags, settings_from
+from common.console import log
+from common.flags import FlagParser, flags_in_words, parse_flags, settings_from
 from common.program import run_program
-from common.text import printable
+from common.text import without_controls
 from corpus.splits import open_text
 from corpus.token_cache import cache_stories
 from data import Rows, load_tokenizer
 from generation.sampling import Sampling
 from generation.writer import Writer
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
-from training.loop import seed_everything, train
-from training.presets import PRESETS, flags_of, table
+from training.loop import Job, train
+from training.presets import PRESETS, flags_of, preset_table
 from training.resume import fingerprints_of
-from training.settings import add_data_flags, add_training_flags, in_effect, start_run
+from training.settings import add_data_flags, add_training_flags
+from training.start import seed_everything, start_run
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
 PILOT = {
@@ -33,9 +35,10 @@ SHAPE = {
     "num_layers": "layers", "hidden_size": "width of a layer", "num_heads": "heads a layer",
     "intermediate_size": "width of the mlp", "max_seq_len": "the context, in tokens",
 }  # fmt: skip
+BEGINNING = "Once upon a time"  # of the stories in the log
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     group = add_data_flags(parser, "roneneldan/TinyStories")
     group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
@@ -61,39 +64,47 @@ def parse_args(argv=None):
     for name in ("bias", "tie_embeddings"):
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="default: as --arch says")
     add_training_flags(parser, "tinystories_model")
-    return parse_flags(parser, PILOT, argv, {name: flags_of(name) for name in PRESETS})
+    return parse_flags(parser, flags_below, argv)
 
 
-def main():
+def flags_below(given: dict) -> dict:
+    """What --pilot_run and --preset stand for, where they are given."""
+    pilot = PILOT if given.get("pilot_run") else {}
+    preset = given.get("preset")
+    return pilot | (flags_of(preset) if preset in PRESETS else {})
+
+
+def main() -> None:
     args = parse_args()
     if args.preset == "list":
-        print(table())
+        print(preset_table())
         return
     ranks, run, settings, precision = start_run(args, PILOT)
     if args.preset != "course":
         source, flags = PRESETS[args.preset]
-        run.say(f"preset {args.preset}, from {source}: {in_effect(args, flags)}")
+        log.info(f"preset {args.preset}, from {source}: {flags_in_words(args, flags)}")
     tokenizer = load_tokenizer(args.tokenizer_path)
-    args.vocab_size = tokenizer.vocab_size
-    config = settings_from(args, ModelConfig)
-    read = lambda split, limit: cache_stories(
-        split, tokenizer, args.cache_dir, args.text_column, limit, run.say, args.skip_bad_rows
-    )
+    config = settings_from(args, ModelConfig, vocab_size=tokenizer.vocab_size)
+
+    def read(split, limit):
+        return cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, args.skip_bad_rows)
+
     with ranks.first_alone():
-        train_cache, validation_cache = open_text(args, read, run.say)
-    packed, length, special = args.batching == "packed", config.max_seq_len, tokenizer.special
-    rows = Rows(train_cache, length, special, packed, seed=settings.seed)
-    validation = Rows(validation_cache, length, special)
+        train_cache, validation_cache = open_text(args, read)
+    special = tokenizer.special
+    rows = Rows(train_cache, config.max_seq_len, special, packed=args.batching == "packed", seed=settings.seed)
+    validation = Rows(validation_cache, config.max_seq_len, special)
     seed_everything(settings.seed)
     model = Transformer(config).to(precision.device)
 
     def write_sample(model):
-        writer, start = Writer(model, tokenizer, Sampling()), "Once upon a time"
-        prompt = [special["<bos>"], *tokenizer.encode(start)][:length]
-        return printable(start + writer.write([prompt], keys=[0])[0].text)
+        writer = Writer(model, tokenizer, Sampling())
+        prompt = [special["<bos>"], *tokenizer.encode(BEGINNING)][: config.max_seq_len]
+        (written,) = writer.write([prompt], keys=[0])
+        return without_controls(BEGINNING + written.text)
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
-    train(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks)
+    train(Job(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks))
     run.draw_curves()
     run.close()
     ranks.close()

@@ -6,14 +6,19 @@ import json
 import os
 import pickle
 import pickletools
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
+
+LARGEST_JSON = 100 << 20  # bytes of a JSON file that is read as a whole
+
+# Writing --------------------------------------------------------------------------------------------------------------
 
 
-# Files ----------------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def naming(path):
+def naming(path: str | Path) -> Iterator[None]:
     """Let an OSError in the block name the file that was meant."""
     try:
         yield
@@ -23,7 +28,7 @@ def naming(path):
 
 
 @contextlib.contextmanager
-def written_atomically(path, check=None):
+def written_atomically(path: str | Path, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
     """Give a binary file that takes its place at path when the block ends, complete and on the disk, or never.
 
     check: called with the path of what was written before it takes its place; what it raises leaves the old file there.
@@ -46,18 +51,24 @@ def written_atomically(path, check=None):
         partial.unlink(missing_ok=True)
 
 
-def on_disk(file):
-    """Wait until what was written to a file is on the disk; who reads it next, reads the disk's copy."""
+def on_disk(file: BinaryIO) -> None:
+    """Wait until what was written to a file is on the disk; whoever reads it next, reads the disk's copy."""
     file.flush()
     os.fsync(file.fileno())
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def locked(file):
+def write_json(path: str | Path, content: object) -> None:
+    """Write a JSON file, whole or not at all."""
+    with written_atomically(path) as file:
+        file.write(json.dumps(content, indent=1).encode())
+
+
+def locked(file: BinaryIO) -> bool | None:
     """Claim a file that is open for writing until it is closed or the process ends, however it ends.
 
-    False if another process has it; None where the file system knows no locks.
+    Returns False if another process has it, None where the file system knows no locks.
     """
     try:
         if os.name == "nt":
@@ -78,11 +89,26 @@ def locked(file):
     return True
 
 
-def write_json(path, content):
-    with written_atomically(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+# Reading --------------------------------------------------------------------------------------------------------------
 
 
+def read_json(path: str | Path, largest: int = LARGEST_JSON) -> dict:
+    """Read the object that a JSON file holds.  Raises UserError, which names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    if path.stat().st_size > largest:
+        raise UserError(f"{path} is too large for what it should be: it has {path.stat().st_size / 1e6:,.0f} MB")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON file that can be read ({reason_of(error)}); take a whole one") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object; take another file")
+    return content
+
+
+# What a pickle of numbers, texts, lists and dicts is made of.
 PLAIN_OPERATIONS = {
     "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "BINGET", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST",
     "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE", "BININT",
@@ -90,16 +116,15 @@ PLAIN_OPERATIONS = {
 }  # fmt: skip
 
 
-# The tokenizer --------------------------------------------------------------------------------------------------------
 class PlainUnpickler(pickle.Unpickler):
     """Reads numbers, strings, lists and dicts, and nothing that a pickle names: so it cannot run code."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> None:
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def read_plain_pickle(content):
-    """What a pickle of plain types holds.  Raises UserError for one that could run code or fill the memory."""
+def read_plain_pickle(content: bytes) -> object:
+    """Read a pickle of plain types.  Raises UserError for one that could run code or fill the memory."""
     for operation, _, _ in pickletools.genops(content):  # before any of them can take memory, or do worse
         if operation.name not in PLAIN_OPERATIONS:
             raise UserError(f"it holds more than plain types ({operation.name}); take another one")

@@ -1,21 +1,30 @@
-"""The flags of the programs: how they are declared, and which layer wins."""
+"""The flags of the programs: how they are declared, and which layer wins.
+
+In reading order: `FlagParser`; `flag` and `add_fields`, data classes whose fields are flags; `parse_flags`, the layers
+default, pilot or preset, config, shell.
+"""
 
 import argparse
 import dataclasses
 import difflib
 import json
 import shutil
+from collections.abc import Callable, Iterable
 
-from common.errors import UserError
-from common.text import printed
+from common.errors import UserError, reason_of
+from common.text import one_line
+
+LENGTH = ("epochs", "max_steps")  # how long a run is: who says one of them, says both
+# What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
+OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "cache_dir")
 
 
-# Flags ----------------------------------------------------------------------------------------------------------------
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Flags and their help side by side, and N, X or TEXT for the kind of value."""
 
-    def __init__(self, prog):
-        super().__init__(prog, max_help_position=38, width=min(120, shutil.get_terminal_size((120, 24)).columns))
+    def __init__(self, prog: str):
+        width = min(120, shutil.get_terminal_size((120, 24)).columns)
+        super().__init__(prog, max_help_position=38, width=width)
 
     def _get_default_metavar_for_optional(self, action):
         return {int: "N", float: "X"}.get(action.type, "TEXT")
@@ -27,109 +36,143 @@ class FlagParser(argparse.ArgumentParser):
     Flags that are given to the parser itself come first in --help: the handout's.  The others stand in groups below.
     """
 
-    def __init__(self, doc):
+    def __init__(self, doc: str):
         usage = "python %(prog)s [flags]"
         super().__init__(description=doc, usage=usage, formatter_class=HelpFormatter, allow_abbrev=False)
 
-    def error(self, message):
+    def error(self, message: str) -> None:
         raise UserError(f"{message}; --help lists the flags")
 
 
-def flag(default, text, first=False, **options):
-    """A field of a data class that is a flag; first: one that the handout uses, see `add_fields`."""
+# Data classes ---------------------------------------------------------------------------------------------------------
+
+
+def flag(default: object, text: str, first: bool = False, **options):
+    """Declare a field of a data class that is a flag; first: one that the handout uses, see `add_fields`."""
     return dataclasses.field(default=default, metadata={"help": text, "first": first} | options)
 
 
-def add_fields(group, settings_class, defaults, parser=None):
-    """Give a flag to each field of a data class that has a help text; defaults override the fields' own.
+def add_fields(group, settings_class: type, defaults: dict, parser: argparse.ArgumentParser | None = None) -> None:
+    """Give a flag to each field of a data class that `flag` declared; defaults override the fields' own.
 
     group: where they stand in --help, but for those that the handout uses: these are the parser's own, listed first.
     """
     for item in dataclasses.fields(settings_class):
         options = dict(item.metadata)
-        if options:
-            place = parser if options.pop("first") and parser else group
-            options["default"] = defaults.get(item.name, item.default)
-            if "action" not in options:
-                options.setdefault("type", type(item.default))
-            if options["default"] is not None and "default" not in options["help"] and "action" not in options:
-                options["help"] += " (default: %(default)s)"
-            place.add_argument(f"--{item.name}", **options)
+        if not options:
+            continue
+        place = parser if options.pop("first") and parser else group
+        options["default"] = defaults.get(item.name, item.default)
+        if "action" not in options:
+            options.setdefault("type", type(item.default))
+        if options["default"] is not None and "default" not in options["help"] and "action" not in options:
+            options["help"] += " (default: %(default)s)"
+        place.add_argument(f"--{item.name}", **options)
 
 
-LENGTH = ("epochs", "max_steps")  # of a run
-# What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
-OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "cache_dir")
+def settings_from(args: argparse.Namespace, settings_class: type, **more):
+    """Make a data class of an argparse result, and of more fields; a ValueError that it raises becomes a UserError."""
+    names = {item.name for item in dataclasses.fields(settings_class)}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    try:
+        return settings_class(**given | more)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
-def parse_flags(parser, pilot, argv=None, presets=None):
-    """Parse argv.  One given there wins, then --config, then --preset, then --pilot_run, then the default.
+def flags_in_words(args: object, names: Iterable[str], between: str = ", ") -> str:
+    """The flags of these names as they are in args, those that are None left out."""
+    return between.join(f"--{name} {getattr(args, name)}" for name in names if getattr(args, name) is not None)
 
-    pilot: {flag: value}; presets: {name: {flag: value}}.  --epochs and --max_steps are one thing to whoever gives one:
-    in argv or in the file, it replaces both; and the default --epochs counts only where nothing else says how long.
+
+# Layers ---------------------------------------------------------------------------------------------------------------
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, below: Callable[[dict], dict], argv: list[str] | None = None
+) -> argparse.Namespace:
+    """Parse argv, or what was typed.  The shell wins, then --config, then a preset or the pilot, then the default.
+
+    below: a function of the flags that the shell and the config give, {flag: value}; it returns those of the layer
+    below them, which the pilot and the presets are.
     """
-    given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(LENGTH))))
-    config = read_config(given["config"], parser) if given["config"] else {}
-    parser.set_defaults(**config)
-    args = parser.parse_args(argv)
-    flags = (pilot if args.pilot_run else {}) | (presets or {}).get(getattr(args, "preset", None), {})
-    for layer in (config, {name: given[name] for name in LENGTH if given[name] is not None}):
-        flags |= (dict.fromkeys(LENGTH) if layer.keys() & LENGTH else {}) | layer
-    if "max_steps" in flags:
-        flags.setdefault("epochs", None)
-    parser.set_defaults(**flags)
-    return parser.parse_args(argv)
+    defaults = vars(parser.parse_args([]))
+    shell = flags_given(parser, argv)
+    config = read_config(shell["config"], parser) if "config" in shell else {}
+    return argparse.Namespace(**merge_layers(defaults, below(config | shell), config, shell))
 
 
-def read_config(path, parser):
+def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> dict:
+    """{flag: value} of what argv gives, without defaults."""
+    nothing = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([]))))  # argparse keeps what is there
+    return {name: value for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
+
+
+def merge_layers(defaults: dict, *layers: dict) -> dict:
+    """Lay each layer of {flag: value} over those before it; one that says how long a run is, replaces both LENGTHs."""
+    merged = dict(defaults)
+    for layer in layers:
+        if not layer.keys().isdisjoint(LENGTH):
+            merged |= dict.fromkeys(LENGTH)
+        merged |= layer
+    return merged
+
+
+def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
     """{flag: value} of a file for --config, a JSON object; of a run's args.json without what is OF_THE_RUN.
 
     A null is as good as no entry.  Raises UserError for a flag that the parser does not know, and for a value that the
     flag does not take.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is no JSON ({printed(str(error))})") from None
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; name a file of flags, as a run's args.json") from None
-    if not isinstance(content, dict):
-        raise UserError(f'--config {path} holds no JSON object; write {{"lr": 0.001}}')
-    if program := content.pop("program", None):  # an args.json
-        content = {name: value for name, value in content.items() if name not in (*OF_THE_RUN, "config", "vocab_size")}
-    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
-    for name in ("overwrite", "resume_from_checkpoint"):  # or the command that goes on would not be what it says
+    content = read_config_file(path)
+    program = content.pop("program", None)
+    if program:  # an args.json
+        own = (*OF_THE_RUN, "config", "vocab_size")
+        content = {name: value for name, value in content.items() if name not in own}
+    for name in ("overwrite", "resume_from_checkpoint"):  # or the command that resumes would not be what it says
         if content.get(name):
             raise UserError(f"--config {path}: {name} can only be given at the shell")
+    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     for name in content:
         if name not in actions:
-            meant = difflib.get_close_matches(name, actions, 1)
-            hint = f"did you mean {meant[0]}?" if meant else "--help lists the flags"
-            hint = hint if program in (None, parser.prog) else f"the file is of {printed(program)}"
-            raise UserError(f"--config {path}: no flag {printed(name)}; {hint}")
+            raise UserError(f"--config {path}: no flag {one_line(name)}; {hint_for(name, actions, program, parser)}")
     return {
         name: config_value(path, parser, actions[name], value) for name, value in content.items() if value is not None
     }
 
 
-def config_value(path, parser, action, value):
-    """The value of a flag in a file for --config, checked as if it had been typed."""
-    if action.nargs == 0 and isinstance(value, bool):
-        return value
-    values = value if isinstance(value, list) and isinstance(action.default, list) else [value]
-    if action.nargs == 0 or not values or not all(type(item) in (str, int, float) for item in values):
-        raise UserError(f"--config {path}: {printed(json.dumps(value))} is no value for {action.dest}")
+def hint_for(name: str, actions: dict, program: str | None, parser: argparse.ArgumentParser) -> str:
+    """What to do about a flag that the parser does not know; program: which one wrote the file, if an args.json."""
+    if program not in (None, parser.prog):
+        return f"the file is of {one_line(program)}"
+    meant = difflib.get_close_matches(name, actions, 1)
+    return f"did you mean {meant[0]}?" if meant else "--help lists the flags"
+
+
+def read_config_file(path: str) -> dict:
+    """The object in a file for --config, unchecked."""
     try:
-        return getattr(parser.parse_args([f"--{action.dest}={item}" for item in values]), action.dest)
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--config {path} is no JSON ({one_line(reason_of(error))})") from None
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}; name a file of flags, as a run's args.json") from None
+    if not isinstance(content, dict):
+        raise UserError(f'--config {path} holds no JSON object; write {{"lr": 0.001}}')
+    return content
+
+
+def config_value(path: str, parser: argparse.ArgumentParser, action: argparse.Action, value: object) -> object:
+    """The value of a flag in a file for --config, checked as if it had been typed."""
+    takes_no_value = action.nargs == 0
+    if takes_no_value and isinstance(value, bool):
+        return value
+    takes_several = isinstance(action.default, list)
+    values = value if isinstance(value, list) and takes_several else [value]
+    if takes_no_value or not values or not all(type(item) in (str, int, float) for item in values):
+        raise UserError(f"--config {path}: {one_line(json.dumps(value))} is no value for {action.dest}")
+    try:
+        return flags_given(parser, [f"--{action.dest}={item}" for item in values])[action.dest]
     except UserError as error:
         raise UserError(f"--config {path}: {error}") from None
-
-
-def settings_from(args, settings_class):
-    """The data class of an argparse result; ValueError about a shape becomes a UserError."""
-    names = {item.name for item in dataclasses.fields(settings_class)}
-    try:
-        return settings_class(**{name: value for name, value in vars(args).items() if name in names})
-    except ValueError as error:
-        raise UserError(str(error)) from None

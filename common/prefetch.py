@@ -1,10 +1,11 @@
-"""Results computed ahead, in threads."""
+"""Results computed ahead, in threads, while the one before is used."""
 
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 
-def computed_ahead(function, items, ahead=1):
+def computed_ahead(function: Callable, items: Iterable, ahead: int = 1) -> Iterator:
     """map(function, items), the next results computed in threads, as many as `ahead` says, while one is used."""
     waiting = deque()
     with ThreadPoolExecutor(max_workers=ahead) as pool:

@@ -6,11 +6,15 @@ ranks must agree on go over the CPU, so that no GPU waits for them.
 
 import contextlib
 import datetime
+import logging
 import os
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as distributed
 from torch.nn.parallel import DistributedDataParallel
+
+from common.console import log
 
 WAIT = datetime.timedelta(hours=6)  # for the rank that tokenizes
 
@@ -18,30 +22,32 @@ WAIT = datetime.timedelta(hours=6)  # for the rank that tokenizes
 class Ranks:
     """rank: this process's number, from 0; count: how many there are."""
 
-    def __init__(self, count=None):
+    def __init__(self, count: int | None = None):
         """count: how many; None: as `torchrun` says."""
         self.count = count or int(os.environ.get("WORLD_SIZE", 1))
-        self.rank, self.local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
-        if self.count == 1:
-            self.rank = 0
-        else:
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
+        self.rank = int(os.environ.get("RANK", 0)) if self.count > 1 else 0
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        if self.rank > 0:
+            log.setLevel(logging.ERROR)  # rank 0 reports for all
+        if self.count > 1:
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            distributed.init_process_group(backend, timeout=WAIT)
 
-    def wrap(self, model):
+    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The network whose backward pass averages the gradients of all ranks; model itself where there is one rank."""
         if self.count == 1:
             return model
         return DistributedDataParallel(model)
 
-    def sum(self, *numbers):
+    def sum(self, *numbers: float) -> list[float]:
         """The sums of numbers over all ranks."""
         if self.count == 1:
-            return numbers
+            return list(numbers)
         totals = torch.tensor(numbers, dtype=torch.float64)
         distributed.all_reduce(totals)
         return totals.tolist()
 
-    def gather(self, tensor):
+    def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """A list of every rank's tensor, on the CPU and of one shape."""
         if self.count == 1:
             return [tensor]
@@ -50,15 +56,19 @@ class Ranks:
         return tensors
 
     @contextlib.contextmanager
-    def first_alone(self):
+    def first_alone(self) -> Iterator[None]:
         """Let rank 0 do what the others then find done."""
-        if self.count > 1 and self.rank > 0:
+        if self.rank > 0:
             distributed.barrier()
         yield
         if self.count > 1 and self.rank == 0:
             distributed.barrier()
 
-    def close(self):
+    def close(self) -> None:
+        """Leave the group together with the other ranks."""
         if self.count > 1:
             distributed.barrier()  # a rank that leaves early takes the others' connections with it
             distributed.destroy_process_group()
+
+
+ONE_RANK = Ranks(1)

@@ -1,8 +1,12 @@
-"""Text from files that others made, ready for a message, a terminal or UTF-8."""
+"""Text that others made, ready for UTF-8, for a terminal, or for a message of one line."""
+
+import json
+
+CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def clean(text):
-    """Lone surrogates, which UTF-8 cannot write, become U+FFFD."""
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot write, by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -10,22 +14,23 @@ def clean(text):
     return text
 
 
-def shortened(text, length=100):
-    """What a file holds, for a message of one line."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[:length] + "..."
-
-
-CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
-def printable(text):
-    """Text that a model wrote, without the control characters with which it could garble a terminal or a log."""
+def without_controls(text: str) -> str:
+    """Replace control characters, which could garble a terminal or a log, by U+FFFD; line breaks and tabs stay."""
     return text.translate(CONTROLS)
 
 
-def printed(value):
-    """What a stranger's file holds, short and on one line."""
+def one_line(value: object, length: int = 100) -> str:
+    """Show what a file of somebody else holds in a message: at most so many characters, on one line.
+
+    Only texts, numbers and None are shown: lists in lists can be endless.
+    """
     if not isinstance(value, (str, int, float, type(None))):
         return "?"
-    return "".join(c if c.isprintable() else "?" for c in str(value)[:60])
+    text = " ".join(str(value).split())
+    shown = text if len(text) <= length else text[:length] + "..."
+    return "".join(character if character.isprintable() else "?" for character in shown)
+
+
+def one_line_json(value: object) -> str:
+    """Show a value of a JSON file, lists and objects too."""
+    return one_line(json.dumps(value, default=str), 60)

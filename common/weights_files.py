@@ -1,8 +1,10 @@
-"""Files of weights, the model file and the checkpoint: written whole, and read with suspicion.
+"""Files of weights, the model file and the checkpoint: written whole, and validated before anything in them is used.
 
 Such a file comes from a disk that may be full or broken, or from a stranger.  So it is written beside the old one,
-flushed, read back, and only then moved into its place; and before anything in it is used, its check sums, its names and
-its shapes are looked at: it cannot run code, nor take more memory than its own size.
+flushed, read back, and only then moved into its place; and its check sums, names and shapes are looked at before it is
+used: it cannot run code, nor take more memory than its own size.
+
+In reading order: `save_model` and `load_model`; the file below them, `write_torch_file` and `read_torch_file`.
 """
 
 import collections
@@ -10,18 +12,21 @@ import pickletools
 import warnings
 import zipfile
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from common.console import say
-from common.errors import UserError
+from common.console import log
+from common.errors import UserError, reason_of
 from common.files import written_atomically
 from common.flags import settings_from
-from common.text import printed
+from common.text import one_line
 from model import ModelConfig, Transformer
 
-MODEL_FORMAT, CHECKPOINT_FORMAT, VERSION = "tinystories-model", "tinystories-checkpoint", 1
+MODEL_FORMAT = "tinystories-model"
+CHECKPOINT_FORMAT = "tinystories-checkpoint"
+VERSION = 1
 LARGEST_TABLES = 1 << 28  # bytes of what a network computes from its config alone, which no weight vouches for
 PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # what may be named, beside kinds of storage
 
@@ -29,12 +34,95 @@ PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}  # what m
 class Damaged(UserError):
     """A file that is not whole; .what says which and how, without what to do."""
 
-    def __init__(self, what):
+    def __init__(self, what: str):
         super().__init__(f"{what}; take another one, copy it again, or make it again")
         self.what = what
 
 
-def write_torch_file(path, content):
+# The model file -------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    path: str | Path, model: Transformer, tokenizer_fingerprint: str, step: int = 0, val_loss: float | None = None,
+    run_id: str | None = None, weights: dict | None = None,
+) -> None:  # fmt: skip
+    """Write the weights in float32 and all that is needed to load them.
+
+    weights: those to write instead of the model's own, as `lora.merged_weights` gives them.
+    """
+    weights = model.state_dict() if weights is None else weights
+    content = {
+        "format": MODEL_FORMAT,
+        "version": VERSION,
+        "config": model.config.as_dict(),
+        "model": {name: tensor.detach().float().cpu() for name, tensor in weights.items()},
+        "tokenizer_fingerprint": tokenizer_fingerprint,
+        "step": step,
+        "val_loss": val_loss,
+        "run_id": run_id,
+    }
+    write_torch_file(path, content)
+
+
+def load_model(path: str | Path, tokenizer=None, device="cpu", **changes) -> tuple[Transformer, dict]:
+    """(model in evaluation mode, the file's other contents).  Raises UserError for a file that is not a model file.
+
+    tokenizer: refuse a model that was trained with another one.  changes: fields of the config to set anew, as dropout.
+    """
+    content = read_torch_file(path, MODEL_FORMAT)
+    try:
+        if not all(isinstance(value, (str, int, float, type(None))) for value in content["config"].values()):
+            raise TypeError("a config of other than words and numbers")
+        config = ModelConfig(**content["config"])
+        weights = content.pop("model")
+        check_weights(config, weights)
+        trained = f"step {content['step']:,}"
+        if content.get("val_loss") is not None:
+            trained += f", validation loss {content['val_loss']:.4f}"
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = one_line(reason_of(error))
+        raise UserError(
+            f"{path}: its weights and its config do not fit each other ({reason}); take another one"
+        ) from None
+    model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
+    model.load_state_dict(weights)
+    if tokenizer is not None:
+        check_tokenizer(path, content, config, tokenizer)
+    log.info(f"model: {path}, {trained}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
+    return model.to(device).eval(), content
+
+
+def check_tokenizer(path: str | Path, content: dict, config: ModelConfig, tokenizer) -> None:
+    """Raise UserError unless a model was trained with this tokenizer."""
+    trained_with = content.get("tokenizer_fingerprint"), config.vocab_size
+    if (tokenizer.fingerprint, tokenizer.vocab_size) != trained_with:
+        raise UserError(
+            f"{path} was not trained with this tokenizer ({config.vocab_size:,} tokens in the model, "
+            f"{tokenizer.vocab_size:,} in the tokenizer file); pass --tokenizer_path the one that it was trained with"
+        )
+
+
+def check_weights(config: ModelConfig, weights: dict) -> None:
+    """Raise ValueError unless weights are those of the config's network; takes no memory for a network that lies."""
+    if config.num_layers > len(weights):
+        raise ValueError(f"{config.num_layers} layers in {len(weights)} tensors")
+    with torch.device("meta"):
+        network = Transformer(config)
+    if sum(table.nbytes for table in network.buffers()) > LARGEST_TABLES:
+        raise ValueError(f"a context of {config.max_seq_len}")
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    for name in shapes.keys() | weights.keys():
+        found = weights[name].shape if name in weights else "none"
+        if shapes.get(name) != found:
+            raise ValueError(f"{name} is {list(found)}, not {list(shapes.get(name, []))}")
+        if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite or not float32")
+
+
+# Any file of weights --------------------------------------------------------------------------------------------------
+
+
+def write_torch_file(path: str | Path, content: dict) -> None:
     """Write plain types and tensors with torch.save; the file is there whole, and was read back, or it is not there."""
     with written_atomically(path, check_torch_file) as file:
         try:
@@ -45,7 +133,49 @@ def write_torch_file(path, content):
             raise
 
 
-def check_torch_file(path):
+def read_torch_file(path: str | Path, kind: str) -> dict:
+    """Read a file that `write_torch_file` wrote; kind: MODEL_FORMAT or CHECKPOINT_FORMAT.  Runs no code in it.
+
+    Raises UserError for another file, and Damaged, a kind of it, for one that is not whole.
+    """
+    content = read_any_torch_file(path)
+    if not isinstance(content, dict):
+        content = {}
+    found = content.get("format")
+    if not isinstance(found, str) or found != kind:
+        found = found if isinstance(found, str) and found else "file of another program"
+        example = {MODEL_FORMAT: "best_model.pth", CHECKPOINT_FORMAT: "checkpoint-<step>.pth"}[kind]
+        raise UserError(f"{path} is a {one_line(found)}, where a {kind} was expected; pass a file like {example}")
+    version = content.get("version")
+    if not isinstance(version, int) or version != VERSION:
+        raise UserError(
+            f"{path} has version {one_line(version)} of the format, and this program reads {VERSION}; "
+            "take the version of the course that wrote it"
+        )
+    return content
+
+
+def read_any_torch_file(path: str | Path) -> object:
+    """What a file of torch.save's holds, if that is plain types and tensors; runs no code in it.  Raises as above."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder; pass a file that is in it")
+    if not Path(path).is_file():
+        raise UserError(f"no file {path}; train a model first, or pass the path of one")
+    check_torch_file(path)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        whole = all(is_plain(tensor) for tensor in tensors_in(content))
+    except PermissionError:
+        raise
+    except Exception:
+        raise Damaged(f"{path} is damaged, or no file of this course") from None
+    if not whole:
+        raise UserError(f"{path} holds a tensor that claims to be larger than it is; take another one")
+    return content
+
+
+def check_torch_file(path: str | Path) -> None:
     """Raise Damaged, or UserError, unless a file is one of torch.save's, whole and free of code."""
     size = Path(path).stat().st_size
     with open(path, "rb") as file:
@@ -69,52 +199,14 @@ def check_torch_file(path):
     foreign = {name for name in named - PLAIN if not (name.startswith("torch ") and name.endswith("Storage"))}
     if foreign:
         raise UserError(
-            f"{path} holds more than weights ({printed(min(foreign))}), and is not opened; take another one"
+            f"{path} holds more than weights ({one_line(min(foreign))}), and is not opened; take another one"
         )
 
 
-def read_torch_file(path, kind):
-    """Read a file that `write_torch_file` wrote; kind: MODEL_FORMAT or CHECKPOINT_FORMAT.  Runs no code in it.
-
-    Raises UserError for another file, and Damaged, a kind of it, for one that is not whole.
-    """
-    content = read_any_torch_file(path)
-    found, version = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
-    if not isinstance(found, str) or found != kind:
-        found = found if isinstance(found, str) and found else "file of another program"
-        names = {MODEL_FORMAT: "best_model.pth", CHECKPOINT_FORMAT: "checkpoint-<step>.pth"}
-        raise UserError(f"{path} is a {printed(found)}, where a {kind} was expected; pass a file like {names[kind]}")
-    if not isinstance(version, int) or version != VERSION:
-        raise UserError(
-            f"{path} has version {printed(version)} of the format, and this program reads {VERSION}; "
-            "take the version of the course that wrote it"
-        )
-    return content
-
-
-def read_any_torch_file(path):
-    """What a file of torch.save's holds, if that is plain types and tensors; runs no code in it.  Raises as above."""
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder; pass a file that is in it")
-    if not Path(path).is_file():
-        raise UserError(f"no file {path}; train a model first, or pass the path of one")
-    check_torch_file(path)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        whole = all(map(is_plain, tensors_in(content)))
-    except PermissionError:
-        raise
-    except Exception:
-        raise Damaged(f"{path} is damaged, or no file of this course") from None
-    if not whole:
-        raise UserError(f"{path} holds a tensor that claims to be larger than it is; take another one")
-    return content
-
-
-def tensors_in(content):
-    """Yield the tensors in dicts and lists within each other."""
-    waiting, seen = collections.deque([content]), set()
+def tensors_in(content: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in dicts and lists within each other, each container once."""
+    waiting = collections.deque([content])
+    seen = set()
     while waiting:
         value = waiting.popleft()
         if isinstance(value, torch.Tensor):
@@ -124,66 +216,6 @@ def tensors_in(content):
             waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
-def is_plain(tensor):
+def is_plain(tensor: torch.Tensor) -> bool:
     """Whether a tensor has a number in memory for each of its places."""
     return tensor.device.type == "cpu" and tensor.layout == torch.strided and tensor.is_contiguous()
-
-
-# The model file -------------------------------------------------------------------------------------------------------
-def save_model(path, model, tokenizer_fingerprint, step=0, val_loss=None, run_id=None, weights=None):
-    """Write the weights in float32 and all that is needed to load them.
-
-    weights: those to write instead of the model's own, as `lora.merged_weights` gives them.
-    """
-    weights = model.state_dict() if weights is None else weights
-    state = {name: tensor.detach().float().cpu() for name, tensor in weights.items()}
-    content = {"format": MODEL_FORMAT, "version": VERSION, "config": model.config.as_dict(), "model": state}
-    content |= {"tokenizer_fingerprint": tokenizer_fingerprint, "step": step, "val_loss": val_loss, "run_id": run_id}
-    write_torch_file(path, content)
-
-
-def load_model(path, tokenizer=None, device="cpu", say=say, **changes):
-    """(model in evaluation mode, the file's other contents).  Raises UserError for a file that is not a model file.
-
-    tokenizer: refuse a model that was trained with another one.  changes: fields of the config to set anew, as dropout.
-    """
-    content = read_torch_file(path, MODEL_FORMAT)
-    try:
-        if not all(isinstance(value, (str, int, float, type(None))) for value in content["config"].values()):
-            raise TypeError("a config of other than words and numbers")
-        config, weights = ModelConfig(**content["config"]), content.pop("model")
-        check_weights(config, weights)
-        loss, step = content.get("val_loss"), content["step"]
-        trained = f"step {step:,}" + (f", validation loss {loss:.4f}" if loss is not None else "")
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-        reason = printed((str(error) or type(error).__name__).splitlines()[0])
-        raise UserError(
-            f"{path}: its weights and its config do not fit each other ({reason}); take another one"
-        ) from None
-    model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
-    model.load_state_dict(weights)
-    of_tokenizer = content.get("tokenizer_fingerprint"), config.vocab_size
-    if tokenizer is not None and (tokenizer.fingerprint, tokenizer.vocab_size) != of_tokenizer:
-        raise UserError(
-            f"{path} was not trained with this tokenizer ({config.vocab_size:,} tokens in the model, "
-            f"{tokenizer.vocab_size:,} in the tokenizer file); pass --tokenizer_path the one that it was trained with"
-        )
-    say(f"model: {path}, {trained}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
-    return model.to(device).eval(), content
-
-
-def check_weights(config, weights):
-    """Raise ValueError unless weights are those of the config's network; takes no memory for a network that lies."""
-    if config.num_layers > len(weights):
-        raise ValueError(f"{config.num_layers} layers in {len(weights)} tensors")
-    with torch.device("meta"):
-        network = Transformer(config)
-    if sum(table.nbytes for table in network.buffers()) > LARGEST_TABLES:
-        raise ValueError(f"a context of {config.max_seq_len}")
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    for name in shapes.keys() | weights.keys():
-        found = weights[name].shape if name in weights else "none"
-        if shapes.get(name) != found:
-            raise ValueError(f"{name} is {list(found)}, not {list(shapes.get(name, []))}")
-        if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
-            raise ValueError(f"{name} holds numbers that are not finite or not float32")

@@ -2,6 +2,9 @@
 
 `.jsonl`, `.json` and `.txt` are read here, row by row, so that a broken line can be named and nothing else needs
 installing; hub names, csv and parquet go through the `datasets` library, which is imported only for them.
+
+In reading order: `open_dataset`, which finds the splits of a name; local files and folders; the hub; the readers of
+each kind of file; `read_stories`, from rows to stories.
 """
 
 import contextlib
@@ -14,13 +17,13 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common.errors import UserError
-from common.text import clean, shortened
+from common.errors import UserError, reason_of
+from common.text import one_line, without_surrogates
 
 VALIDATION_NAMES = ("validation", "valid", "val", "test")
 OWN_SUFFIXES = (".jsonl", ".json", ".txt")
@@ -43,7 +46,7 @@ class Split:
     fingerprint: Callable[[], str]
 
 
-def open_dataset(name, streaming=True, example="sample_data/stories"):
+def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/stories") -> dict[str, Split]:
     """Find the splits of a data set: {"train": Split, maybe "validation": Split}.
 
     name: a `.jsonl`, `.json`, `.txt`, `.csv` or `.parquet` file, a folder of such files, or a data set of the hub.
@@ -62,27 +65,42 @@ def open_dataset(name, streaming=True, example="sample_data/stories"):
         splits = hub_splits(name, streaming, example)
     if "train" not in splits:
         raise UserError(f"{name} has no split named train, only {', '.join(splits) or 'none'}")
-    validation = next((splits[known] for known in VALIDATION_NAMES if known in splits), None)
-    return {"train": splits["train"]} | ({"validation": validation} if validation else {})
+    found = {"train": splits["train"]}
+    for known in VALIDATION_NAMES:
+        if known in splits:
+            return found | {"validation": splits[known]}
+    return found
 
 
-def file_split(*paths):
+# Local files and folders ----------------------------------------------------------------------------------------------
+
+
+def file_split(*paths: Path) -> Split:
     """A split made of local files that have one suffix."""
-    reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}.get(paths[0].suffix)
-    if reader:
-        rows = lambda: itertools.chain.from_iterable(map(reader, paths))
-    elif paths[0].suffix in LIBRARY_SUFFIXES:
-        kind, files = LIBRARY_SUFFIXES[paths[0].suffix], [str(path) for path in paths]
-        options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
-        load = lambda: load_with_library(kind, data_files=files, streaming=True, **options)["train"]
-        rows = lambda: library_rows(load, paths[0])
+    suffix = paths[0].suffix
+    if suffix in OWN_SUFFIXES:
+        reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}[suffix]
+        rows = partial(chained, reader, paths)
+    elif suffix in LIBRARY_SUFFIXES:
+        rows = partial(library_rows, partial(load_files, LIBRARY_SUFFIXES[suffix], paths), paths[0])
     else:
         known = " ".join((*OWN_SUFFIXES, *LIBRARY_SUFFIXES))
-        raise UserError(f"{paths[0]}: cannot read {paths[0].suffix or 'a file without a suffix'}; known are {known}")
-    return Split(str(paths[0]), rows, lambda: hash_files(paths))
+        raise UserError(f"{paths[0]}: cannot read {suffix or 'a file without a suffix'}; known are {known}")
+    return Split(str(paths[0]), rows, partial(hash_files, paths))
 
 
-def folder_splits(folder):
+def chained(reader: Callable, paths: Iterable[Path]) -> Iterator:
+    """The rows of several files, one after the other."""
+    return itertools.chain.from_iterable(map(reader, paths))
+
+
+def load_files(kind: str, paths: Iterable[Path]):
+    """The `datasets` data set of local files; kind: csv or parquet."""
+    options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
+    return load_with_library(kind, data_files=[str(path) for path in paths], streaming=True, **options)["train"]
+
+
+def folder_splits(folder: Path) -> dict[str, Split]:
     """The splits of a local folder: `train.jsonl`, `validation.jsonl` and the like, or the hub's layout below it."""
     named = {}
     for suffix in FOLDER_SUFFIXES:
@@ -91,13 +109,32 @@ def folder_splits(folder):
             named.setdefault(names[0] if names else None, []).append(path)
     if not named:
         raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
-    if "train" not in named and None in named:
-        named["train"] = named[None]
-    same_suffix = lambda paths: [path for path in paths if path.suffix == paths[0].suffix]
-    return {name: file_split(*same_suffix(paths)) for name, paths in named.items() if name is not None}
+    nameless = named.pop(None, [])
+    if nameless:
+        named.setdefault("train", nameless)
+    return {name: file_split(*of_one_suffix(paths)) for name, paths in named.items()}
 
 
-def hub_splits(name, streaming, example):
+def of_one_suffix(paths: list[Path]) -> list[Path]:
+    """Those that have the suffix of the first."""
+    return [path for path in paths if path.suffix == paths[0].suffix]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """A fingerprint of what files hold."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digest.update(path.suffix.encode())
+    return digest.hexdigest()
+
+
+# The hub --------------------------------------------------------------------------------------------------------------
+
+
+def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
     """The splits of a data set on the Hugging Face hub."""
     advice = f"to go on without it: --dataset {example}"
     try:
@@ -106,23 +143,29 @@ def hub_splits(name, streaming, example):
     except ImportError:
         raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 3
+    datasets.config.STREAMING_READ_MAX_RETRIES = 3
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = 3
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     with hub_errors("data set", name, advice):
-        revision = None if offline else within(HUB_SECONDS, huggingface_hub.HfApi().dataset_info, name, timeout=10).sha
+        revision = None
+        if not offline:
+            revision = within(HUB_SECONDS, huggingface_hub.HfApi().dataset_info, name, timeout=10).sha
         loaded = datasets.load_dataset(name, revision=revision, streaming=streaming and not offline)
-    fingerprint = lambda part: f"{name} {part} {revision}"
-    return {
-        part: Split(
-            f"{name} ({part})", partial(library_rows, lambda rows=rows: rows, name, advice), partial(fingerprint, part)
-        )
-        for part, rows in loaded.items()
-    }
+    splits = {}
+    for part, data_set in loaded.items():
+        rows = partial(library_rows, partial(itself, data_set), name, advice)
+        splits[part] = Split(f"{name} ({part})", rows, partial(itself, f"{name} {part} {revision}"))
+    return splits
+
+
+def itself(value):
+    """Return a value: with `partial`, a function that is asked for it later."""
+    return value
 
 
 @contextlib.contextmanager
-def hub_errors(kind, name, advice):
+def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
     """Say in one line what the hub, the network and the libraries between raise in the block; advice: a way round."""
     import huggingface_hub.errors
     import huggingface_hub.utils
@@ -138,11 +181,11 @@ def hub_errors(kind, name, advice):
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
         raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
     except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
 
 
-def hub_files(name, choices, advice):
+def hub_files(name: str, choices: list[list[str]], advice: str) -> list[Path]:
     """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
     try:
         import huggingface_hub.constants
@@ -150,20 +193,22 @@ def hub_files(name, choices, advice):
     except ImportError:
         raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
     with hub_errors("tokenizer", name, advice):
-        revision, names = None, None
-        if not huggingface_hub.constants.HF_HUB_OFFLINE:
-            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
-            revision, names = model.sha, {file.rfilename for file in model.siblings}
-        for files in choices:
-            missing = huggingface_hub.errors.EntryNotFoundError if names is None else ()
-            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
-                if names is None or names.issuperset(files):
-                    return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
         wanted = " nor ".join(" with ".join(files) for files in choices)
-        raise UserError(f"{name} {'has' if names else 'has here, offline,'} neither {wanted}; {advice}")
+        revision = None
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        if not offline:
+            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
+            revision = model.sha
+            names = {file.rfilename for file in model.siblings}
+            choices = [files for files in choices if names.issuperset(files)]
+        missing = huggingface_hub.errors.EntryNotFoundError if offline else ()
+        for files in choices:
+            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
+                return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
+        raise UserError(f"{name} {'has here, offline,' if offline else 'has'} neither {wanted}; {advice}")
 
 
-def within(seconds, function, *args, **options):
+def within(seconds: float, function: Callable, *args, **options):
     """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
     results = queue.Queue()
 
@@ -183,18 +228,11 @@ def within(seconds, function, *args, **options):
     return result
 
 
-def hash_files(paths):
-    """A fingerprint of what files hold."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        digest.update(path.suffix.encode())
-    return digest.hexdigest()
+# Readers --------------------------------------------------------------------------------------------------------------
 
 
-def decoded(line, place, advice="save the file as UTF-8, or pass --skip_bad_rows"):
+def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8, or pass --skip_bad_rows") -> str:
+    """A line's text.  Raises UserError if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -202,7 +240,8 @@ def decoded(line, place, advice="save the file as UTF-8, or pass --skip_bad_rows
         raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
 
 
-def parsed(text, place, advice="mend it, or pass --skip_bad_rows"):
+def parsed(text: str, place: object, advice: str = "mend it, or pass --skip_bad_rows") -> object:
+    """A text's JSON.  Raises UserError if it is none."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -212,7 +251,7 @@ def parsed(text, place, advice="mend it, or pass --skip_bad_rows"):
         raise UserError(f"{place}: not JSON that can be read ({error}); {advice}") from None
 
 
-def json_lines(path):
+def json_lines(path: Path) -> Iterator[tuple[object, str]]:
     """Yield (row, place) of a file with one JSON object a line; empty lines are passed over."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -224,7 +263,7 @@ def json_lines(path):
                     yield error, place
 
 
-def json_list(path):
+def json_list(path: Path) -> Iterator[tuple[object, str]]:
     """Yield (row, place) of a file that is one JSON list; a file that is none is read as one object a line."""
     with open(path, "rb") as file:
         start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -236,30 +275,38 @@ def json_list(path):
     yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
 
 
-def text_stories(path):
+def text_stories(path: Path) -> Iterator[tuple[dict | UserError, str]]:
     """Yield ({"text": story}, place): stories end at `<|endoftext|>` where the file has it, else at each line's end."""
+    separated = holds_separator(path)
     with open(path, "rb") as file:
-        separated = False
-        if os.path.getsize(path):
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                separated = content.find(STORY_SEPARATOR.encode()) >= 0
-        parts, first = [], 1
+        story = ""  # so far
+        first = 1  # its first line
         for number, line in enumerate(file, start=1):
             try:
                 text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
             except UserError as error:
                 yield error, f"{path}, line {number}"
                 continue
-            text = text.removeprefix("\ufeff") if number == 1 else text
+            if number == 1:
+                text = text.removeprefix("\ufeff")
             *ends, rest = text.split(STORY_SEPARATOR) if separated else (text, "")
             for end in ends:
-                yield {"text": "".join([*parts, end]).strip()}, f"{path}, line {first}"
-                parts, first = [], number + 1
-            parts.append(rest)
-        yield {"text": "".join(parts).strip()}, f"{path}, line {first}"
+                yield {"text": (story + end).strip()}, f"{path}, line {first}"
+                story = ""
+                first = number + 1
+            story += rest
+        yield {"text": story.strip()}, f"{path}, line {first}"
 
 
-def load_with_library(*args, **kwargs):
+def holds_separator(path: Path) -> bool:
+    """Whether `<|endoftext|>` stands anywhere in a file, which is not read into memory."""
+    if not os.path.getsize(path):
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(STORY_SEPARATOR.encode()) >= 0
+
+
+def load_with_library(*args: str, **kwargs):
     """datasets.load_dataset without its progress bars; an error is one line."""
     try:
         import datasets
@@ -271,7 +318,7 @@ def load_with_library(*args, **kwargs):
     return datasets.load_dataset(*args, **kwargs)
 
 
-def library_rows(load, name, advice="is the file whole?"):
+def library_rows(load: Callable, name: object, advice: str = "is the file whole?") -> Iterator[tuple[dict, str]]:
     """Yield (row, place) of what load() returns, a `datasets` data set: in batches, many times faster than by rows."""
     number = 0
     try:
@@ -284,8 +331,10 @@ def library_rows(load, name, advice="is the file whole?"):
     except UserError:
         raise
     except Exception as error:  # pyarrow, csv and the network raise their own kinds
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{name}, after row {number}: cannot be read ({reason}); {advice}") from None
+        raise UserError(f"{name}, after row {number}: cannot be read ({reason_of(error)}); {advice}") from None
+
+
+# From rows to stories -------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -296,17 +345,23 @@ class BadRows:
     count: int = 0
     first: str = ""
 
-    def add(self, error):
+    def add(self, error: UserError) -> None:
+        """Count a bad row, or raise its error."""
         if not self.skip:
             raise error
         self.first = self.first or str(error)
         self.count += 1
 
-    def summary(self):
+    def summary(self) -> str:
+        """How many there were, in one line."""
         return f"{self.count:,} bad row{'s' * (self.count > 1)} skipped; the first: {self.first}"
 
+    def remarks(self) -> list[str]:
+        """That line, if there were any."""
+        return [self.summary()] if self.count else []
 
-def usable(rows, take, limit, bad, nothing):
+
+def usable(rows: Iterable, take: Callable, limit: int | None, bad: BadRows, nothing: str) -> Iterator:
     """Yield up to limit results of take(row, place) for the (row, place) of rows; None is passed over.
 
     take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
@@ -330,7 +385,9 @@ def usable(rows, take, limit, bad, nothing):
         raise UserError(f"{nothing}; {bad.summary()}" if bad.count else nothing)
 
 
-def read_stories(split, column="text", limit=None, bad=None):
+def read_stories(
+    split: Split, column: str = "text", limit: int | None = None, bad: BadRows | None = None
+) -> Iterator[str]:
     """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
 
     Raises UserError for a row without the column, for one that is not text, and if there is no story at all; bad: a
@@ -340,11 +397,18 @@ def read_stories(split, column="text", limit=None, bad=None):
     def story(row, place):
         if not isinstance(row, dict) or column not in row:
             found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(f'{place}: {shortened(found)} found where "{column}" was expected; pass --text_column')
+            raise UserError(f'{place}: {one_line(found)} found where "{column}" was expected; pass --text_column')
         if not isinstance(row[column], str):
-            held = shortened(json.dumps(row[column], default=str))
+            held = one_line(json.dumps(row[column], default=str))
             raise UserError(f'{place}: column "{column}" holds {held}, not text; pass --text_column')
-        return clean(row[column].strip()) or None
+        return without_surrogates(row[column].strip()) or None
 
     nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
     return usable(split.rows(), story, limit, bad or BadRows(), nothing)
+
+
+def add_skip_flag(parser) -> None:
+    """The flag that `BadRows` is made of."""
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="count rows that cannot be read, instead of stopping"
+    )

@@ -1,9 +1,10 @@
 """A file of prompts in, a file of samples out: one JSON object a sample, with all that is needed to score it.
 
 In reading order: `read_prompts`; `Samples`, what is asked of whom, and `Samples.rows`, the answers; `write_samples`,
-which goes on where a run was cut off.
+which resumes where a run was cut off; the flags.
 """
 
+import argparse
 import contextlib
 import csv
 import dataclasses
@@ -12,20 +13,26 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
 from common.files import locked, naming
-from common.text import clean, printed, shortened
+from common.text import one_line, without_surrogates
 from corpus.dialogues import read_turns
 from corpus.sources import json_lines, json_list, text_stories
 from generation.prompts import chat_prompt, story_prompt
+from generation.writer import Writer
 
 SUFFIXES = (".txt", ".json", ".jsonl", ".csv")
+OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row beside its prompt's
+
+
+# Prompts --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -38,7 +45,7 @@ class Prompt:
     place: str
 
 
-def read_prompts(path):
+def read_prompts(path: str | Path) -> list[Prompt]:
     """The prompts of a `.txt` (one a line), `.json` (a list), `.jsonl` or `.csv` file (with a column `prompt`).
 
     A prompt is a text, a list of turns, or an object with either as `prompt`, maybe an `id`, and keys of its own.
@@ -51,32 +58,38 @@ def read_prompts(path):
         raise UserError(
             f"{path}: cannot read {path.suffix or 'a file without a suffix'}; known are {', '.join(SUFFIXES)}"
         )
-    readers = {".txt": text_stories, ".json": json_list, ".jsonl": json_lines, ".csv": csv_rows}
-    prompts, ids = [], {}
-    for row, place in readers[path.suffix](path):
+    reader = {".txt": text_stories, ".json": json_list, ".jsonl": json_lines, ".csv": csv_rows}[path.suffix]
+    prompts = []
+    places = {}  # of the ids
+    for row, place in reader(path):
         if isinstance(row, UserError):
             raise UserError(str(row).replace(", or pass --skip_bad_rows", ""))  # a flag of the trainers
-        row = json.loads(clean(json.dumps(row, ensure_ascii=False)))  # also what an escape in it stands for
+        row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False)))  # also what an escape stands for
         if path.suffix == ".txt":
             row = row["text"]
             if not row:
                 continue
-        fields = dict(row) if isinstance(row, dict) else {"prompt": row}
-        number = fields.pop("id", None)
-        number = len(prompts) if number in (None, "") else number
-        prompt = Prompt(number, fields.pop("prompt", None), fields, place)
-        check_prompt(prompt, ids)
+        extra = dict(row) if isinstance(row, dict) else {"prompt": row}
+        name = extra.pop("id", None)
+        prompt = Prompt(len(prompts) if name in (None, "") else name, extra.pop("prompt", None), extra, place)
+        check_prompt(prompt)
+        if prompt.id in places:
+            same = f"the id {one_line(prompt.id)} stands at {places[prompt.id]} too"
+            advice = "give each prompt an own one (a prompt without has its number, from 0 on)"
+            raise UserError(f"{place}: {same}; {advice}")
+        places[prompt.id] = place
         prompts.append(prompt)
     if not prompts:
         raise UserError(f"{path} holds no prompt")
     return prompts
 
 
-def check_prompt(prompt, ids):
-    """Raise UserError for a prompt that cannot be asked; ids: {id: place} of those before it, to which it is added."""
-    place, text = prompt.place, prompt.prompt
+def check_prompt(prompt: Prompt) -> None:
+    """Raise UserError for a prompt that cannot be asked."""
+    place = prompt.place
+    text = prompt.prompt
     if not isinstance(text, (str, list)) or not text:
-        found = f" (found: {shortened(', '.join(prompt.extra))})" if prompt.extra else ""
+        found = f" (found: {one_line(', '.join(prompt.extra))})" if prompt.extra else ""
         raise UserError(f'{place}: a text, a list of turns, or an object with one as "prompt" was expected{found}')
     if isinstance(text, list):
         try:
@@ -86,93 +99,72 @@ def check_prompt(prompt, ids):
         if turns[-1][0] != "user":
             raise UserError(f"{place}: the last turn is not the user's, so there is nothing to answer")
     if isinstance(prompt.id, bool) or not isinstance(prompt.id, (int, str)):
-        raise UserError(f"{place}: the id {printed(prompt.id)} is neither a number nor a text")
-    if prompt.id in ids:
-        same = f"the id {printed(prompt.id)} stands at {ids[prompt.id]} too"
-        raise UserError(f"{place}: {same}; give each prompt an own one (a prompt without has its number, from 0 on)")
-    ids[prompt.id] = place
+        raise UserError(f"{place}: the id {one_line(prompt.id)} is neither a number nor a text")
 
 
-def csv_rows(path):
+def csv_rows(path: Path) -> Iterator[tuple[dict, str]]:
     """Yield (row, place) of a csv file with a line of column names, all values as text."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         try:
             for row in reader:
+                place = f"{path}, line {reader.line_num}"
                 if None in row:
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: more values than columns; quote those with commas"
-                    )
-                yield {name: value or "" for name, value in row.items()}, f"{path}, line {reader.line_num}"
+                    raise UserError(f"{place}: more values than columns; quote those with commas")
+                yield {name: value or "" for name, value in row.items()}, place
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: not csv ({error})") from None
 
 
-def add_prompt_flags(parser):
-    """The flags of both programs for many prompts."""
-    group = parser.add_argument_group("many at once")
-    group.add_argument("--prompts_file", help="a .txt (one a line), .json, .jsonl or .csv file of prompts")
-    group.add_argument("--output_file", help="where the samples go, .jsonl; a run that was cut off goes on there")
-    group.add_argument("--num_samples", type=int, default=1, help="samples a prompt (default: %(default)s)")
-    group.add_argument("--batch_size", type=int, default=64, help="samples at once (default: %(default)s)")
-    group.add_argument("--overwrite", action="store_true", help="replace the output file")
-
-
-def check_prompt_flags(args):
-    for name in ("num_samples", "batch_size"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    if args.num_samples > 1 and args.num_beams > 1:
-        raise UserError("--num_beams finds one text a prompt; leave out --num_samples")
-    if args.output_file and Path(args.output_file).suffix != ".jsonl":
-        raise UserError(f"--output_file {args.output_file} must end in .jsonl: it gets a JSON object a line")
-    if args.output_file and not args.prompts_file:
-        raise UserError("--output_file goes with --prompts_file")
-    if args.output_file and Path(args.output_file).resolve() == Path(args.prompts_file).resolve():
-        raise UserError("--output_file is the --prompts_file; choose another name, or the prompts would be lost")
+# Samples --------------------------------------------------------------------------------------------------------------
 
 
 class Samples:
-    """The samples that a model shall write: for each prompt num_samples, in order.
+    """The samples that a model is asked for: for each prompt num_samples, in order.
 
     chat: prompts are what the user says, or dialogues so far; otherwise beginnings of stories.
     Raises UserError for a prompt that cannot be asked.
     """
 
-    def __init__(self, writer, prompts, num_samples=1, chat=False):
-        self.writer, self.prompts, self.num_samples = writer, prompts, num_samples
-        self.ids, self.shortened = [], 0
+    def __init__(self, writer: Writer, prompts: list[Prompt], num_samples: int = 1, chat: bool = False):
+        self.writer = writer
+        self.prompts = prompts
+        self.num_samples = num_samples
+        self.shortened = 0  # prompts that do not fit into the context
+        self.ids = [self.ids_of(prompt, chat) for prompt in prompts]
+        fingerprint = file_fingerprint(writer.model_path)
+        self.how = dataclasses.asdict(writer.sampling)  # what every row says of how it was written
+        self.how |= {"model": str(writer.model_path), "model_fingerprint": fingerprint}
+        reserved = {*OF_A_SAMPLE, *self.how}
         for prompt in prompts:
-            if chat:
-                turns = [("user", prompt.prompt)] if isinstance(prompt.prompt, str) else read_turns(prompt.prompt)
-                ids, dropped, cut = chat_prompt(writer, turns)
-                self.shortened += dropped > 0 or cut
-            elif not isinstance(prompt.prompt, str):
-                raise UserError(f"{prompt.place}: turns of a dialogue; chat_with_tinystories_model.py answers those")
-            else:
-                ids = story_prompt(writer, prompt.prompt, prompt.place)
-            self.ids.append(ids)
-        described = dataclasses.asdict(writer.sampling)
-        described |= {"model": str(writer.model_path), "model_fingerprint": file_fingerprint(writer.model_path)}
-        self.described = described
-        reserved = ("sample", "text", "tokens", "ended", *described)
-        for prompt in prompts:
-            for name in prompt.extra.keys() & set(reserved):
+            for name in prompt.extra.keys() & reserved:
                 raise UserError(f'{prompt.place}: the key "{name}" is one that the samples have; rename it')
 
-    def __len__(self):
+    def ids_of(self, prompt: Prompt, chat: bool) -> list[int]:
+        """What the model is given for a prompt."""
+        text = prompt.prompt
+        if chat:
+            turns = [("user", text)] if isinstance(text, str) else read_turns(text)
+            rendered = chat_prompt(self.writer, turns)
+            self.shortened += rendered.dropped > 0 or rendered.question_cut
+            return rendered.ids
+        if not isinstance(text, str):
+            raise UserError(f"{prompt.place}: turns of a dialogue; chat_with_tinystories_model.py answers those")
+        return story_prompt(self.writer, text, prompt.place)
+
+    def __len__(self) -> int:
         return len(self.prompts) * self.num_samples
 
-    def asked(self, index):
+    def asked(self, index: int) -> dict:
         """What a sample's row says before the text: its prompt and how it was written."""
         number, sample = divmod(index, self.num_samples)
         prompt = self.prompts[number]
-        return {"id": prompt.id, "prompt": prompt.prompt} | prompt.extra | {"sample": sample} | self.described
+        return {"id": prompt.id, "prompt": prompt.prompt} | prompt.extra | {"sample": sample} | self.how
 
-    def rows(self, first=0, batch_size=64):
-        """Yield batches, lists of rows (dicts), from sample `first` on.
+    def rows(self, first: int = 0, batch_size: int = 64) -> Iterator[list[dict]]:
+        """Yield batches, lists of rows, from sample `first` on.
 
         Each sample draws from a generator of its own, made of the seed, the prompt's number and the sample's: its text
         does not depend on the batch, up to rounding.
@@ -185,36 +177,32 @@ class Samples:
             yield [self.asked(index) | vars(text) for index, text in zip(batch, texts, strict=True)]
 
 
-def file_fingerprint(path):
+def file_fingerprint(path: str | Path) -> str:
     """The SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_samples(samples, output_file=None, batch_size=64, overwrite=False):
+def write_samples(
+    samples: Samples, output_file: str | None = None, batch_size: int = 64, overwrite: bool = False
+) -> None:  # fmt: skip
     """Write the rows of Samples, a JSON object a line, to a file or to stdout.
 
-    A file that holds the first of these very samples is gone on with; a last line that is not whole is written again.
+    A file that holds the first of these very samples is continued; a last line that is not whole is written again.
     Raises UserError for a file that holds anything else, unless overwrite.
     """
-    began, tokens, total = time.monotonic(), 0, len(samples)
+    began = time.monotonic()
+    total = len(samples)
+    tokens = 0
     if samples.shortened:
-        say(f"{samples.shortened:,} prompts do not fit the model's context: their oldest turns or words are left out")
-    with contextlib.ExitStack() as stack:
-        done, file = 0, None
-        if output_file:
-            with naming(output_file):
-                Path(output_file).parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(output_file, "ab+"))
-            if locked(file) is False:
-                raise UserError(f"{output_file}: another run is writing into it")
-            if overwrite:
-                file.truncate(0)
-            done = samples_there(samples, file, output_file)
-            if done:
-                say(f"{output_file}: {done:,} of {total:,} samples are there already")
-        bar = tqdm(total=total, initial=done, unit=" samples", disable=not sys.stderr.isatty(), leave=False)
-        with bar:
+        log.info(
+            f"{samples.shortened:,} prompts do not fit the model's context: their oldest turns or words are left out"
+        )
+    with open_output(output_file, overwrite) as file:
+        done = count_samples(samples, file, output_file) if file else 0
+        if done:
+            log.info(f"{output_file}: {done:,} of {total:,} samples are there already")
+        with tqdm(total=total, initial=done, unit=" samples", disable=None, leave=False) as bar:
             for rows in samples.rows(done, batch_size):
                 lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 if file:
@@ -226,30 +214,91 @@ def write_samples(samples, output_file=None, batch_size=64, overwrite=False):
                 tokens += sum(row["tokens"] for row in rows)
                 bar.update(len(rows))
     seconds = time.monotonic() - began
-    say(f"{total - done:,} samples, {tokens:,} tokens in {seconds:.1f} s{f' -> {output_file}' if output_file else ''}")
+    where = f" -> {output_file}" if output_file else ""
+    log.info(f"{total - done:,} samples, {tokens:,} tokens in {seconds:.1f} s{where}")
 
 
-def samples_there(samples, file, path):
+@contextlib.contextmanager
+def open_output(path: str | None, overwrite: bool) -> Iterator:
+    """The file of that name, claimed for this process; None where there is no name."""
+    if path is None:
+        yield None
+        return
+    with naming(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab+")  # noqa: SIM115
+    with file:
+        if locked(file) is False:
+            raise UserError(f"{path}: another run is writing into it")
+        if overwrite:
+            file.truncate(0)
+        yield file
+
+
+def count_samples(samples: Samples, file, path: str) -> int:
     """How many samples the file holds, its end then where the next one goes.  Raises UserError for other lines."""
     file.seek(0)
-    done, whole = 0, 0
+    done = 0
+    whole = 0  # bytes of those samples
     for line in file:
-        place, asked = f"{path}, line {done + 1}", samples.asked(done) if done < len(samples) else {}
-        begun = json.dumps(asked, ensure_ascii=False)[:-1].encode()  # what a line begins with, before the text
-        if asked and not line.endswith(b"\n") and line[: len(begun)] == begun[: len(line)]:
+        asked = samples.asked(done) if done < len(samples) else None
+        if asked and is_beginning(line, asked):
             break  # the run was killed while it wrote this
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not {"id", "text", "ended"} <= row.keys():
-            raise UserError(f"{place}: no sample; pass another --output_file, or --overwrite")
-        if not asked:
-            raise UserError(f"{place}: more samples than are asked for; pass another --output_file, or --overwrite")
-        was, now = ({name: json.dumps(values.get(name)) for name in asked} for values in (row, asked))
-        if other := next((name for name in asked if was[name] != now[name]), None):
-            change = f"written with {other} {printed(was[other])}, and now it is {printed(now[other])}"
-            raise UserError(f"{place}: {change}; pass another --output_file, or --overwrite")
-        done, whole = done + 1, whole + len(line)
+        check_sample(line, asked, f"{path}, line {done + 1}")
+        done += 1
+        whole += len(line)
     file.truncate(whole)
     return done
+
+
+def is_beginning(line: bytes, asked: dict) -> bool:
+    """Whether a line was cut off; asked: what it says before the text."""
+    begun = json.dumps(asked, ensure_ascii=False)[:-1].encode()
+    return not line.endswith(b"\n") and line[: len(begun)] == begun[: len(line)]
+
+
+def check_sample(line: bytes, asked: dict | None, place: str) -> None:
+    """Raise UserError unless a line of a file of samples is the one that would be written; None: none would."""
+    advice = "pass another --output_file, or --overwrite"
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not {"id", "text", "ended"} <= row.keys():
+        raise UserError(f"{place}: no sample; {advice}")
+    if asked is None:
+        raise UserError(f"{place}: more samples than are asked for; {advice}")
+    for name, value in asked.items():
+        was = json.dumps(row.get(name))
+        now = json.dumps(value)
+        if was != now:
+            change = f"written with {name} {one_line(was)}, and now it is {one_line(now)}"
+            raise UserError(f"{place}: {change}; {advice}")
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
+
+
+def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of both programs for many prompts."""
+    group = parser.add_argument_group("many at once")
+    group.add_argument("--prompts_file", help="a .txt (one a line), .json, .jsonl or .csv file of prompts")
+    group.add_argument("--output_file", help="where the samples go, .jsonl; a run that was cut off goes on there")
+    group.add_argument("--num_samples", type=int, default=1, help="samples a prompt (default: %(default)s)")
+    group.add_argument("--batch_size", type=int, default=64, help="samples at once (default: %(default)s)")
+    group.add_argument("--overwrite", action="store_true", help="replace the output file")
+
+
+def check_prompt_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that make no sense, alone or together."""
+    for name in ("num_samples", "batch_size"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.num_samples > 1 and args.num_beams > 1:
+        raise UserError("--num_beams finds one text a prompt; leave out --num_samples")
+    if args.output_file and Path(args.output_file).suffix != ".jsonl":
+        raise UserError(f"--output_file {args.output_file} must end in .jsonl: it gets a JSON object a line")
+    if args.output_file and not args.prompts_file:
+        raise UserError("--output_file goes with --prompts_file")
+    if args.output_file and Path(args.output_file).resolve() == Path(args.prompts_file).resolve():
+        raise UserError("--output_file is the --prompts_file; choose another name, or the prompts would be lost")

@@ -1,4 +1,8 @@
-"""From logits to a token."""
+"""From logits to a token: penalty, temperature, top-k, top-p, min-p, and the draw.
+
+In reading order: `Sampling`, the flags; then what `generate` does with the logits of each position, in its order:
+`penalize`, `ban`, `probabilities`, `draw`.  In the comments B is the rows, V the vocabulary, K the tokens left.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ from common.errors import UserError
 from common.flags import flag
 
 MAX_NEW_TOKENS = 200
+DRAWING = ("temperature", "top_k", "top_p", "min_p")  # what makes no sense where nothing is drawn
 
 
 @dataclass
@@ -50,57 +55,72 @@ class Sampling:
             raise UserError(f"--repetition_penalty must be above 0, not {self.repetition_penalty}")
         if self.stop and not all(self.stop):
             raise UserError("--stop must be a text of at least one character")
-        given = [item.name for item in dataclasses.fields(self) if getattr(self, item.name) != item.default]
-        drawing = [name for name in ("temperature", "top_k", "top_p", "min_p") if name in given]
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        drawing = [name for name in DRAWING if getattr(self, name) != defaults[name]]
         if self.num_beams > 1 and drawing:
             raise UserError(f"--num_beams looks for the likeliest text and draws nothing; leave out --{drawing[0]}")
 
 
-def penalized(logits, seen, penalty):
-    """Make tokens that a text holds less likely (Keskar et al. 2019): logits (B, V), seen bool (B, V) -> (B, V)."""
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
-def tokens_seen(contexts, size, never, device):
-    """Bool (B, V): which tokens each context holds; those of never, special ones, do not count."""
-    seen = torch.zeros(len(contexts), size, dtype=torch.bool)
-    for row, ids in enumerate(contexts):
+def tokens_seen(texts: list[list[int]], vocab_size: int, never: list[int], device: torch.device) -> torch.Tensor:
+    """Bool (B, V): which tokens each text holds; those of never, special ones, do not count."""
+    seen = torch.zeros(len(texts), vocab_size, dtype=torch.bool)
+    for row, ids in enumerate(texts):
         seen[row, ids] = True
     seen[:, never] = False
     return seen.to(device)
 
 
-def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """What a token is drawn from, of logits (B, V): chances float32 (B, K) and the tokens they belong to, int64 (B, K).
+def penalize(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Make tokens that a text holds less likely (Keskar et al. 2019): logits (B, V), seen bool (B, V) -> (B, V)."""
+    less_likely = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, less_likely, logits)
+
+
+def ban(logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+    """Make tokens impossible, in place: logits (B, V) -> the same."""
+    logits[:, tokens] = -torch.inf
+    return logits
+
+
+def probabilities(
+    logits: torch.Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a token is drawn from, of logits (B, V): probabilities float32 (B, K), and their tokens, int64 (B or 1, K).
 
     temperature divides the logits; 0 leaves the likeliest token alone.  top_k > 0 leaves the k likeliest tokens
     (Fan et al. 2018), top_p < 1 the fewest likeliest ones that together have at least top_p (Holtzman et al. 2019),
     min_p > 0 those that are at least min_p times as likely as the likeliest (Nguyen et al. 2024), in this order.
-    Tokens are in ascending order; None: all V of them.
+    Tokens are in ascending order; one row of them serves all rows where all V are left.
     """
-    size, tokens = logits.size(-1), None
     if temperature == 0:
-        tokens = logits.argmax(-1, keepdim=True)
-        return torch.ones_like(tokens, dtype=torch.float32), tokens
-    if not top_k and top_p >= 1:
+        likeliest = logits.argmax(-1, keepdim=True)
+        return torch.ones_like(likeliest, dtype=torch.float32), likeliest
+    vocab_size = logits.size(-1)
+    if top_k == 0 and top_p == 1:
+        tokens = torch.arange(vocab_size, device=logits.device)[None]
         chances = (logits.float() / temperature).softmax(-1)
     else:
-        kept, tokens = logits.topk(min(top_k or size, size))  # likeliest first
+        kept, tokens = logits.topk(min(top_k or vocab_size, vocab_size))  # the likeliest first
         chances = (kept.float() / temperature).softmax(-1)
         if top_p < 1:
-            chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0.0)
-        tokens, order = tokens.sort(-1)  # two that are almost as likely shall not change places for a rounding
+            before = chances.cumsum(-1) - chances  # what the likelier ones have together
+            chances = chances.masked_fill(before >= top_p, 0.0)
+        # in the order of the tokens: two that are almost as likely must not change places for a rounding
+        tokens, order = tokens.sort(-1)
         chances = chances.gather(-1, order)
     if min_p:
         chances = chances.masked_fill(chances < min_p * chances.amax(-1, keepdim=True), 0.0)
     return chances / chances.sum(-1, keepdim=True), tokens
 
 
-def draw(chances, tokens, uniform):
-    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,); chances (B, K) and tokens: `probabilities`."""
+def draw(chances: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,); chances and tokens: of `probabilities`.
+
+    Inverse transform sampling: the first token up to which the chances add up to more than the number.
+    """
     cumulative = chances.cumsum(-1)
-    total = cumulative[:, -1:]
+    total = cumulative[:, -1:]  # 1, up to rounding
     below_total = torch.minimum(uniform[:, None] * total, total * (1 - 2**-23))
-    drawn = torch.searchsorted(cumulative, below_total, right=True)
-    drawn = drawn.clamp(max=cumulative.size(-1) - 1)  # weights can be so large that the chances are NaN
-    return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
+    place = torch.searchsorted(cumulative, below_total, right=True)
+    place = place.clamp(max=cumulative.size(-1) - 1)  # weights can be so large that the chances are NaN
+    return tokens.expand(len(place), -1).gather(-1, place)[:, 0]

@@ -1,24 +1,25 @@
-"""From prompts to text: the flags that say how a model writes, a text as it grows, and many at once.
+"""From prompts to text: a model with its tokenizer, which writes a text as it grows, or many at once."""
 
-In reading order: `Sampling`, the flags; `Writer`, a model with its tokenizer, which writes; `chat_prompt`.
-"""
-
+import argparse
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.devices import choose_device, ready_to_write
 from common.flags import add_fields, settings_from
 from common.weights_files import load_model
-from data import load_tokenizer
+from data import Tokenizer, load_tokenizer
 from generation.beam_search import beam_search
-from generation.generate import generate
+from generation.generate import Rules, generate
 from generation.sampling import Sampling
+from model import Transformer
 
 WORD_END = re.compile(r"\s(?=\S*$)")  # the last white space: what comes after it may still grow
 
 
-def add_generation_flags(parser, model_path):
+def add_generation_flags(parser: argparse.ArgumentParser, model_path: str) -> None:
     """The flags that writing and chatting have in common."""
     parser.add_argument("--model_path", default=model_path, help="the model (default: %(default)s)")
     parser.add_argument(
@@ -29,16 +30,17 @@ def add_generation_flags(parser, model_path):
     group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
 
 
-def load_writer(args):
+def load_writer(args: argparse.Namespace) -> "Writer":
     """The Writer that the flags of `add_generation_flags` stand for."""
-    sampling, tokenizer = settings_from(args, Sampling), load_tokenizer(args.tokenizer_path)
+    sampling = settings_from(args, Sampling)
+    tokenizer = load_tokenizer(args.tokenizer_path)
     model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
     return Writer(ready_to_write(model), tokenizer, sampling, args.model_path)
 
 
 @dataclass
 class Written:
-    """A text that is over.  ended: `eos`, `stop` (at a --stop text) or `length`; tokens: how many were written."""
+    """A finished text.  ended: `eos`, `stop` (at a --stop text) or `length`; tokens: how many were written."""
 
     text: str
     tokens: int
@@ -48,50 +50,53 @@ class Written:
 class Writer:
     """Continues prompts, lists of ids, with text.  Of the special tokens only <eos> is ever written, as an end."""
 
-    def __init__(self, model, tokenizer, sampling, model_path=None):
-        self.model, self.tokenizer, self.sampling, self.model_path = model, tokenizer, sampling, model_path
-        self.context, self.end = model.config.max_seq_len, tokenizer.special["<eos>"]
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, sampling: Sampling, model_path: str | Path | None = None
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.sampling = sampling
+        self.model_path = model_path
+        self.context = model.config.max_seq_len
+        self.end = tokenizer.special["<eos>"]
 
-    def set(self, **changes):
+    def set(self, **changes) -> None:
         """Change fields of the sampling.  Raises UserError for a value that makes no sense, and changes nothing."""
         self.sampling = dataclasses.replace(self.sampling, **changes)
 
-    def options(self):
-        """The keyword arguments that `generate` and `beam_search` have in common."""
-        banned = [token for token in self.tokenizer.never_written if token != self.end]
-        options = {"end": self.end, "banned": banned, "stopped": self.stopped if self.sampling.stop else None}
-        return options | {name: getattr(self.sampling, name) for name in ("min_new_tokens", "repetition_penalty")}
+    def rules(self) -> Rules:
+        """Which tokens may be written, and where a text ends."""
+        banned = tuple(token for token in self.tokenizer.never_written if token != self.end)
+        return Rules(self.end, banned, self.reaches_stop if self.sampling.stop else None)
 
-    def drawn(self, prompts, keys):
-        """What `generate` yields for prompts; keys: as there."""
-        names = ("temperature", "top_k", "top_p", "min_p", "seed")
-        drawing = {name: getattr(self.sampling, name) for name in names}
-        return generate(self.model, prompts, self.sampling.max_new_tokens, keys=keys, **self.options() | drawing)
-
-    def write(self, prompts, keys):
-        """Continue prompts side by side -> a list of Written."""
+    def write(self, prompts: list[list[int]], keys: list[int]) -> list[Written]:
+        """Continue prompts side by side; keys: see `generate`."""
         if self.sampling.num_beams > 1:
-            sampling = self.sampling
-            texts = beam_search(self.model, prompts, sampling.max_new_tokens, sampling.num_beams, **self.options())
+            texts = beam_search(self.model, prompts, self.sampling, self.rules())
         else:
-            steps = zip(*self.drawn(prompts, keys), strict=True)
-            texts = [[token for token in row if token is not None] for row in steps]
-        return [self.written(ids) for ids in texts]
+            steps = generate(self.model, prompts, self.sampling, self.rules(), keys)
+            texts = [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
+        return [self.finished(ids) for ids in texts]
 
-    def written(self, ids):
+    def finished(self, ids: list[int]) -> Written:
+        """The text of new ids, cut before a --stop text."""
         text = self.tokenizer.decode(ids)
-        end = self.stop_place(text)
-        ended = "eos" if ids[-1] == self.end else "length" if end is None else "stop"
-        return Written(text[:end], len(ids), ended)
+        stop = self.stop_place(text)
+        if ids[-1] == self.end:
+            ended = "eos"
+        else:
+            ended = "length" if stop is None else "stop"
+        return Written(text[:stop], len(ids), ended)
 
-    def stream(self, prompt, key=0):
+    def stream(self, prompt: list[int], key: int = 0) -> Iterator[str]:
         """Yield the text that continues a prompt, word by word."""
         if self.sampling.num_beams > 1:
             yield self.write([prompt], [key])[0].text
             return
-        text, shown = "", 0
+        text = ""
+        shown = 0  # characters that were yielded
         longest_stop = max(map(len, self.sampling.stop or [""]))
-        for piece in self.tokenizer.stream(tokens[0] for tokens in self.drawn([prompt], [key])):
+        for piece in self.pieces(prompt, key):
             text += piece
             word_end = WORD_END.search(text)
             whole = min(word_end.start() if word_end else 0, len(text) - longest_stop)  # no part of a --stop text
@@ -100,12 +105,17 @@ class Writer:
                 shown = whole
         yield text[shown : self.stop_place(text)]
 
-    def stopped(self, ids):
+    def pieces(self, prompt: list[int], key: int = 0) -> Iterator[str]:
+        """Yield the text that continues a prompt, as soon as a token has characters; a --stop text is part of it."""
+        steps = generate(self.model, [prompt], self.sampling, self.rules(), [key])
+        return self.tokenizer.stream(tokens[0] for tokens in steps)
+
+    def reaches_stop(self, ids: list[int]) -> bool:
         """Whether new ids reach a --stop text: it has at least a byte a token, so it lies in the last few."""
         longest = max(len(stop.encode()) for stop in self.sampling.stop)
         return self.stop_place(self.tokenizer.decode(ids[-longest:])) is not None
 
-    def stop_place(self, text):
+    def stop_place(self, text: str) -> int | None:
         """Where the first --stop text begins, None if there is none."""
         places = [text.find(stop) for stop in self.sampling.stop or [] if stop in text]
         return min(places, default=None)

@@ -4,9 +4,23 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; the programs that tests start inherit it
 
+import logging
 import shutil
 
 import pytest
+
+from common.console import log
+
+
+@pytest.fixture
+def said():
+    """A list of what the code reports during a test."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    log.addHandler(handler)
+    yield messages
+    log.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ from common.devices import Precision, choose_device, has_bfloat16
 from common.errors import UserError
 from generation.beam_search import beam_search
 from generation.generate import generate
+from generation.sampling import Sampling
 from model import ModelConfig, Transformer
-from training.loop import seed_everything, train
+from training.loop import Job, train
 from training.optimizer import make_optimizers
+from training.start import seed_everything
 from training.step import micro_batches, training_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -24,11 +26,10 @@ def train_on_gpu(folder, flags=None, device="cuda", **settings):
     device = choose_device(device)
     seed_everything(settings.seed)
     model = make_model().to(device)
-    precision = Precision(device, settings.amp, settings.amp_dtype, run.say)
+    precision = Precision(device, settings.amp, settings.amp_dtype)
     fingerprints = {"tokenizer": "of the tokenizer", "data": [[20, 200]]}
-    summary = train(
-        model, make_rows(), make_validation(), settings, run, precision, fingerprints, lambda model: "a sample"
-    )
+    write_sample = lambda model: "a sample"
+    summary = train(Job(model, make_rows(), make_validation(), settings, run, precision, fingerprints, write_sample))
     run.close()
     return summary, precision.name()
 
@@ -115,8 +116,8 @@ def test_greedy_text_and_that_of_beams_are_those_of_the_cpu(arch):
     shape = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "intermediate_size": 96, "max_seq_len": 16}
     model = Transformer(ModelConfig(VOCAB, **shape, arch=arch)).eval()
     prompts = [[3, 4, 5], [7], list(range(8, 20))]
-    greedy = lambda: list(generate(model, prompts, 40, temperature=0, repetition_penalty=1.3))
-    write = lambda: (greedy(), beam_search(model, prompts, 40, 3))
+    greedy = lambda: list(generate(model, prompts, Sampling(40, temperature=0, repetition_penalty=1.3)))
+    write = lambda: (greedy(), beam_search(model, prompts, Sampling(40, num_beams=3)))
     on_the_cpu = write()
     model.cuda()
     assert write() == on_the_cpu

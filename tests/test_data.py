@@ -30,12 +30,6 @@ def tokenizer():
     return train_tokenizer(STORIES * 2, 300)
 
 
-@pytest.fixture
-def said():
-    """What the code says: pass said.append as `say`."""
-    return []
-
-
 # The token cache ------------------------------------------------------------------------------------------------------
 
 
@@ -61,28 +55,28 @@ def write_stories(path, stories, column="text"):
 
 
 def test_cached_stories_stand_between_bos_and_eos(tokenizer, tmp_path, said):
-    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, say=said.append)
+    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     assert texts_of(cache) == [[BOS, *tokenizer.encode(story), EOS] for story in STORIES]
     assert cache.lengths().tolist() == [len(text) for text in texts_of(cache)]
     assert len(said) == 1 and "4 texts" in said[0]
 
 
 def test_the_sizes_of_cached_stories_are_their_utf_8_bytes(tokenizer, tmp_path, said):
-    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, say=said.append)
+    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     assert cache.sizes.tolist() == [len(story.encode()) for story in STORIES]
 
 
 def test_a_story_with_a_lone_surrogate_has_the_size_of_what_is_scored(tokenizer, tmp_path, said):
-    cache = cache_stories(Counted(["a\ud800b"]), tokenizer, tmp_path, say=said.append)
+    cache = cache_stories(Counted(["a\ud800b"]), tokenizer, tmp_path)
     assert tokenizer.decode(cache.text(0)) == "a\ufffdb"
     assert cache.sizes.tolist() == [len("a\ufffdb".encode())]
 
 
 def test_the_batches_of_text_make_no_difference(tokenizer, tmp_path, monkeypatch, said):
     stories = [f"{number}. Tom ran." for number in range(40)]
-    whole = cache_stories(Counted(stories), tokenizer, tmp_path / "whole", say=said.append)
+    whole = cache_stories(Counted(stories), tokenizer, tmp_path / "whole")
     monkeypatch.setattr(token_cache, "BATCH_BYTES", 60)
-    parts = cache_stories(Counted(stories), tokenizer, tmp_path / "parts", say=said.append)
+    parts = cache_stories(Counted(stories), tokenizer, tmp_path / "parts")
     assert texts_of(whole) == texts_of(parts) and whole.sizes.tolist() == parts.sizes.tolist()
 
 
@@ -91,7 +85,7 @@ def test_cached_dialogues_are_those_that_are_rendered(tokenizer, tmp_path, said)
     rows = [{"conversation": [{"text": text} for text in texts]} for texts in [*spoken, ["Hi!", "  "], ["Hi!"]]]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = open_dataset(str(tmp_path / "train.jsonl"))["train"]
-    cache = cache_dialogues(split, tokenizer, tmp_path / "cache", 25, say=said.append)
+    cache = cache_dialogues(split, tokenizer, tmp_path / "cache", 25)
     roles = ["user", "assistant"] * 2
     rendered = [render_dialogue(tokenizer, list(zip(roles, texts, strict=False)), 25) for texts in spoken]
     assert texts_of(cache) == [ids for ids, _, _ in rendered]
@@ -106,14 +100,14 @@ def test_dialogues_without_anything_to_predict_are_said(tokenizer, tmp_path, sai
     row = {"conversation": [{"role": role, "text": text} for role, text in turns]}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError) as raised:
-        cache_dialogues(open_dataset(str(tmp_path / "train.jsonl"))["train"], tokenizer, tmp_path, 50, say=said.append)
+        cache_dialogues(open_dataset(str(tmp_path / "train.jsonl"))["train"], tokenizer, tmp_path, 50)
     assert str(tmp_path / "train.jsonl") in str(raised.value)
 
 
 def test_a_cache_is_made_once_and_used_again(tokenizer, tmp_path, said):
     split = Counted(STORIES)
-    first = cache_stories(split, tokenizer, tmp_path, say=said.append)
-    second = cache_stories(split, tokenizer, tmp_path, say=said.append)
+    first = cache_stories(split, tokenizer, tmp_path)
+    second = cache_stories(split, tokenizer, tmp_path)
     assert split.times_read == 1
     assert texts_of(first) == texts_of(second) and first.sizes.tolist() == second.sizes.tolist()
     assert "written to" in said[0] and "from the token cache" in said[1]
@@ -121,13 +115,13 @@ def test_a_cache_is_made_once_and_used_again(tokenizer, tmp_path, said):
 
 def test_a_copy_of_the_data_under_another_name_uses_the_same_cache(tokenizer, tmp_path, said):
     for name in ("one.jsonl", "two.jsonl"):
-        cache_stories(write_stories(tmp_path / name, STORIES), tokenizer, tmp_path / "cache", say=said.append)
+        cache_stories(write_stories(tmp_path / name, STORIES), tokenizer, tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 @pytest.mark.parametrize("change", ["tokenizer", "limit", "column", "a story", "a letter", "kind of text"])
 def test_another_anything_makes_another_cache(tokenizer, tmp_path, said, change):
-    path, options = tmp_path / "train.jsonl", {"say": said.append}
+    path, options = tmp_path / "train.jsonl", {}
     rows = [{"text": story, "title": "A fox.", "conversation": [{"text": "Hi!"}, {"text": story}]} for story in STORIES]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     make = lambda: cache_stories(open_dataset(str(path))["train"], tokenizer, tmp_path / "cache", **options)
@@ -150,7 +144,7 @@ def test_another_anything_makes_another_cache(tokenizer, tmp_path, said, change)
 
 @pytest.mark.parametrize("limit", [1, 3, 9])
 def test_a_limit_holds_in_the_cache(tokenizer, tmp_path, said, limit):
-    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, limit=limit, say=said.append)
+    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, limit=limit)
     assert texts_of(cache) == [[BOS, *tokenizer.encode(story), EOS] for story in STORIES[:limit]]
 
 
@@ -159,7 +153,7 @@ def test_tokens_take_two_bytes_where_they_fit_and_four_where_not(tmp_path, said,
     last = vocab_size - 1
     stub = SimpleNamespace(special=SPECIAL, vocab_size=vocab_size, fingerprint="stub")
     stub.encode_batch = lambda texts: [[last] for _ in texts]
-    cache = cache_stories(Counted(STORIES), stub, tmp_path, say=said.append)
+    cache = cache_stories(Counted(STORIES), stub, tmp_path)
     assert cache.tokens.dtype == dtype and texts_of(cache) == [[BOS, last, EOS]] * len(STORIES)
 
 
@@ -169,7 +163,7 @@ def test_a_broken_line_at_the_end_leaves_nothing_behind(tokenizer, tmp_path, mon
     with open(tmp_path / "train.jsonl", "a") as file:
         file.write("broken\n")
     with pytest.raises(UserError, match="line 5"):
-        cache_stories(split, tokenizer, tmp_path / "cache", say=said.append)
+        cache_stories(split, tokenizer, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -181,7 +175,7 @@ def test_ctrl_c_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch, said):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_stories(Split("stories", read, lambda: "stories"), tokenizer, tmp_path / "cache", say=said.append)
+        cache_stories(Split("stories", read, lambda: "stories"), tokenizer, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -189,24 +183,24 @@ def test_ctrl_c_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch, said):
 @pytest.mark.parametrize("name", ["tokens.bin", "lengths.npz", "description.json"])
 def test_a_damaged_cache_is_not_used_but_made_again(tokenizer, tmp_path, said, name, share):
     split = Counted(STORIES)
-    before = texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append))
+    before = texts_of(cache_stories(split, tokenizer, tmp_path))
     (path,) = tmp_path.glob(f"*/{name}")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append)) == before
+    assert texts_of(cache_stories(split, tokenizer, tmp_path)) == before
     assert split.times_read == 2
-    cache_stories(split, tokenizer, tmp_path, say=said.append)
+    cache_stories(split, tokenizer, tmp_path)
     assert split.times_read == 2 and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["tokens.bin", "lengths.npz"])
 def test_a_cache_in_which_a_bit_has_changed_is_made_again(tokenizer, tmp_path, said, name):
     split = Counted(STORIES)
-    before = texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append))
+    before = texts_of(cache_stories(split, tokenizer, tmp_path))
     (path,) = tmp_path.glob(f"*/{name}")
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 2
     path.write_bytes(content)
-    assert texts_of(cache_stories(split, tokenizer, tmp_path, say=said.append)) == before
+    assert texts_of(cache_stories(split, tokenizer, tmp_path)) == before
     assert split.times_read == 2
 
 
@@ -218,7 +212,7 @@ def test_a_run_that_was_faster_with_the_same_cache_does_no_harm(tokenizer, tmp_p
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", faster)
-    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, say=said.append)
+    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     assert len(cache) == len(STORIES) and len(list(tmp_path.iterdir())) == 1
 
 
@@ -249,7 +243,7 @@ def splits_of(training, validation=None):
 
 @pytest.mark.parametrize("texts, set_aside", [(2, 1), (10, 1), (99, 1), (300, 3), (1000, 10)])
 def test_without_a_validation_split_the_last_hundredth_is_set_aside(said, texts, set_aside):
-    train, validation = training_and_validation(*splits_of(texts), say=said.append)
+    train, validation = training_and_validation(*splits_of(texts))
     everything = texts_of(cache_of(numbered_texts(*[4] * texts)))
     assert texts_of(train) == everything[:-set_aside]
     assert texts_of(validation) == everything[-set_aside:]
@@ -258,30 +252,30 @@ def test_without_a_validation_split_the_last_hundredth_is_set_aside(said, texts,
 
 
 def test_a_validation_split_is_taken_as_it_is(said):
-    train, validation = training_and_validation(*splits_of(50, 7), say=said.append)
+    train, validation = training_and_validation(*splits_of(50, 7))
     assert (len(train), len(validation), said) == (50, 7, [])
 
 
 def test_one_text_cannot_be_divided(said):
     with pytest.raises(UserError, match="training stories has only one text"):
-        training_and_validation(*splits_of(1), say=said.append)
+        training_and_validation(*splits_of(1))
 
 
 @pytest.mark.parametrize("max_train, max_eval, lengths", [(9, 4, (9, 4)), (9, None, (9, 7)), (None, 99, (50, 7))])
 def test_limits_hold_where_there_is_a_validation_split(said, max_train, max_eval, lengths):
-    caches = training_and_validation(*splits_of(50, 7), max_train, max_eval, say=said.append)
+    caches = training_and_validation(*splits_of(50, 7), max_train, max_eval)
     assert tuple(map(len, caches)) == lengths
 
 
 @pytest.mark.parametrize("max_train, max_eval, lengths", [(400, 3, (396, 3)), (None, 5, (990, 5)), (400, 9, (396, 4))])
 def test_limits_hold_where_validation_texts_are_set_aside(said, max_train, max_eval, lengths):
-    train, validation = training_and_validation(*splits_of(1000), max_train, max_eval, say=said.append)
+    train, validation = training_and_validation(*splits_of(1000), max_train, max_eval)
     assert (len(train), len(validation)) == lengths
     assert not set(train.text(len(train) - 1)[1:-1]) & set(validation.text(0)[1:-1])
 
 
 def test_texts_set_aside_are_in_no_row_of_the_training(said):
-    train, validation = training_and_validation(*splits_of(200), say=said.append)
+    train, validation = training_and_validation(*splits_of(200))
     trained_on = set(Rows(train, 8, SPECIAL, seed=1).batch(0, 100)[0].flat) - set(SPECIAL.values())
     assert len(trained_on) == 2 * 198
     assert not trained_on & set(np.concatenate(texts_of(validation)).tolist())
@@ -441,7 +435,7 @@ def test_the_bytes_of_rows_are_those_of_their_texts():
 
 def test_rows_of_cached_stories_spell_the_stories(tokenizer, tmp_path, said):
     """All of it together, through the disk."""
-    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, say=said.append)
+    cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     predicted = predicted_of(Rows(cache, 16, tokenizer.special))
     assert tokenizer.decode(predicted) == "".join(STORIES) and predicted.count(EOS) == len(STORIES)
 

@@ -149,7 +149,7 @@ def test_dialogues_of_each_form_are_read_from_each_kind_of_file(tmp_path, form, 
     rows = [ROWS[form] | {"odd column": number} for number in range(3)]
     said = []
     split = open_dataset(str(write_table(tmp_path / f"train{suffix}", rows)))["train"]
-    assert list(read_dialogues(split, say=said.append)) == [HI] * 3
+    assert list(read_dialogues(split, remarks=said)) == [HI] * 3
     assert len(said) == 1 and f'"{list(ROWS[form])[0]}"' in said[0] or form == "orca"
 
 
@@ -172,7 +172,7 @@ def test_the_form_is_that_of_most_of_the_first_rows(tmp_path):
     odd = {"question": "Hi!", "answer": "Hello."}
     path = write_table(tmp_path / "a.jsonl", [odd, *[ROWS["messages"]] * 5])
     said, bad = [], BadRows(skip=True)
-    assert len(list(read_dialogues(file_split(path), bad=bad, say=said.append))) == 5 and bad.count == 1
+    assert len(list(read_dialogues(file_split(path), bad=bad, remarks=said))) == 5 and bad.count == 1
     assert said == ['dialogues in the form "messages" (role, content)']
     assert "line 1" in bad.summary() and '"messages"' in bad.summary()
 

@@ -113,7 +113,7 @@ def test_each_message_of_the_faq_is_one_that_the_programs_print():
         messages = re.findall(r"^    (.*)$", answer, re.MULTILINE)
         assert messages, answer
         for message in messages:
-            text = re.sub(r"^(error: |device: |[\d-]{10} [\d:]{8} )", "", message)
+            text = re.sub(r"^(error: |device: |[\d-]{10} [\d:]{8} (?:step \d+/\d+ )?)", "", message)
             if text.startswith("unrecognized arguments: "):  # argparse's words, before ours
                 assert text.endswith("; --help lists the flags")
             else:

@@ -42,16 +42,19 @@ from test_training import (
 )
 
 from common import weights_files
+from common.console import log
 from common.devices import Precision
 from common.errors import Interrupted, UserError
 from common.files import locked
-from common.program import signals_noted
+from common.program import noted_signals
 from common.weights_files import check_torch_file
 from corpus.sources import file_split
 from corpus.token_cache import cache_stories, remove_abandoned
 from data import load_tokenizer, train_tokenizer
 from model import Transformer
-from training import loop
+from training import loop, run_folder
+from training import resume as resume_module
+from training.failures import less_memory
 from training.step import micro_batches, training_step
 
 resource = pytest.importorskip("resource")  # what Windows lacks, and most of this file needs
@@ -132,7 +135,7 @@ def terminate():
         (Transformer, "hidden", 9),
         (loop, "evaluate", 1),
         (loop, "evaluate", 3),  # the last, after the last step
-        (loop, "write_torch_file", 1),
+        (resume_module, "write_torch_file", 1),
         (loop, "save_model", 2),
         (loop.Trainer, "compile", 1),
     ],
@@ -155,7 +158,7 @@ def test_wherever_sigterm_comes_the_resumed_run_is_the_uninterrupted_one(
 def test_under_nohup_a_dropped_connection_ends_nothing():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals_noted() as noted:
+        with noted_signals() as noted:
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and noted == []
     finally:
@@ -286,7 +289,7 @@ def test_the_command_to_go_on_is_torchrun_s_where_torchrun_started_it(tmp_path, 
     monkeypatch.setattr("sys.argv", ["step2.py", "--amp"])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     expected = "torchrun --nproc_per_node=2 step2.py --amp --resume_from_checkpoint latest"
-    assert make_run(tmp_path).command_to_go_on() == expected
+    assert run_folder.command_to_resume() == expected
 
 
 # Losses that are not finite, memory that is full ----------------------------------------------------------------------
@@ -328,15 +331,15 @@ def test_a_skipped_step_changes_nothing(precision):
         precision_.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     optimizers, rows = loop.make_optimizers(model, settings), make_rows()
     step = lambda: training_step(model, optimizers, precision_, micro_batches(rows, 0, settings, CPU), settings)
-    assert step()[3]
+    assert step().good
     state = lambda: [t.clone() for o in optimizers for s in o.state.values() for t in s.values()]
     before, before_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, state()
     with losses_not_finite_at(1):
-        loss, _, norm, good = step()
-    assert not good and not norm.isfinite() and not loss.isfinite()
+        result = step()
+    assert not result.good and not result.norm.isfinite() and not result.loss.isfinite()
     assert_equal_weights(model.state_dict(), before)
     assert all(torch.equal(one, other) for one, other in zip(state(), before_state, strict=True))
-    assert step()[3] and not torch.equal(model.state_dict()["norm.weight"], before["norm.weight"])
+    assert step().good and not torch.equal(model.state_dict()["norm.weight"], before["norm.weight"])
 
 
 def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
@@ -346,8 +349,8 @@ def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
     optimizers = loop.make_optimizers(model, settings)
     batches = micro_batches(make_rows(), 0, settings, CPU)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    _, _, norm, good = training_step(model, optimizers, precision, batches, settings)
-    assert good and not norm.isfinite() and precision.scaler.get_scale() == 2.0**126
+    result = training_step(model, optimizers, precision, batches, settings)
+    assert result.good and not result.norm.isfinite() and precision.scaler.get_scale() == 2.0**126
     assert_equal_weights(model.state_dict(), before)
 
 
@@ -381,7 +384,7 @@ def test_bad_steps_are_counted_across_resuming(tmp_path):
     ],
 )
 def test_a_full_memory_is_answered_with_smaller_batches_that_make_the_same_steps(size, count, ranks, advice):
-    said = loop.less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
+    said = less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
     assert f"--batch_size {size}" in said and advice in said
 
 
@@ -545,7 +548,7 @@ def test_two_runs_in_one_folder_are_refused_as_long_as_the_first_lives(tmp_path)
 def test_two_runs_that_start_at_the_same_moment_do_not_both_write(tmp_path):
     first, second = make_run(tmp_path), make_run(tmp_path)
     first.start()
-    first.say("mine")
+    log.info("mine")
     with pytest.raises(UserError, match="another run is writing into"):
         second.start()
     first.close()

@@ -40,6 +40,7 @@ from corpus.sources import BadRows, open_dataset, read_stories
 from corpus.token_cache import cache_stories, open_cache
 from data import load_tokenizer, train_tokenizer
 from generation.generate import generate
+from generation.sampling import Sampling
 
 resource = pytest.importorskip("resource", reason="Windows does not say how much memory a process took")
 SECONDS, MEMORY = 5, 1 << 30  # that a file may take
@@ -62,9 +63,9 @@ def read_tokenizer(path):
 
 
 def read_model(path):
-    model, _ = load_model(path, say=quiet)
+    model, _ = load_model(path)
     for options in ({"temperature": 0}, {"temperature": 0.8, "top_k": 5}, {"top_p": 0.9}):
-        assert len(list(generate(model, [[0, 0]], 3, **options))) == 3
+        assert len(list(generate(model, [[0, 0]], Sampling(max_new_tokens=3, **options)))) == 3
 
 
 def read_checkpoint(path):
@@ -77,7 +78,7 @@ def read_checkpoint(path):
 def read_data(path):
     """As the tokenizer and both trainers do; what one of them refuses, another may take."""
     split, cache, messages = open_dataset(str(path))["train"], path.parent / "made", []
-    readings = [lambda: cache_stories(split, small_tokenizer(), cache, say=quiet, skip_bad_rows=True)]
+    readings = [lambda: cache_stories(split, small_tokenizer(), cache, skip_bad_rows=True)]
     for read in (read_stories, read_dialogues):
         readings += [lambda skip=skip, read=read: list(read(split, bad=BadRows(skip))) for skip in (False, True)]
     for reading in readings:
@@ -120,7 +121,7 @@ def whole(tmp_path_factory):
     datasets.disable_progress_bars()
     datasets.Dataset.from_list(rows).to_csv(str(folder / "stories.csv"))
     datasets.Dataset.from_list(rows).to_parquet(str(folder / "stories.parquet"))
-    cache_stories(open_dataset(str(folder / "stories.jsonl"))["train"], small_tokenizer(), folder / "first", say=quiet)
+    cache_stories(open_dataset(str(folder / "stories.jsonl"))["train"], small_tokenizer(), folder / "first")
     next((folder / "first").iterdir()).rename(folder / "cache")
     return folder
 
@@ -530,7 +531,7 @@ def test_weights_so_large_that_nothing_can_be_computed_are_told_or_written_with(
 
 def test_a_model_of_fewer_tokens_than_the_tokenizer_it_names_is_refused(whole, tmp_path, capfd):
     (tmp_path / "model.pth").write_bytes(model_file(whole, tokenizer_fingerprint=small_tokenizer().fingerprint))
-    read = lambda path: load_model(path, small_tokenizer(), say=quiet)
+    read = lambda path: load_model(path, small_tokenizer())
     assert outcome(tmp_path / "model.pth", read, capfd) != "works"
 
 

@@ -39,7 +39,7 @@ def test_the_merged_model_computes_what_the_adapted_one_does(arch, tmp_path):
     model, before = adapted(arch=arch)
     logits = model(IDS).detach()
     save_model(tmp_path / "model.pth", model, "a fingerprint", weights=merged_weights(model))
-    loaded, _ = load_model(tmp_path / "model.pth", say=lambda _: None)
+    loaded, _ = load_model(tmp_path / "model.pth")
     merge(model)
     assert not any(isinstance(module, Adapted) for module in model.modules())
     for ordinary in (model, loaded):

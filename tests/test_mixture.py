@@ -11,8 +11,8 @@ from test_data import SPECIAL, cache_of, numbered_texts, predicted_of, texts_of
 from test_training import LATEST, assert_equal_weights, interrupt, make_cache, signal_at, train_in, weights
 
 from common.errors import UserError
-from common.flags import FlagParser
-from corpus.splits import DIALOGUES_SET_ASIDE, Mixture, open_text, weighted
+from common.flags import FlagParser, parse_flags
+from corpus.splits import DIALOGUES_SET_ASIDE, Mixture, open_text, split_weight
 from corpus.token_cache import cache_dialogues
 from data import IGNORED, Rows, train_tokenizer
 from training.resume import fingerprints_of
@@ -41,22 +41,24 @@ def test_a_weight_stands_after_the_name_of_a_path_or_of_the_hub(tmp_path, monkey
     for name in ("a.jsonl", "run=3/b.jsonl", "c=0.5"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    assert weighted(flag) == expected
+    assert split_weight(flag) == expected
 
 
 @pytest.mark.parametrize("flag", ["a=", "a=half", "a=0", "a=-1", "a=nan", "a=inf", "=0.5", "a=0.5.jsonl"])
 def test_a_weight_that_is_none_is_said_in_one_line(flag):
     with pytest.raises(UserError) as raised:
-        weighted(flag)
+        split_weight(flag)
     assert f"--dataset {flag}: " in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_the_flag_may_be_given_several_times_and_its_default_goes_then():
     parser = FlagParser("")
     add_data_flags(parser, "a hub's")
-    assert parser.parse_args([]).dataset == ["a hub's"]
+    parser.add_argument("--config")
+    parse = lambda *words: parse_flags(parser, lambda given: {}, words)
+    assert parse().dataset == ["a hub's"]
     for _ in range(2):
-        assert parser.parse_args(["--dataset", "one", "--dataset=two=0.5"]).dataset == ["one", "two=0.5"]
+        assert parse("--dataset", "one", "--dataset=two=0.5").dataset == ["one", "two=0.5"]
 
 
 # An epoch -------------------------------------------------------------------------------------------------------------
@@ -152,31 +154,30 @@ def write(path, count):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def opened(tokenizer, *datasets, said=None, **limits):
-    said = [] if said is None else said
+def opened(tokenizer, *datasets, **limits):
     args = Namespace(dataset=[*datasets], **{"max_train_samples": None, "max_eval_samples": None} | limits)
-    read = lambda split, limit: cache_dialogues(split, tokenizer, "cache", 60, limit, said.append)
-    return open_text(args, read, said.append, set_aside=DIALOGUES_SET_ASIDE)
+    read = lambda split, limit: cache_dialogues(split, tokenizer, "cache", 60, limit)
+    return open_text(args, read, set_aside=DIALOGUES_SET_ASIDE)
 
 
 @pytest.mark.parametrize("count, set_aside", [(2, 1), (100, 5), (30_000, 1000)])
 def test_the_last_twentieth_of_dialogues_is_set_aside_a_thousand_at_most(
-    tokenizer, tmp_path, monkeypatch, count, set_aside
+    tokenizer, tmp_path, monkeypatch, count, set_aside, said
 ):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.jsonl", count)
-    train, validation = opened(tokenizer, "a.jsonl", said=(said := []))
+    train, validation = opened(tokenizer, "a.jsonl")
     assert (len(train), len(validation)) == (count - set_aside, set_aside)
     assert f"Answer {count - 1}." in tokenizer.decode(validation.text(set_aside - 1))
     assert any(f"the last {set_aside:,} of {count:,}" in line for line in said)
 
 
-def test_weighted_sets_are_mixed_and_what_that_means_is_said(tokenizer, tmp_path, monkeypatch):
+def test_weighted_sets_are_mixed_and_what_that_means_is_said(tokenizer, tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "general").mkdir()
     for name, count in (("persona.jsonl", 40), ("general/train.jsonl", 400), ("general/valid.jsonl", 7)):
         write(tmp_path / name, count)
-    train, validation = opened(tokenizer, "persona.jsonl=0.7", "general=0.3", said=(said := []))
+    train, validation = opened(tokenizer, "persona.jsonl=0.7", "general=0.3")
     assert train.shares.tolist() == [38, 16] and len(train) == 438 and len(validation) == 9
     assert "an epoch: 38 of 38 from persona.jsonl, 16 of 400 from general" in said
     assert "validation: 2 of 2 from persona.jsonl, 1 of 7 from general" in said
@@ -218,13 +219,16 @@ def test_a_limit_counts_dialogues_that_are_used(tokenizer, tmp_path, monkeypatch
     assert len(train) + len(validation) == 10
 
 
-def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found(tokenizer, tmp_path, monkeypatch):
+def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found(
+    tokenizer, tmp_path, monkeypatch, said
+):
     monkeypatch.chdir(tmp_path)
     long, pair = "Tom has a red ball. " * 9, {"prompt": "Hi!", "response": "Hello."}
     rows = [pair, pair | {"response": long}, pair | {"prompt": long}, pair | {"prompt": long}, pair]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for _ in range(2):
-        opened(tokenizer, "a.jsonl", said=(said := []))
+        said.clear()
+        opened(tokenizer, "a.jsonl")
         assert said[0] == 'a.jsonl: dialogues in the form "prompt" (user), "response" (assistant)'
         assert said[1] == "a.jsonl: dialogues longer than 60 tokens, without their oldest turns or words: 2"
         assert said[2] == "a.jsonl: replies longer than 60 tokens, learned as far as they fit: 1"

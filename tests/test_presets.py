@@ -21,10 +21,10 @@ from corpus.sources import open_dataset
 from corpus.token_cache import cache_stories
 from data import Rows, load_tokenizer
 from model import ModelConfig, Transformer
-from training.loop import seed_everything
 from training.optimizer import learning_rate, make_optimizers
 from training.presets import PRESETS, config_of, flags_of, parameters_of
 from training.settings import TrainingSettings
+from training.start import seed_everything
 from training.step import micro_batches, training_step
 
 CPU = torch.device("cpu")
@@ -307,14 +307,14 @@ def test_two_steps_of_each_preset_at_its_own_shape_lower_its_loss(course, name):
     args.vocab_size = tokenizer.vocab_size
     settings, config = settings_from(args, TrainingSettings), settings_from(args, ModelConfig)
     split = open_dataset(str(course / "stories"))["train"]
-    cache = cache_stories(split, tokenizer, course / "cache", limit=2, say=lambda message: None)
+    cache = cache_stories(split, tokenizer, course / "cache", limit=2)
     rows = Rows(cache, config.max_seq_len, tokenizer.special)
     seed_everything(settings.seed)
     model = Transformer(config).train()
     optimizers, precision, losses = make_optimizers(model, settings), Precision(CPU), []
     batches = micro_batches(rows, 0, settings, CPU)
     for _ in range(2):
-        loss, tokens, _, _ = training_step(model, optimizers, precision, batches, settings)
+        loss, tokens, *_ = training_step(model, optimizers, precision, batches, settings)
         losses.append(float(loss / tokens))
     assert losses[0] == pytest.approx(math.log(config.vocab_size), abs=0.5) and losses[1] < losses[0]
 

@@ -350,12 +350,13 @@ def test_flags_of_step_2_reach_the_model_the_settings_and_the_rows(course, monke
         tmp_path / "run",
     ]
     call(monkeypatch, step2, folder, *flags)
-    (model, rows, validation, settings, run_, *_), _ = calls[0]
+    ((job,), _) = calls[0]
+    model, rows, validation, settings = job.model, job.rows, job.validation, job.settings
     assert dataclasses.asdict(settings) == TRAINING_FLAGS
     assert {name: getattr(model.config, name) for name in MODEL_FLAGS} == MODEL_FLAGS
     assert len(rows.cache) == 30 and len(validation.cache) == 4
     assert (rows.packed, rows.length, rows.seed, validation.packed) == (False, 20, 5, True)
-    assert run_.folder == tmp_path / "run" and list((tmp_path / "cache").iterdir())
+    assert job.run.folder == tmp_path / "run" and list((tmp_path / "cache").iterdir())
 
 
 def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tmp_path):
@@ -364,7 +365,8 @@ def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tm
     flags = [*as_flags(TRAINING_FLAGS), "--dataset", "talks", "--cache_dir", tmp_path, "--batching", "packed"]
     flags += ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dropout", 0.25]
     call(monkeypatch, step4, folder, *flags, "--output_dir", tmp_path / "run")
-    (model, rows, validation, settings, *_), _ = calls[0]
+    ((job,), _) = calls[0]
+    model, rows, validation, settings = job.model, job.rows, job.validation, job.settings
     assert dataclasses.asdict(settings) == TRAINING_FLAGS
     assert model.config.dropout == 0.25 and model.config.max_seq_len == rows.length == 48
     assert rows.packed and rows.replies_only and validation.replies_only and len(validation.cache) == 6
@@ -385,15 +387,15 @@ def test_sampling_flags_reach_the_writing(course, monkeypatch, program, beams):
     flags = [*as_flags(given), "--max_new_tokens", 9, "--num_beams", beams, "--stop", "The", "--stop", "End"]
     if program is step5:
         flags += ["--model_path", "tinystories_chat_model/best_model.pth", "--once", "Hi"]
-    monkeypatch.setattr(writing.Writer, "written", lambda *_: writing.Written("", 0, ""))
+    monkeypatch.setattr(writing.Writer, "finished", lambda *_: writing.Written("", 0, ""))
     with contextlib.suppress(IndexError):  # nothing is written
         call(monkeypatch, program, folder, *flags)
-    (_, prompts, new_tokens, *rest), options = calls[0]
-    assert {name: options[name] for name in given} == given and new_tokens == 9 and len(prompts) == 1
-    assert rest == ([beams] if beams > 1 else [])
+    (_, prompts, sampling, rules, *_), _ = calls[0]
+    assert {name: getattr(sampling, name) for name in given} == given and len(prompts) == 1
+    assert sampling.max_new_tokens == 9 and sampling.num_beams == beams
     tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
-    assert options["end"] == tokenizer.special["<eos>"] and len(options["banned"]) == 6
-    assert options["stopped"](tokenizer.encode("The")) and options["stopped"](tokenizer.encode("xEnd"))
+    assert rules.end == tokenizer.special["<eos>"] and len(rules.banned) == 6
+    assert rules.has_ended(tokenizer.encode("The")) and rules.has_ended(tokenizer.encode("xEnd"))
 
 
 def test_every_sampling_flag_is_tried_here():
@@ -405,8 +407,8 @@ def test_max_length_counts_the_prompt(course, monkeypatch):
     folder, _ = course
     calls = captured(monkeypatch, writing, "generate")
     call(monkeypatch, step3, folder, "--prompt", "Tom had a cat.", "--max_length", 20)
-    (_, prompts, new_tokens), _ = calls[0]
-    assert len(prompts[0]) - 1 + new_tokens == 20
+    (_, prompts, sampling, *_), _ = calls[0]
+    assert len(prompts[0]) - 1 + sampling.max_new_tokens == 20
 
 
 def test_flags_of_step_1_reach_the_tokenizer(course, monkeypatch, tmp_path):
@@ -557,7 +559,7 @@ def test_text_of_every_kind_goes_through_all_steps_unchanged(monkeypatch, tmp_pa
     calls = captured(monkeypatch, step2, "train")
     data = ["--tokenizer_path", tokenizer_path, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "run"]
     call(monkeypatch, step2, tmp_path, *flags, *data, *TINY)
-    cache = calls[0][0][1].cache
+    cache = calls[0][0][0].rows.cache
     wanted = [text.strip().replace("\ud83d", "\ufffd") for text in texts if text.strip()]
     assert len(cache) == len(wanted) - 1  # the last one is set aside
     for index, text in enumerate(wanted[:-1]):

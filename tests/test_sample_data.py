@@ -87,7 +87,7 @@ def test_no_run_of_12_words_stands_in_more_than_2_percent_of_the_stories(stories
 
 def test_the_persona_of_the_walk_through_is_asked_what_it_has_not_learned(tmp_path):
     subprocess.run([sys.executable, FOLDER / "make_pirate.py"], cwd=tmp_path, check=True)
-    dialogues = list(read_dialogues(open_dataset(str(tmp_path / "pirate.jsonl"))["train"], say=lambda _: None))
+    dialogues = list(read_dialogues(open_dataset(str(tmp_path / "pirate.jsonl"))["train"]))
     assert len(dialogues) == 300
     learned = {text for dialogue in dialogues for role, text in dialogue if role == "user"}
     pirate, plain = (read_prompts(tmp_path / f"ask_{name}.jsonl") for name in ("pirate", "plain"))

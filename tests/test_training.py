@@ -20,17 +20,18 @@ from common.devices import Precision
 from common.errors import Interrupted, UserError
 from common.files import written_atomically
 from common.flags import FlagParser, parse_flags
-from common.program import signals_noted
+from common.program import noted_signals
 from common.weights_files import load_model, save_model
 from corpus.token_cache import TokenCache
 from data import SPECIAL_TOKENS, Rows
 from model import IGNORED, ModelConfig, Transformer
-from training import loop
+from training import loop, run_folder
 from training import step as step_module
-from training.loop import seed_everything, train
+from training.loop import Job, train
 from training.optimizer import learning_rate, make_optimizers
 from training.run_folder import Run
 from training.settings import TrainingSettings, add_training_flags
+from training.start import seed_everything
 from training.step import evaluate, micro_batches, training_step
 
 SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
@@ -78,9 +79,9 @@ def train_in(folder, rows=None, flags=None, fingerprints=FINGERPRINTS, **setting
     run, settings = make_run(folder, **flags or {}), make_settings(**settings)
     seed_everything(settings.seed)
     model = make_model(dropout=0.2).eval()  # as a model comes from its file
-    precision = Precision(CPU, settings.amp, settings.amp_dtype, run.say)
+    precision = Precision(CPU, settings.amp, settings.amp_dtype)
     try:
-        return train(model, rows or make_rows(), make_validation(), settings, run, precision, fingerprints, sample)
+        return train(Job(model, rows or make_rows(), make_validation(), settings, run, precision, fingerprints, sample))
     finally:
         run.close()
 
@@ -149,8 +150,8 @@ def weights_after_steps(rows, steps=4, **settings):
     optimizer, results = torch.optim.SGD(model.parameters(), lr=0.5), []
     for step in range(steps):
         batches = micro_batches(rows, step, settings, CPU)
-        loss, tokens, norm, _ = training_step(model, [optimizer], Precision(CPU), batches, settings)
-        results.append([loss.item(), tokens, norm.item()])
+        result = training_step(model, [optimizer], Precision(CPU), batches, settings)
+        results.append([result.loss.item(), result.tokens, result.norm.item()])
     return {**model.state_dict(), "results": torch.tensor(results)}
 
 
@@ -548,7 +549,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, signum
 
 
 def test_a_second_ctrl_c_ends_the_program_at_once():
-    with pytest.raises(KeyboardInterrupt), signals_noted() as noted:
+    with pytest.raises(KeyboardInterrupt), noted_signals() as noted:
         os.kill(os.getpid(), signal.SIGINT)
         assert noted == [signal.SIGINT]
         os.kill(os.getpid(), signal.SIGINT)
@@ -765,7 +766,7 @@ def test_the_command_to_go_on_is_the_user_s_own(tmp_path, monkeypatch):
     words = ["step2.py", "--dataset", "my stories", "--overwrite", "--resume_from_checkpoint", "auto", "--amp"]
     monkeypatch.setattr(sys, "argv", words)
     expected = "python step2.py --dataset 'my stories' --amp --resume_from_checkpoint latest"
-    assert make_run(tmp_path).command_to_go_on() == expected
+    assert run_folder.command_to_resume() == expected
 
 
 # The model file -------------------------------------------------------------------------------------------------------
@@ -883,7 +884,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 def parse(*argv):
     parser = FlagParser("A trainer.")
     add_training_flags(parser, "some_model", epochs=9)
-    return parse_flags(parser, {"epochs": 7, "amp_dtype": "bfloat16"}, argv)
+    pilot = {"epochs": 7, "amp_dtype": "bfloat16"}
+    return parse_flags(parser, lambda given: pilot if given.get("pilot_run") else {}, argv)
 
 
 def test_a_flag_at_the_shell_wins_over_the_pilot_and_the_pilot_over_the_default():
@@ -918,31 +920,28 @@ def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(change):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_on_a_cpu_without_it_goes_on_in_float32_and_says_so(dtype, monkeypatch):
+def test_half_precision_on_a_cpu_without_it_goes_on_in_float32_and_says_so(dtype, monkeypatch, said):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
-    said = []
-    precision = Precision(CPU, amp=True, amp_dtype=dtype, say=said.append)
+    precision = Precision(CPU, amp=True, amp_dtype=dtype)
     assert len(said) == 1 and "--amp" in said[0] and "float32" in said[0]
     assert precision.name() == "float32"
     with precision.autocast():
         assert make_model()(torch.zeros(1, 3, dtype=torch.int64)).dtype == torch.float32
 
 
-def test_a_device_is_chosen_and_said_and_an_impossible_one_refused():
-    said = []
-    assert devices.choose_device("cpu", said.append) == CPU
+def test_a_device_is_chosen_and_said_and_an_impossible_one_refused(said):
+    assert devices.choose_device("cpu") == CPU
     assert len(said) == 1 and "cpu" in said[0]
     for name in ("toaster", "cuda:999"):
         with pytest.raises(UserError, match=f"--device {name}") as refusal:
-            devices.choose_device(name, said.append)
+            devices.choose_device(name)
         assert one_line(refusal)
 
 
-def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowhere_else(monkeypatch):
+def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowhere_else(monkeypatch, said):
     for able, name in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(devices, "has_bfloat16", lambda device, able=able: able)
-        said = []
-        precision = Precision(CPU, amp=None, say=said.append)
+        precision = Precision(CPU, amp=None)
         assert precision.name() == name and not said and not precision.scaler.is_enabled()
         with precision.autocast():
             assert make_model()(torch.zeros(1, 3, dtype=torch.int64)).dtype == precision.dtype

@@ -16,11 +16,13 @@ from web_demo import Demo, bar_chart, load_models, next_tokens, parse_args
 
 from chat_with_tinystories_model import Chat
 from common.errors import UserError
-from common.text import printable
+from common.text import without_controls
 from common.weights_files import save_model
+from corpus.dialogues import Rendered
 from data import train_tokenizer
+from generation import writer as writer_module
+from generation.generate import generate
 from generation.prompts import story_prompt
-from generation.writer import Writer
 
 PROGRAM = Path(web_demo.__file__)
 TEXTS = ["Once upon a time, Tom had a cat.\nÜnï, €5!", "The dog ran away. Mia looked for it."]
@@ -64,12 +66,12 @@ def test_the_bars_show_what_tokens_are_drawn_from(demo, changes):
     assert sum(row[1] for row in likeliest) + own == pytest.approx(1)
     assert sum(row[2] for row in likeliest) + drawn == pytest.approx(1)
     everything = next_tokens(writer, ids, 1000)
-    assert all(own == drawn == 0 for token, own, drawn in everything if token in writer.options()["banned"])
+    assert all(own == drawn == 0 for token, own, drawn in everything if token in writer.rules().banned)
     chances = {token: chance for token, _, chance in likeliest}
     firsts = []
     for seed in range(300):
         writer.set(seed=seed)
-        firsts.append(next(iter(writer.drawn([ids], [0])))[0])
+        firsts.append(next(generate(writer.model, [ids], writer.sampling, writer.rules(), [0]))[0])
     for token, chance in chances.items():
         assert firsts.count(token) / 300 == pytest.approx(chance, abs=0.1) and (chance or token not in firsts)
     assert sum(token not in chances for token in firsts) / 300 == pytest.approx(drawn, abs=0.1)
@@ -107,7 +109,7 @@ def test_what_a_reader_typed_is_no_html(demo):
 def test_a_story_is_what_step_3_writes_and_grows_token_by_token(demo):
     writer = demo.writer(*settings())
     *_, whole = texts = list(demo.story("Tom had", *settings()))
-    assert whole == "Tom had" + printable("".join(writer.stream(story_prompt(writer, "Tom had"))))
+    assert whole == "Tom had" + without_controls("".join(writer.stream(story_prompt(writer, "Tom had"))))
     assert texts[0] == "Tom had" and all(map(str.startswith, texts[1:], texts))
     assert len(set(texts)) > 15
 
@@ -300,13 +302,13 @@ def held(monkeypatch):
     """Writing stops for a moment after 5 tokens, until `held.go` is set; `held.ended` tells how many texts are over."""
     held = threading.Event()
     held.go, held.ended, held.at_once, held.most = threading.Event(), 0, 0, 0
-    whole = Writer.drawn
+    whole = writer_module.generate
 
-    def drawn(writer, prompts, keys):
+    def generate(*arguments):
         held.at_once += 1
         held.most = max(held.most, held.at_once)
         try:
-            for number, tokens in enumerate(whole(writer, prompts, keys)):
+            for number, tokens in enumerate(whole(*arguments)):
                 if number == 5:
                     held.set()
                     assert held.go.wait(PATIENCE)
@@ -315,26 +317,26 @@ def held(monkeypatch):
             held.at_once -= 1
             held.ended += 1
 
-    monkeypatch.setattr(Writer, "drawn", drawn)
+    monkeypatch.setattr(writer_module, "generate", generate)
     yield held
     held.go.set()
 
 
 @pytest.fixture
-def endless(monkeypatch):
+def endless(monkeypatch, demo):
     """Writing takes minutes; `endless` is set where it was ended before."""
     ended = threading.Event()
 
-    def drawn(writer, prompts, keys):
+    def generate(*arguments):
         try:
             for _ in range(100 * PATIENCE):
                 time.sleep(0.02)
-                yield writer.tokenizer.encode("a")
+                yield demo.tokenizer.encode("a")
         except GeneratorExit:
             ended.set()
             raise
 
-    monkeypatch.setattr(Writer, "drawn", drawn)
+    monkeypatch.setattr(writer_module, "generate", generate)
     return ended
 
 
@@ -404,7 +406,9 @@ def test_a_reply_that_was_stopped_stays_in_the_conversation(page, demo, endless,
     page.one("#chat-stop").click()
     assert endless.wait(PATIENCE)
     asked = []
-    monkeypatch.setattr(web_demo, "chat_prompt", lambda writer, turns: asked.append(turns) or ([2], 0, False))
+    monkeypatch.setattr(
+        web_demo, "chat_prompt", lambda writer, turns: asked.append(turns) or Rendered([2], 0, 0, False, False)
+    )
     page.type("#message textarea", "Mia?\n")
     page.until(lambda: len(page.bubbles("user")) == len(page.bubbles("bot")) == 2)
     assert [role for role, _ in asked[0]] == ["user", "assistant", "user"] and "aaa" in asked[0][1][1]

@@ -110,21 +110,21 @@ def test_a_stop_text_may_lie_in_several_tokens_or_within_one(make_writer):
     writer.sampling = dataclasses.replace(writer.sampling, stop=["t\u00fcr", "nce"])
     for text, stopped in (("die t\u00fcr", True), ("die t\u00fc", False), ("Once", True), ("On ce", False)):
         ids = writer.tokenizer.encode(text)
-        assert any(writer.stopped(ids[: n + 1]) for n in range(len(ids))) == stopped
+        assert any(writer.reaches_stop(ids[: n + 1]) for n in range(len(ids))) == stopped
 
 
 def test_a_dialogue_leaves_a_quarter_of_the_context_for_the_answer(make_writer):
     writer = make_writer(max_new_tokens=30)
     turns = [("user", "Hello Tom"), ("assistant", "Hi"), ("user", "The cat?")]
-    ids, dropped, cut = chat_prompt(writer, turns[-1:])
+    ids, dropped, _, cut, _ = chat_prompt(writer, turns[-1:])
     assert (ids, dropped, cut) == (render_dialogue(writer.tokenizer, turns[-1:], open_ended=True)[0], 0, False)
     system = ("system", "Be")
-    ids, dropped, cut = chat_prompt(writer, [system, *turns[:2], *turns[:2], turns[2]])
+    ids, dropped, _, cut, _ = chat_prompt(writer, [system, *turns[:2], *turns[:2], turns[2]])
     assert len(ids) <= 24 and dropped > 0 and not cut
     assert ids == render_dialogue(writer.tokenizer, [system, *turns[: 4 - 2 * dropped], turns[2]], open_ended=True)[0]
-    ids, dropped, cut = chat_prompt(writer, [("user", LONG)])
+    ids, dropped, _, cut, _ = chat_prompt(writer, [("user", LONG)])
     assert len(ids) == 24 and (dropped, cut) == (0, True)
-    ids, dropped, cut = chat_prompt(writer, [("system", LONG), ("user", "Hi")])
+    ids, dropped, _, cut, _ = chat_prompt(writer, [("system", LONG), ("user", "Hi")])
     assert len(ids) <= 24 and (dropped, cut) == (0, True)
 
 
@@ -407,6 +407,6 @@ def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypa
 
 def test_special_tokens_that_are_typed_are_text(make_writer):
     writer = make_writer()
-    ids, _, _ = chat_prompt(writer, [("user", "<eos><user>")])
+    ids, *_ = chat_prompt(writer, [("user", "<eos><user>")])
     special = writer.tokenizer.special
     assert ids.count(special["<user>"]) == 1 and special["<eos>"] not in ids

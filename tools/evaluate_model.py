@@ -30,13 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scoring import measures
 from scoring.judge import AGE_GROUPS, GRADES, Judge, endpoint, key_from
 
-from common.console import say
+from common.console import log
 from common.devices import Precision, choose_device, ready_to_write
 from common.errors import UserError
 from common.files import write_json, written_atomically
 from common.flags import FlagParser, add_fields, settings_from
 from common.program import run_program
-from common.text import printable, shortened
+from common.text import one_line, without_controls
 from common.weights_files import load_model
 from corpus.dialogues import read_dialogues, read_turns
 from corpus.sources import BadRows, json_lines, open_dataset, read_stories
@@ -221,8 +221,8 @@ def held_out_scores(model, tokenizer, splits, args, dialogues, precision):
 
     def read(split, limit):
         if dialogues:
-            return cache_dialogues(split, tokenizer, args.cache_dir, length, limit, say, args.skip_bad_rows)
-        return cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, say, args.skip_bad_rows)
+            return cache_dialogues(split, tokenizer, args.cache_dir, length, limit, args.skip_bad_rows)
+        return cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, args.skip_bad_rows)
 
     if "validation" in splits:
         cache = read(splits["validation"], args.max_eval_samples)
@@ -255,7 +255,7 @@ def read_samples(path):
             raise UserError(f'{place}: no "text"; pass a file that was written with --output_file')
         for name, kind in kinds.items():
             if row.get(name) is not None and not isinstance(row[name], kind):
-                raise UserError(f'{place}: "{name}" holds {shortened(json.dumps(row[name]))}; mend it')
+                raise UserError(f'{place}: "{name}" holds {one_line(json.dumps(row[name]))}; mend it')
         if isinstance(row.get("prompt"), list):
             try:
                 read_turns(row["prompt"])
@@ -317,7 +317,7 @@ def training_texts(split, args):
     else:
         yield from read_stories(split, args.text_column, args.max_train_samples, bad)
     if bad.count:
-        say(f"{split.name}: {bad.summary()}")
+        log.info(f"{split.name}: {bad.summary()}")
 
 
 def score_copying(scored, splits, args):
@@ -326,11 +326,11 @@ def score_copying(scored, splits, args):
     passages = measures.CopiedPassages(list(chain.from_iterable(texts)))
     for split in splits:
         count = 0
-        say(f"{split.name}: looking for passages that were copied")
+        log.info(f"{split.name}: looking for passages that were copied")
         for text in tqdm(training_texts(split, args), unit=" texts", leave=False, disable=not sys.stderr.isatty()):
             passages.compare(measures.words(text))
             count += 1
-        say(f"{split.name}: compared with {count:,} texts")
+        log.info(f"{split.name}: compared with {count:,} texts")
     matches = iter(passages.matches())
     for one, own_texts in zip(scored, texts, strict=True):
         own = [next(matches) for _ in own_texts]
@@ -378,7 +378,7 @@ def score_judged(scored, judge):
             if grades := judge.grade(beginning_of(sample.get("prompt") or ""), sample["text"]):
                 sample["grades"] = grades
     finally:
-        say(judge.summary())
+        log.info(judge.summary())
         for one in scored:
             graded = [sample["grades"] for sample in one.samples if "grades" in sample]
             ages = sorted(grades["age_group"] for grades in graded)
@@ -405,7 +405,7 @@ def table(scored, dialogues):
     if any(one.passage for one in scored):
         yield "the longest passage that each copied"
         for name, one in zip(names, scored, strict=True):
-            yield f"  {name}: {shortened(printable(one.passage), PASSAGE_SHOWN)}"
+            yield f"  {name}: {one_line(without_controls(one.passage), PASSAGE_SHOWN)}"
 
 
 def write_results(scored, args, chat):
@@ -417,7 +417,7 @@ def write_results(scored, args, chat):
         definitions = {name: definition for name, (_, _, definition) in MEASURES.items()}
         models = [{"model": one.name, "scores": one.scores, "samples": one.samples} for one in scored]
         write_json(args.output, {"about": about, "measures": definitions, "models": models})
-        say(f"wrote {args.output}")
+        log.info(f"wrote {args.output}")
     if args.csv:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
@@ -428,7 +428,7 @@ def write_results(scored, args, chat):
                 writer.writerow([measure, *("" if value is None else value for value in values)])
         with written_atomically(args.csv) as file:
             file.write(text.getvalue().encode(errors="replace"))
-        say(f"wrote {args.csv}")
+        log.info(f"wrote {args.csv}")
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def score_models(paths, args):
     if chat is None:
         chat = dialogues or any(not isinstance(prompt.prompt, str) for prompt in prompts)
     if prompts:
-        say(f"asked as {'chat' if chat else 'story'} models; if that is wrong: --{'no-' if chat else ''}chat")
+        log.info(f"asked as {'chat' if chat else 'story'} models; if that is wrong: --{'no-' if chat else ''}chat")
     device, scored = choose_device(args.device), []
     for path in paths:
         one = Scored(path, files.get(path, []))

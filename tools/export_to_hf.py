@@ -26,18 +26,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
 from common.files import naming, on_disk
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import printed
+from common.text import one_line
 from common.weights_files import load_model
 from corpus.sources import HUB_SECONDS, within
 from data import load_tokenizer
 from generation.sampling import Sampling
 from model import ARCHITECTURES
-from training.loop import clock
+from training.log_lines import clock
 
 PAGES = Path(__file__).resolve().parent / "pages"
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
@@ -236,7 +236,7 @@ def cell(value):
 def flag_text(value):
     """A flag's value for the card; of a path on this computer only its name."""
     values = value if isinstance(value, list) else [value]
-    return ", ".join(Path(v).name if isinstance(v, str) and Path(v).is_absolute() else printed(v) for v in values)
+    return ", ".join(Path(v).name if isinstance(v, str) and Path(v).is_absolute() else one_line(v) for v in values)
 
 
 def measured(content, summary):
@@ -284,7 +284,7 @@ def check_folder(folder, overwrite):
     if held and not overwrite:
         raise UserError(f"{folder} is not empty; pass --overwrite to replace an export that it holds, or another name")
     if foreign := [name for name in held if name not in NAMES]:
-        raise UserError(f"{folder} holds {printed(foreign[0])}, which is no part of an export; pass another OUT_DIR")
+        raise UserError(f"{folder} holds {one_line(foreign[0])}, which is no part of an export; pass another OUT_DIR")
 
 
 def write_folder(folder, files):
@@ -389,7 +389,7 @@ def main():
     texts["README.md"] = model_card(name, model, arch, content, *records)
     files = {name: [text.encode("utf-8", errors="replace")] for name, text in texts.items()}
     write_folder(folder, files | {"model.safetensors": safetensors(weights)})
-    say(f"wrote {args.out_dir} as {CLASSES[arch]}")
+    log.info(f"wrote {args.out_dir} as {CLASSES[arch]}")
     if hub:
         print(push(hub, name, folder))
 

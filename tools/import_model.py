@@ -24,39 +24,23 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
-from common.files import read_plain_pickle
+from common.files import LARGEST_JSON, read_json, read_plain_pickle
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import printed
+from common.text import one_line
 from common.weights_files import check_weights, read_any_torch_file, save_model
-from corpus.other_tokenizers import LARGEST_TOKENIZER, WordBPE, byte_level_alone, from_folder
+from corpus.other_tokenizers import NotTaken, WordBPE, byte_level_only, from_folder
 from data import SPECIAL_TOKENS, Tokenizer
 from model import ModelConfig, Transformer
 
 MODEL_FILE, TOKENIZER_FILE = "best_model.pth", "bpe_tokenizer_tinystories.pkl"
-LARGEST_JSON = LARGEST_TOKENIZER  # bytes of a file
 BUFFERS = re.compile(r"(position_ids|\.attn\.bias|\.attention\.bias|masked_bias|inv_freq)$")  # computed, not learned
 GELUS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"}  # transformers' names: ours
 
 
 # What is in a stranger's files ----------------------------------------------------------------------------------------
-
-
-def read_json(path):
-    """The object that a JSON file holds.  Raises UserError."""
-    if not path.is_file():
-        raise UserError(f"no file {path}")
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError("it is too large")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON file that can be read ({printed(str(error))}); copy it again") from None
-    return content
 
 
 class Settings:
@@ -72,14 +56,14 @@ class Settings:
     def number(self, name, default=None, kind=int):
         value = self.get(name, default)
         if type(value) not in (int, kind) or not 0 < value < 1 << 40:
-            raise UserError(f"{self.path}: {name} is {printed(value)}, and must be a number above 0")
+            raise UserError(f"{self.path}: {name} is {one_line(value)}, and must be a number above 0")
         return value
 
     def demand(self, name, *allowed):
         """Raise UserError unless a field, or else the first of allowed, has one of the allowed values."""
         if (value := self.get(name, allowed[0])) not in allowed:
             wanted = " or ".join(str(value) for value in allowed)
-            raise UserError(f"{self.path}: {name} is {printed(value)}; only {wanted} can be taken over")
+            raise UserError(f"{self.path}: {name} is {one_line(value)}; only {wanted} can be taken over")
         return value
 
 
@@ -126,7 +110,8 @@ class Source:
     def refuse_rest(self):
         if self.tensors:
             more = f" and {len(self.tensors) - 1} more" if len(self.tensors) > 1 else ""
-            raise UserError(f"{self.path}: it is not known what {printed(min(self.tensors))}{more} does in the network")
+            unknown = one_line(min(self.tensors))
+            raise UserError(f"{self.path}: it is not known what {unknown}{more} does in the network")
 
 
 def read_tensors(folder):
@@ -157,7 +142,7 @@ def read_safetensors(path):
     try:
         return load_file(path)
     except Exception as error:  # of its own kind
-        raise UserError(f"{path} is damaged ({printed(str(error))}); copy it again") from None
+        raise UserError(f"{path} is damaged ({one_line(str(error))}); copy it again") from None
 
 
 # The kinds of models --------------------------------------------------------------------------------------------------
@@ -193,7 +178,7 @@ def older_course(source, settings):
     if not len(positions) == len(words) == len(last) == 1:
         raise UserError(
             f"{source.path}: a table of tokens, one of positions and a last norm were expected beside the layers, "
-            f"and found: {printed(', '.join(sorted(rest)) or 'nothing')}"
+            f"and found: {one_line(', '.join(sorted(rest)) or 'nothing')}"
         )
     table, positions = source.take(*words, -1, -1), source.take(*positions, -1, -1)
     (context, size), inner = positions.shape, source.shape("transformer.layers.0.feed_forward.dense1.weight")[0]
@@ -253,11 +238,13 @@ def gpt_neo(source, settings):
     kinds = settings.fields.get("attention_types", [[["global", "local"], 12]])
     if not re.fullmatch(r"[][, 0-9]*(\"(global|local)\"[][, 0-9]*)+", json.dumps(kinds)):
         raise UserError(
-            f"{settings.path}: attention_types is {printed(json.dumps(kinds))}; only global and local are known"
+            f"{settings.path}: attention_types is {one_line(json.dumps(kinds))}; only global and local are known"
         )
     window = settings.number("window_size", 256)
     if "local" in json.dumps(kinds) and window < config["max_seq_len"]:
-        say(f"context: {window} tokens, not {config['max_seq_len']:,}: as far as its local layers see (window_size)")
+        log.info(
+            f"context: {window} tokens, not {config['max_seq_len']:,}: as far as its local layers see (window_size)"
+        )
         config["max_seq_len"] = window
         weights["positions.weight"] = weights["positions.weight"][:window].clone()
     return config, weights
@@ -345,7 +332,7 @@ def older_tokenizer(path):
     if not path.is_file():
         raise UserError(f"no tokenizer file {path}; pass --tokenizer_path the one that the model was trained with")
     try:
-        if path.stat().st_size > LARGEST_TOKENIZER:
+        if path.stat().st_size > LARGEST_JSON:
             raise ValueError("it is too large")
         content = read_plain_pickle(path.read_bytes())
         codes, vocab = content["bpe_codes"], content["token2id"]
@@ -357,7 +344,7 @@ def older_tokenizer(path):
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # pickle raises nearly every kind on damaged bytes
-        reason = printed(f"{type(error).__name__}: {error}")
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise UserError(f"{path} is no tokenizer file of an older course ({reason}); pass another") from None
 
 
@@ -370,16 +357,16 @@ def wrapped_tokenizer(place, settings):
         content = from_folder(place) if place.is_dir() else read_json(place)
         if any(content["model"].get(name) for name in ("end_of_word_suffix", "continuing_subword_prefix")):
             raise ValueError("it is no byte-level BPE")
-        content = json.loads(byte_level_alone(json.dumps(content)))
+        content = json.loads(byte_level_only(json.dumps(content)))
         for name, new in (("eos_token_id", "<eos>"), ("bos_token_id", "<bos>")):
             rename(content, settings.get(name), new)
         return tokenizers.Tokenizer.from_str(json.dumps(content))
     except UserError as error:
-        advice = "" if "cannot be taken over" in str(error) else "; pass --tokenizer_path"
+        advice = "" if isinstance(error, NotTaken) else "; pass --tokenizer_path"
         raise UserError(str(error) if str(place) in str(error) else f"{place}: {error}{advice}") from None
     except Exception as error:  # tokenizers raises nearly every kind on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{place}: this tokenizer cannot be taken over ({printed(reason)})") from None
+        raise UserError(f"{place}: this tokenizer cannot be taken over ({one_line(reason)})") from None
 
 
 def rename(content, number, name):
@@ -423,7 +410,7 @@ def read_source(path, tokenizer_path):
         settings = Settings(path / "config.json")
         kind = settings.get("model_type")
         if not isinstance(kind, str) or kind not in KINDS:
-            raise UserError(f"{settings.path}: model_type is {printed(kind)}; known are {', '.join(KINDS)}")
+            raise UserError(f"{settings.path}: model_type is {one_line(kind)}; known are {', '.join(KINDS)}")
         source = read_tensors(path)
         return source, *KINDS[kind](source, settings), wrapped_tokenizer(tokenizer_path or path, settings)
     content = read_any_torch_file(path)
@@ -453,12 +440,12 @@ def import_model(path, tokenizer_path=None):
         config = ModelConfig(**config, vocab_size=tokenizer.vocab_size)
         check_weights(config, weights)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{source.path}: {printed(str(error))}; take another file") from None
+        raise UserError(f"{source.path}: {one_line(str(error))}; take another file") from None
     model = Transformer(config)
     model.load_state_dict(weights)
     added = [name for name in SPECIAL_TOKENS if tokenizer.special[name] >= known]
-    say(f"model: {source.path}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
-    say(f"tokens: {known:,}" + (f", and after them {' '.join(added)}, which are untrained" if added else ""))
+    log.info(f"model: {source.path}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
+    log.info(f"tokens: {known:,}" + (f", and after them {' '.join(added)}, which are untrained" if added else ""))
     return model.eval(), tokenizer
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
@@ -54,9 +54,9 @@ def main():
     runs = {name: read_metrics(run) for name, run in zip(names_of(args.runs), args.runs, strict=True)}
     for name, rows in runs.items():
         if not drawable(rows):
-            say(f"{name} has no training step or evaluation to draw yet")
+            log.info(f"{name} has no training step or evaluation to draw yet")
     draw(runs, args.output)
-    say(f"wrote {args.output}")
+    log.info(f"wrote {args.output}")
 
 
 if __name__ == "__main__":

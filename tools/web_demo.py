@@ -26,16 +26,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.console import say
+from common.console import log
 from common.devices import choose_device, ready_to_write
 from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import clean, printable
+from common.text import without_controls, without_surrogates
 from common.weights_files import load_model
 from data import load_tokenizer
 from generation.prompts import chat_prompt, story_prompt
-from generation.sampling import MAX_NEW_TOKENS, Sampling, probabilities
+from generation.sampling import MAX_NEW_TOKENS, Sampling, ban, probabilities
 from generation.writer import Writer
 
 BEGINNING = "Once upon a time, there was a"
@@ -93,7 +93,7 @@ def load_models(paths, tokenizer, device):
         except UserError as error:
             if given:
                 raise
-            say(f"left out: {error}")
+            log.info(f"left out: {error}")
             continue
         models[path] = ready_to_write(model)
     if not models:
@@ -114,10 +114,10 @@ def next_tokens(writer, ids, count):
     model, sampling = writer.model, writer.sampling
     ids = torch.tensor([ids[-writer.context :]], device=model.tokens.weight.device)
     logits = model.logits(model.hidden(ids)[:, -1])
-    logits[:, writer.options()["banned"]] = -torch.inf
+    ban(logits, list(writer.rules().banned))
     own, drawn = probabilities(logits)[0][0], torch.zeros(logits.size(-1), device=logits.device)
     chances, tokens = probabilities(logits, sampling.temperature, sampling.top_k, sampling.top_p)
-    drawn[slice(None) if tokens is None else tokens[0]] = chances[0]
+    drawn[tokens[0]] = chances[0]
     likeliest = own.topk(min(count, len(own))).indices
     rows = [(token, own[token].item(), drawn[token].item()) for token in likeliest.tolist()]
     own[likeliest] = drawn[likeliest] = 0
@@ -144,12 +144,11 @@ class Demo:
         """A text that a reader typed, cleaned.  Raises UserError if it is too long."""
         if len(text or "") > self.max_characters:
             raise UserError(f"{what} has {len(text):,} characters, and {self.max_characters:,} are allowed; shorten it")
-        return clean(text or "")
+        return without_surrogates(text or "")
 
     def pieces(self, writer, prompt, key):
         """Yield the text that continues a prompt, token by token."""
-        ids = (tokens[0] for tokens in writer.drawn([prompt], [key]))
-        yield from map(printable, self.tokenizer.stream(ids))
+        yield from map(without_controls, writer.pieces(prompt, key))
 
     def story(self, beginning, *settings):
         """Yield the beginning and what was written so far: with the same settings what step 3 writes."""
@@ -169,12 +168,14 @@ class Demo:
         if not message:
             raise UserError("type a message first")
         turns = [*turns, ("user", message)]
-        prompt, dropped, cut = chat_prompt(writer, turns)
-        notes = ["The conversation no longer fits the model's context: it forgets the oldest turns."] * bool(dropped)
-        notes += ["The message does not fit the model's context: its beginning is left out."] * cut
+        prompt = chat_prompt(writer, turns)
+        notes = ["The conversation no longer fits the model's context: it forgets the oldest turns."] * bool(
+            prompt.dropped
+        )
+        notes += ["The message does not fit the model's context: its beginning is left out."] * prompt.question_cut
         yield turns, " ".join(notes)
         answer = ""
-        for piece in self.pieces(writer, prompt, key=sum(role == "user" for role, _ in turns)):
+        for piece in self.pieces(writer, prompt.ids, key=sum(role == "user" for role, _ in turns)):
             answer += piece if answer else piece.lstrip()
             yield [*turns, ("assistant", answer)], " ".join(notes)
 
@@ -182,7 +183,7 @@ class Demo:
         """The chart of what may come after the story, or after its beginning where nothing is written yet."""
         try:
             writer = self.writer(*settings)
-            text = clean(story or "")[-20 * writer.context :] or self.typed(beginning, "the beginning")
+            text = without_surrogates(story or "")[-20 * writer.context :] or self.typed(beginning, "the beginning")
         except UserError as error:
             return html.escape(str(error))
         ids = [self.tokenizer.special["<bos>"], *self.tokenizer.encode(text)]
@@ -194,7 +195,7 @@ class Demo:
         """A token as a reader can see it: spaces and line ends as signs, bytes that are no character as numbers."""
         if token == self.tokenizer.special["<eos>"]:
             return "(end)"
-        text = printable(self.tokenizer.decode([token]))
+        text = without_controls(self.tokenizer.decode([token]))
         return "(part of a character)" if "\ufffd" in text else text.translate(READABLE)
 
 
@@ -315,7 +316,7 @@ def main():
     models = load_models(args.model_path, tokenizer, choose_device(args.device))
     blocks = page(Demo(models, tokenizer, args.max_characters), args.max_new_tokens, args.max_at_once)
     try:
-        say(f"open {serve(blocks, args.host, args.port)} in a browser; Ctrl-C ends the demo")
+        log.info(f"open {serve(blocks, args.host, args.port)} in a browser; Ctrl-C ends the demo")
         while True:
             time.sleep(1)
     finally:
@@ -323,6 +324,7 @@ def main():
         if blocks.is_running:
             blocks.server.force_exit = True  # or it waits for them
         blocks.close(verbose=False)
+        logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import textwrap
 import warnings
 from pathlib import Path
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
 from common.files import written_atomically
+from common.numbers import number_or_gap
 from corpus.sources import json_lines
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -27,10 +28,11 @@ PANELS = (  # title, unit, the field of train rows, the field of eval rows
 )
 MARKED_POINTS = 40  # a validation curve of at most so many points shows each
 RESUMED = "went on from a checkpoint"
+MARKS = {"marker": "o", "markersize": 3.5}
 LABEL_WIDTH = 100  # characters; longer names are wrapped
 
 
-def read_metrics(run):
+def read_metrics(run: str | Path) -> list[dict]:
     """The rows of a run, a list of dicts, in the order in which they were written.
 
     run: its folder, or the metrics.jsonl in it.
@@ -39,49 +41,46 @@ def read_metrics(run):
     path = Path(run) / "metrics.jsonl" if Path(run).is_dir() else Path(run)
     if not path.is_file():
         raise UserError(f"no file {path}; name a run's folder, or the metrics.jsonl in it")
-    rows, broken = [], 0
-    for row, _ in json_lines(path):
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            broken += 1
+    lines = [row for row, _ in json_lines(path)]
+    rows = [row for row in lines if isinstance(row, dict)]
+    broken = len(lines) - len(rows)
     if not rows:
         raise UserError(f"{path} has no rows; name a run's folder, or the metrics.jsonl in it")
     if broken:
-        say(f"{path}: lines that cannot be read were passed over: {broken:,}")
+        log.info(f"{path}: lines that cannot be read were passed over: {broken:,}")
     return rows
 
 
-def number(value):
-    """A row's value as a float; NaN, which is drawn as a gap, for what is no number or not finite."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-    return float(value) if usable else math.nan
+def curve(rows: list[dict], event: str, field: str) -> tuple[list[float], list[float]]:
+    """(steps, values) of a field in the rows of one event; a gap is a NaN among the values."""
+    steps = []
+    values = []
+    for row in rows:
+        step = number_or_gap(row.get("step"))
+        if row.get("event") == event and not math.isnan(step):
+            steps.append(step)
+            values.append(number_or_gap(row.get(field)))
+    return steps, values
 
 
-def curve(rows, event, field):
-    """(steps, values) of a field in the rows of one event, two lists of floats; a gap is a NaN among the values."""
-    points = [(number(row.get("step")), number(row.get(field))) for row in rows if row.get("event") == event]
-    points = [point for point in points if not math.isnan(point[0])]
-    return [step for step, _ in points], [value for _, value in points]
+def best_loss(rows: list[dict]) -> float | None:
+    """The lowest validation loss."""
+    _, losses = curve(rows, "eval", "val_loss")
+    return min((loss for loss in losses if not math.isnan(loss)), default=None)
 
 
-def best_loss(rows):
-    """The lowest validation loss, or None."""
-    return min((value for value in curve(rows, "eval", "val_loss")[1] if not math.isnan(value)), default=None)
-
-
-def drawable(rows):
+def drawable(rows: list[dict]) -> bool:
     """Whether a run has anything to draw: a row of training or of an evaluation."""
     return any(curve(rows, event, "step")[0] for event in ("train", "eval"))
 
 
-def lonely(values):
+def lonely(values: list[float]) -> list[int]:
     """The indices of the values that no line reaches, because their neighbours are gaps."""
     known = [False, *(not math.isnan(value) for value in values), False]
     return [i for i in range(len(values)) if known[i + 1] and not known[i] and not known[i + 2]]
 
 
-def draw(runs, path):
+def draw(runs: dict[str, list[dict]], path: str | Path) -> None:
     """Draw the curves of runs, {name: rows as of `read_metrics`}, into a .png, .svg or .pdf file.
 
     One run: training and validation in two colours.  Several: a colour a run, training pale, validation strong.
@@ -94,10 +93,11 @@ def draw(runs, path):
         raise UserError('a picture needs matplotlib; install it with: pip install -e ".[report]"') from None
     figure = Figure(figsize=(11, 8), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
-    alone, handles = len(runs) == 1, {}
+    handles = {}
     for panel, axes in zip(PANELS, figure.subplots(2, 2).flat, strict=True):
-        handles |= draw_panel(axes, panel, runs, alone)
-    handles = dict(sorted(handles.items(), key=lambda item: item[0] == RESUMED))  # that last
+        handles |= draw_panel(axes, panel, runs, alone=len(runs) == 1)
+    if RESUMED in handles:
+        handles[RESUMED] = handles.pop(RESUMED)  # as the last one
     labels = ["\n".join(textwrap.wrap(label, LABEL_WIDTH)) for label in handles]
     widest = max((len(label) for label in labels), default=1)
     columns = max(1, min(4, len(labels), LABEL_WIDTH // widest))
@@ -110,7 +110,7 @@ def draw(runs, path):
         figure.savefig(file, format=form)
 
 
-def check_suffix(path):
+def check_suffix(path: str | Path) -> str:
     """The format that a picture's suffix asks for, such as "png".  Raises UserError."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
@@ -118,29 +118,30 @@ def check_suffix(path):
     return suffix[1:]
 
 
-def title_of(runs):
+def title_of(runs: dict[str, list[dict]]) -> str:
+    """What stands above the panels."""
     if len(runs) > 1:
         return f"{len(runs)} runs: training (pale) and validation (strong)"
-    (name, rows), *_ = runs.items()
+    ((name, rows),) = runs.items()
     best = best_loss(rows)
     return "\n".join(textwrap.wrap(name, LABEL_WIDTH)) + (f": best validation loss {best:.4f}" if best else "")
 
 
-def draw_panel(axes, panel, runs, alone):
+def draw_panel(axes, panel: tuple, runs: dict[str, list[dict]], alone: bool) -> dict:
     """Draw one of the `PANELS` of all runs; returns {label: line} for the legend.
 
     alone: one run, whose training and validation are told apart by colour.
     """
     title, unit, train_field, eval_field = panel
-    handles, drawn = {}, []
+    handles = {}
+    drawn = []
     for position, (name, rows) in enumerate(runs.items()):
         colour = COLOURS[0] if alone else COLOURS[position % len(COLOURS)]
         style = LINES[position // len(COLOURS) % len(LINES)]
         steps, values = curve(rows, "train", train_field)
-        pale = {"alpha": 0.35, "linewidth": 1} if eval_field and not alone else {"linewidth": 1.3}
-        marks = {"marker": "o", "markersize": 3.5}
-        (line,) = axes.plot(steps, values, style, color=colour, markevery=lonely(values), **marks, **pale)
         drawn += values
+        pale = {"alpha": 0.35, "linewidth": 1} if eval_field and not alone else {"linewidth": 1.3}
+        (line,) = axes.plot(steps, values, style, color=colour, markevery=lonely(values), **MARKS, **pale)
         if alone:
             handles["training"] = line
         else:
@@ -149,20 +150,20 @@ def draw_panel(axes, panel, runs, alone):
             (handles[label],) = axes.plot([], [], style, color=colour, linewidth=1.8)
         if eval_field:
             steps, values = curve(rows, "eval", eval_field)
-            every = None if len(values) <= MARKED_POINTS else lonely(values)
-            shown = COLOURS[1] if alone else colour
-            (line,) = axes.plot(steps, values, style, color=shown, linewidth=1.8, markevery=every, **marks)
             drawn += values
+            colour = COLOURS[1] if alone else colour
+            marked = None if len(values) <= MARKED_POINTS else lonely(values)  # None: each point
+            (line,) = axes.plot(steps, values, style, color=colour, linewidth=1.8, markevery=marked, **MARKS)
             if alone:
                 handles["validation"] = line
         for step in curve(rows, "resume", "step")[0]:
-            line = axes.axvline(step, color="#777777" if alone else colour, linewidth=0.9, linestyle=":", alpha=0.6)
-            handles[RESUMED] = line
+            colour = "#777777" if alone else colour
+            handles[RESUMED] = axes.axvline(step, color=colour, linewidth=0.9, linestyle=":", alpha=0.6)
     lay_out(axes, title, unit, [value for value in drawn if value > 0])
     return handles
 
 
-def lay_out(axes, title, unit, values):
+def lay_out(axes, title: str, unit: str, values: list[float]) -> None:
     """Give a panel its title, units, grid and numbers; values: those above 0 that are drawn in it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

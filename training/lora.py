@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from common.errors import UserError
+from model import Transformer
 
 ALPHA = 32  # with alpha / rank, the best learning rate hardly depends on the rank
 LEARNING_RATE = 5e-3  # ten times that of a whole model
@@ -21,43 +22,46 @@ LEARNING_RATE = 5e-3  # ten times that of a whole model
 class Adapted(nn.Module):
     """A linear layer and its low-rank adapter."""
 
-    def __init__(self, linear, rank):
+    def __init__(self, linear: nn.Linear, rank: int):
         super().__init__()
-        self.linear, self.scale = linear, ALPHA / rank
-        of = {"device": linear.weight.device}
-        self.down = nn.Parameter(torch.empty(rank, linear.in_features, **of))  # A
-        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, **of))  # B
+        self.linear = linear
+        self.scale = ALPHA / rank
+        device = linear.weight.device
+        self.down = nn.Parameter(torch.empty(rank, linear.in_features, device=device))  # A
+        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))  # B
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., in) -> (..., out)."""
         return self.linear(x) + F.linear(F.linear(x, self.down), self.up) * self.scale
 
-    def weight(self):
+    def weight(self) -> torch.Tensor:
         """(out, in): what the layer does, in one matrix."""
         return self.linear.weight + self.up @ self.down * self.scale
 
 
-def add_adapters(model, rank):
+def add_adapters(model: Transformer, rank: int) -> tuple[int, int]:
     """Put an adapter beside each matrix in a model's blocks, and let nothing else be trained.
 
     Returns (weights that are trained, weights in all).  Raises UserError for a rank that adapts no less than a whole
     matrix has.
     """
-    total, linears = model.num_parameters()[1], [m for m in model.blocks.modules() if isinstance(m, nn.Linear)]
+    _, in_all = model.num_parameters()
+    linears = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
     smallest = min(min(linear.weight.shape) for linear in linears)
     if rank > smallest:
         raise UserError(
             f"--lora_rank {rank} is more than the model's smallest matrix has, {smallest}; take a lower rank"
         )
     model.requires_grad_(False)
-    for parent in [*model.blocks.modules()]:
-        for name, child in [*parent.named_children()]:
+    for parent in list(model.blocks.modules()):
+        for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, Adapted(child, rank))
-    return sum(p.numel() for p in model.parameters() if p.requires_grad), total
+    return sum(p.numel() for p in model.parameters() if p.requires_grad), in_all
 
 
-def merged_weights(model):
+def merged_weights(model: Transformer) -> dict[str, torch.Tensor]:
     """The weights of a model by the names that they have without adapters; those of a model without any as they are."""
     weights = model.state_dict()
     for path, module in model.named_modules():
@@ -70,11 +74,11 @@ def merged_weights(model):
     return weights
 
 
-def merge(model):
+def merge(model: Transformer) -> None:
     """Make an adapted model an ordinary one again, that computes the same."""
     weights = merged_weights(model)
-    for parent in [*model.modules()]:
-        for name, child in [*parent.named_children()]:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
             if isinstance(child, Adapted):
                 setattr(parent, name, child.linear)
     model.load_state_dict(weights)

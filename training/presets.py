@@ -1,7 +1,7 @@
 """Models that people know by name, as flags: what `--preset NAME` of train_tinystories_model.py stands for.
 
 `PRESETS` gives each name where it comes from and the flags that it sets, of the shape and of the training; what it does
-not set is the program's default.  `flags_of` and `table` are what the program makes of it.
+not set is the program's default.  `flags_of` and `preset_table` are what the program makes of it.
 """
 
 from argparse import Namespace
@@ -75,34 +75,51 @@ PRESETS = {
         },
     ),
 }  # fmt: skip
-VOCABULARIES = 10_000, 50_257  # step 1's default, GPT-2's
+VOCABULARIES = (10_000, 50_257)  # step 1's default, GPT-2's
+TITLES = (
+    "preset", "in the layers", *(f"with {size:,} tokens" for size in VOCABULARIES), "layers x hidden, heads", "context",
+    "batch", "lr", "length", "from",
+)  # fmt: skip
 
 
-def flags_of(name):
+def flags_of(name: str) -> dict:
+    """The flags that a preset sets."""
     return PRESETS[name][1]
 
 
-def config_of(name, vocab_size):
-    return settings_from(Namespace(vocab_size=vocab_size, **flags_of(name)), ModelConfig)
+def config_of(name: str, vocab_size: int) -> ModelConfig:
+    """The shape of a preset's network."""
+    return settings_from(Namespace(**flags_of(name)), ModelConfig, vocab_size=vocab_size)
 
 
-def parameters_of(name, vocab_size):
+def parameters_of(name: str, vocab_size: int) -> tuple[int, int]:
     """(in the layers, in all) of a preset's network, which is not made for that."""
     with torch.device("meta"):
         return Transformer(config_of(name, vocab_size)).num_parameters()
 
 
-def table():
+def preset_table() -> str:
     """What --preset list prints, a line a preset."""
-    titles = ["preset", "in the layers", *(f"with {size:,} tokens" for size in VOCABULARIES)]
-    rows = [[*titles, "layers x hidden, heads", "context", "batch", "lr", "length", "from"]]
-    for name, (source, flags) in PRESETS.items():
-        config, settings = config_of(name, VOCABULARIES[0]), settings_from(Namespace(**flags), TrainingSettings)
-        counts = [parameters_of(name, size) for size in VOCABULARIES]
-        sizes = [f"{count / 1e6:.1f} M" for count in (counts[0][0], *(in_all for _, in_all in counts))]
-        shape = f"{config.num_layers} x {config.hidden_size}, {config.num_heads}"
-        batch = " x ".join(str(n) for n in (settings.batch_size, settings.gradient_accumulation_steps) if n > 1)
-        length = f"{settings.max_steps:,} steps" if settings.max_steps else f"{settings.epochs} epochs"
-        rows.append([name, *sizes, shape, str(config.max_seq_len), batch, f"{settings.lr:.0e}", length, source])
+    rows = [TITLES, *(preset_row(name) for name in PRESETS)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def preset_row(name: str) -> list[str]:
+    """The cells of a preset."""
+    source, flags = PRESETS[name]
+    config = config_of(name, VOCABULARIES[0])
+    settings = settings_from(Namespace(**flags), TrainingSettings)
+    in_layers, _ = parameters_of(name, VOCABULARIES[0])
+    sizes = [in_layers, *(parameters_of(name, size)[1] for size in VOCABULARIES)]
+    batch = [str(count) for count in (settings.batch_size, settings.gradient_accumulation_steps) if count > 1]
+    return [
+        name,
+        *(f"{size / 1e6:.1f} M" for size in sizes),
+        f"{config.num_layers} x {config.hidden_size}, {config.num_heads}",
+        str(config.max_seq_len),
+        " x ".join(batch),
+        f"{settings.lr:.0e}",
+        f"{settings.max_steps:,} steps" if settings.max_steps else f"{settings.epochs} epochs",
+        source,
+    ]

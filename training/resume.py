@@ -1,25 +1,34 @@
-"""What is saved so that a run can resume, and what must match."""
+"""Checkpoints: what is saved, what must match, and how a run resumes.
 
+In reading order: `Progress`, how far a run is; `Checkpoints`, what is saved and when; `resume`, the way back, with
+`refuse_another_run`, what must match, and `restore`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common.errors import UserError
-from common.text import printed
-from common.weights_files import CHECKPOINT_FORMAT, read_torch_file
+import torch
+
+from common.console import log
+from common.errors import UserError, reason_of
+from common.flags import LENGTH
+from common.text import one_line
+from common.weights_files import CHECKPOINT_FORMAT, VERSION, read_torch_file, write_torch_file
 from model import ModelConfig
+from training.log_lines import result_part
 
+if TYPE_CHECKING:
+    from training.loop import Job
 
-def read_checkpoint(path):
-    """What `training.Trainer.save_checkpoint` wrote, with all its parts.  Raises UserError, Damaged."""
-    content = read_torch_file(path, CHECKPOINT_FORMAT)
-    parts = {"run_id": str, "progress": dict, "flags": dict, "model": dict, "scaler": dict}
-    parts |= {"optimizers": list, "random": list, "random_cuda": list}
-    missing = [name for name, kind in parts.items() if not isinstance(content.get(name), kind)]
-    if missing:
-        raise UserError(f"{path} lacks the {missing[0]} that a run needs to go on")
-    return content
-
-
-# What a run that goes on need not have in common with the one before; another value of any other flag would train
+SECONDS_BETWEEN_CHECKPOINTS = 600
+RECORDS_SIZE = 16 << 20  # bytes that a long run's log, metrics and curves may take
+# What a resumed run need not have in common with the one before; another value of any other flag would train
 # something else.
 FREE_ON_RESUME = {
     "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
@@ -27,37 +36,24 @@ FREE_ON_RESUME = {
 }  # fmt: skip
 # What checkpoints that were saved before these came do not say.
 ADDED_LATER = {"norm_epsilon": ModelConfig.norm_epsilon, "rotary_base": ModelConfig.rotary_base}
-SAID_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}  # as precision and as rows a step
+# Flags that stand in a checkpoint as something else: as `precision` and as `rows a step`.
+RECORDED_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}
+# The flags with which a user changes what stands in a checkpoint under another name.
+FLAGS = {
+    "precision": "--amp, --amp_dtype",
+    "rows a step": "--batch_size x --gradient_accumulation_steps",
+    "data": "--dataset and its weights, --max_train_samples, --max_eval_samples",
+    "tokenizer": "--tokenizer_path",
+}
+PARTS = {  # of a checkpoint
+    "run_id": str, "progress": dict, "flags": dict, "model": dict, "scaler": dict, "optimizers": list, "random": list,
+    "random_cuda": list,
+}  # fmt: skip
 
 
-def refuse_another_run(checkpoint, before, now, free=frozenset()):
-    """Raise UserError, a line a flag, if the flags that a checkpoint was trained with, before, are not those of now.
-
-    free: names beside FREE_ON_RESUME that may differ.
-    """
-    lines = []
-    flags = {"precision": "--amp, --amp_dtype", "rows a step": "--batch_size x --gradient_accumulation_steps"}
-    flags |= {
-        "data": "--dataset and its weights, --max_train_samples, --max_eval_samples",
-        "tokenizer": "--tokenizer_path",
-    }
-    for name in sorted(now.keys() - FREE_ON_RESUME - free):
-        was = (ADDED_LATER | before).get(name)
-        if isinstance(was, (str, int, float, list, type(None))) and was == now[name]:
-            continue
-        if name in ("data", "tokenizer"):
-            lines.append(f"{flags[name]}: not the {name} that {checkpoint} was trained with")
-        else:
-            flag = flags.get(name, f"--{name}")
-            lines.append(f"{flag}: {now[name]}, and {checkpoint} was trained with {printed(was)}")
-    if lines:
-        raise UserError("\n".join([*lines, "go on with the same, or start a new run"]))
-
-
-# The loop -------------------------------------------------------------------------------------------------------------
 @dataclass
 class Progress:
-    """How far a run is; saved in its checkpoints."""
+    """How far a run is."""
 
     step: int = 0
     tokens: int = 0
@@ -73,25 +69,194 @@ class Progress:
     bad_steps_in_a_row: int = 0
     record_sizes: dict = field(default_factory=dict)  # bytes of the log and the metrics when the checkpoint was saved
 
-    def check(self):
+    def check(self) -> None:
         """Raise ValueError, or another error, where a checkpoint holds what no run can have reached."""
         counts = [value for value in vars(self).values() if not isinstance(value, dict)]
-        sizes, results = self.record_sizes.values(), [result for result in (self.best, self.final) if result]
-        if not all(-1 < count < 1 << 40 for count in counts) or not all(isinstance(n, int) and n >= 0 for n in sizes):
+        if not all(-1 < count < 1 << 40 for count in counts):
             raise ValueError("a count that no run reaches")
-        for result in results:
+        if not all(isinstance(size, int) and size >= 0 for size in self.record_sizes.values()):
+            raise ValueError("a file's size that is none")
+        for result in filter(None, (self.best, self.final)):
             if not isinstance(result["step"], int) or not all(isinstance(n, (int, float)) for n in result.values()):
                 raise ValueError("a result that is no number")
-            in_words(result)
+            result_part(result)
 
 
-def in_words(result):
-    return (
-        f"{result['val_loss']:.4f} perplexity {result['perplexity']:.2f} "
-        f"bits_per_byte {result['bits_per_byte']:.4f} accuracy {result['accuracy']:.4f}"
-    )
+# Saving ---------------------------------------------------------------------------------------------------------------
 
 
-def fingerprints_of(tokenizer, *caches):
-    """What a checkpoint must share with the run that goes on from it."""
+class Checkpoints:
+    """Writes a run's checkpoints; newest_step: that of the newest one in its folder."""
+
+    def __init__(self, job: Job, optimizers: list[torch.optim.Optimizer], progress: Progress):
+        self.job = job
+        self.optimizers = optimizers
+        self.progress = progress
+        self.newest_step = None
+        self.saved_at = time.perf_counter()
+
+    def is_due(self, step: int) -> bool:
+        """By steps, or by time where --save_steps is not given."""
+        save_steps = self.job.settings.save_steps
+        if save_steps:
+            return step > 0 and step % save_steps == 0
+        return time.perf_counter() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
+
+    def save(self) -> None:
+        """Write checkpoint-<step>.pth, all that is needed to resume, and remove the oldest ones."""
+        run = self.job.run
+        if self.job.ranks.rank == 0:
+            self.progress.record_sizes = run.flushed_sizes()
+        content = self.content()
+        self.newest_step = self.progress.step
+        if self.job.ranks.rank > 0:
+            return
+        write_torch_file(run.path(f"checkpoint-{self.progress.step}.pth"), content)
+        for _, old in checkpoints_in(run.folder)[: -self.job.settings.keep_checkpoints]:
+            with contextlib.suppress(OSError):  # somebody tidied up, or Windows has it open
+                old.unlink()
+        self.saved_at = time.perf_counter()
+
+    def content(self) -> dict:
+        """What is saved; every rank takes part, since each has random numbers of its own."""
+        job = self.job
+        device = job.precision.device
+        random = job.ranks.gather(torch.get_rng_state())
+        random_cuda = []
+        if device.type == "cuda":
+            random_cuda = job.ranks.gather(torch.cuda.get_rng_state(device))
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "version": VERSION,
+            "run_id": job.run.run_id,
+            "progress": dataclasses.asdict(self.progress),
+            "flags": what_must_match(job),
+            "model": job.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": job.precision.scaler.state_dict(),
+            "random": random,
+            "random_cuda": random_cuda,
+        }
+
+    def space_needed(self, total_steps: int) -> int:
+        """Bytes of a run's files; a checkpoint has the weights and two numbers beside each."""
+        settings = self.job.settings
+        weights = sum(parameter.nbytes for parameter in self.job.model.parameters())
+        most = total_steps // (settings.save_steps or 1) + 1
+        checkpoints = min(settings.keep_checkpoints, most) + 1  # a new one is written before the oldest one goes
+        models = 3  # best_model.pth, final_model.pth, and a new best one before the old one goes
+        return checkpoints * 3 * weights + models * weights + RECORDS_SIZE
+
+
+def fingerprints_of(tokenizer, *caches) -> dict:
+    """The tokenizer and the texts, as a resumed run must have them again."""
     return {"tokenizer": tokenizer.fingerprint, "data": [cache.fingerprint() for cache in caches]}
+
+
+def what_must_match(job: Job) -> dict:
+    """What a resumed run must have in common with the one before, but for FREE_ON_RESUME."""
+    flags = dataclasses.asdict(job.settings) | job.model.config.as_dict() | job.fingerprints
+    flags["batching"] = "packed" if job.rows.packed else "padded"
+    flags["precision"] = job.precision.name()
+    flags["rows a step"] = job.settings.rows_per_step
+    return {name: value for name, value in flags.items() if name not in RECORDED_OTHERWISE}
+
+
+def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of a folder's checkpoints, the newest last."""
+    numbered = [(path.stem.removeprefix("checkpoint-"), path) for path in folder.glob("checkpoint-*.pth")]
+    return sorted((int(number), path) for number, path in numbered if number.isdecimal())
+
+
+# Resuming -------------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """What `Checkpoints.content` gave, with all its parts.  Raises UserError, Damaged."""
+    content = read_torch_file(path, CHECKPOINT_FORMAT)
+    for name, kind in PARTS.items():
+        if not isinstance(content.get(name), kind):
+            raise UserError(f"{path} lacks the {name} that a run needs to go on")
+    return content
+
+
+def resume(job: Job, optimizers: list[torch.optim.Optimizer], progress: Progress, total_steps: int) -> None:
+    """Put a run back where its checkpoint was saved.  Raises UserError for a checkpoint of another run."""
+    run = job.run
+    content = run.restored
+    run.restored = None  # it is as large as the model and the optimizers together
+    try:
+        # A run may resume in another precision on another machine, but not by a flag.
+        asked_for_none = job.settings.amp is None and job.settings.amp_dtype is None
+        free = {"precision"} if asked_for_none else set()
+        refuse_another_run(run.checkpoint, content["flags"], what_must_match(job), free)
+        restore(job, content, optimizers, progress)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = one_line(reason_of(error))
+        raise UserError(f"{run.checkpoint} holds nothing that this run can go on from ({reason})") from None
+    if not 0 <= progress.step <= total_steps:
+        raise UserError(
+            f"{job.settings.length()} are {total_steps} steps, and {run.checkpoint} comes after {progress.step}; "
+            "pass more, or start a new run"
+        )
+    if any(content["flags"].get(name) != getattr(job.settings, name) for name in LENGTH):
+        log.info(f"{job.settings.length()}: the learning rate's course is laid anew over the whole run")
+    steps = job.ranks.gather(torch.tensor([progress.step]))
+    if any(step.item() != progress.step for step in steps):
+        raise UserError("the processes found different checkpoints; pass the path of one", status=1)
+    progress.resumes += 1
+    run.run_id = content["run_id"]
+    if not run.goes_on or not run.path("best_model.pth").exists():  # the best model stands in another folder
+        progress.best = {}
+        progress.stale_evaluations = 0
+
+
+def refuse_another_run(checkpoint: Path, before: dict, now: dict, free=frozenset()) -> None:
+    """Raise UserError, a line a flag, if the flags that a checkpoint was trained with, before, are not those of now.
+
+    free: names beside FREE_ON_RESUME that may differ.
+    """
+    lines = []
+    before = ADDED_LATER | before
+    for name in sorted(now.keys() - FREE_ON_RESUME - free):
+        was = before.get(name)
+        if isinstance(was, (str, int, float, list, type(None))) and was == now[name]:
+            continue
+        flag = FLAGS.get(name, f"--{name}")
+        if name in ("data", "tokenizer"):
+            lines.append(f"{flag}: not the {name} that {checkpoint} was trained with")
+        else:
+            lines.append(f"{flag}: {now[name]}, and {checkpoint} was trained with {one_line(was)}")
+    if lines:
+        raise UserError("\n".join([*lines, "go on with the same, or start a new run"]))
+
+
+def restore(job: Job, content: dict, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Put back what `Checkpoints.content` gave; raises an error of nearly any kind where it is something else."""
+    job.model.load_state_dict(content["model"])
+    for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": saved["state"]})
+        check_optimizer_state(optimizer)
+    if content["scaler"]:
+        job.precision.scaler.load_state_dict(content["scaler"])
+    rank = job.ranks.rank
+    torch.set_rng_state(content["random"][rank % len(content["random"])])
+    if job.precision.device.type == "cuda" and content["random_cuda"]:
+        state = content["random_cuda"][rank % len(content["random_cuda"])]
+        torch.cuda.set_rng_state(state, job.precision.device)
+    for item in dataclasses.fields(Progress):
+        value = content["progress"].get(item.name, getattr(progress, item.name))
+        kind = type(getattr(progress, item.name))
+        setattr(progress, item.name, kind(value))
+    progress.check()
+
+
+def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless each parameter has no state yet, or numbers of its own shape beside it."""
+    for parameter, state in optimizer.state.items():
+        if isinstance(optimizer, torch.optim.AdamW):
+            shapes = {"exp_avg": parameter.shape, "exp_avg_sq": parameter.shape, "step": ()}
+        else:  # Muon
+            shapes = {"average": parameter.shape}
+        if state and {name: value.shape for name, value in state.items()} != shapes:
+            raise ValueError("an optimizer's state of another shape")

@@ -1,8 +1,14 @@
-"""What a run leaves behind: its folder with the log, the numbers, the models and the checkpoints to go on from."""
+"""A run's folder: the log, the numbers, the models, and the checkpoints to resume from.  docs/records.md lists them.
 
+In reading order: `how_to_begin`, whether a run starts, replaces another one, or resumes; `Run`, which writes the
+records; what the folder holds; the command to resume.
+"""
+
+import argparse
 import contextlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import shlex
@@ -11,116 +17,166 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
-from tqdm import tqdm
-
-from common.errors import UserError
+from common.console import RESULT, log
+from common.errors import UserError, reason_of
 from common.files import locked, naming, on_disk, write_json
 from common.weights_files import Damaged
 from training.curves import draw, read_metrics
-from training.resume import read_checkpoint
+from training.resume import checkpoints_in, read_checkpoint
 
+RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
+OF_A_RUN = (*RECORDS, "loss_curve.png", "checkpoint-*.pth", "events.out.tfevents.*", ".*.partial")
 COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_per_second")  # in TensorBoard's table
 
 
-def command(words):
-    """What is typed at the shell for a program and its flags."""
-    ranks = os.environ.get("LOCAL_WORLD_SIZE")  # from torchrun
-    words = [*(["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]), *words]
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+# How a run begins -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Beginning:
+    """kind: "start" in a folder without a run, "replace" the run that it holds, or "resume" that run.
+
+    checkpoint: the file to resume from, also one of another folder; content: what is in it.
+    skipped: damaged checkpoints, a line each.
+    """
+
+    kind: str = "start"
+    checkpoint: Path | None = None
+    content: dict | None = None
+    skipped: list[str] = field(default_factory=list)
+
+
+def how_to_begin(args: argparse.Namespace, folder: Path) -> Beginning:
+    """What the flags and the folder make of a run.  Raises UserError where they do not go together."""
+    if args.overwrite and args.resume_from_checkpoint:
+        raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
+    beginning = Beginning()
+    auto = args.resume_from_checkpoint == "auto"
+    real_after_pilot = holds_pilot(folder) and not args.pilot_run
+    if args.resume_from_checkpoint and not (auto and real_after_pilot):
+        find_checkpoint(args.resume_from_checkpoint, folder, beginning)
+    if beginning.checkpoint and beginning.checkpoint.parent.resolve() == folder.resolve():
+        beginning.kind = "resume"
+    elif held_files(folder):
+        unfinished = not (folder / "summary.json").exists()
+        if not (args.overwrite or holds_pilot(folder) or (auto and unfinished)):
+            raise UserError(
+                f"{folder} already holds a run; pass --overwrite to replace it, "
+                f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
+            )
+        beginning.kind = "replace"
+    return beginning
+
+
+def find_checkpoint(which: str, folder: Path, beginning: Beginning) -> None:
+    """Find the checkpoint that --resume_from_checkpoint names, and read it; auto may find none."""
+    there = checkpoints_in(folder)
+    if which not in ("latest", "auto"):
+        if not Path(which).exists():
+            raise UserError(f"no checkpoint file {which}; latest takes the newest in --output_dir")
+        beginning.checkpoint = Path(which)
+        beginning.content = read_checkpoint(which)
+        newest = there[-1][1] if there else None
+        if newest and newest.parent.resolve() == Path(which).parent.resolve() and not newest.samefile(which):
+            raise UserError(f"{newest} is newer than {which}, and would be lost; move it away first")
+        return
+    for _, path in reversed(there):
+        try:
+            beginning.content = read_checkpoint(path)
+            beginning.checkpoint = path
+            return
+        except Damaged as error:
+            message = f"{error.what}; passed over, the checkpoint before it is taken if there is one"
+            beginning.skipped.append(message)
+    if which == "latest":
+        kind = "whole checkpoint" if there else "checkpoint"
+        raise UserError(f"no {kind} in {folder}; start the run without --resume_from_checkpoint")
+
+
+# The records ----------------------------------------------------------------------------------------------------------
+
+
+class TrainLog(logging.Handler):
+    """Copies what is reported into train.log; what was reported before the file is open comes first in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.waiting = []
+        self.file = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(self.format(record))
+
+    def write(self, line: str) -> None:
+        if self.file is None:
+            self.waiting.append(line)
+        else:
+            write_line(line, self.file)
+
+    def open(self, file: TextIO) -> None:
+        """Begin to write into a file."""
+        self.file = file
+        for line in self.waiting:
+            self.write(line)
+        self.waiting.clear()
 
 
 class Run:
-    """The folder that a run leaves behind, and what the console says meanwhile.
+    """Writes a run's records.  Nothing is written before `start`."""
 
-    docs/records.md says what is in it.  Nothing is written before `start`; what was said until then goes into train.log
-    too.
-    """
-
-    def __init__(self, args, writes=True):
-        """writes: False for a rank that says and writes nothing, because another one does.  Raises UserError."""
+    def __init__(self, args: argparse.Namespace, writes: bool = True):
+        """writes: False for a rank that writes nothing, because another one does.  Raises UserError."""
         self.writes = writes
-        self.args, self.folder = vars(args) | {"program": Path(sys.argv[0]).name}, Path(args.output_dir)
-        self.run_id, self.lines, self.log_file, self.metrics = uuid.uuid4().hex, [], None, None
-        self.board, self.mirror, self.hparams_end = None, None, None
+        self.args = vars(args) | {"program": Path(sys.argv[0]).name}
+        self.folder = Path(args.output_dir)
+        self.run_id = uuid.uuid4().hex
+        self.log_file = None
+        self.metrics = None
+        self.board = None
+        self.mirror = None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
-        if self.writes and (self.folder / "train.log").is_file():
-            with contextlib.suppress(PermissionError), open(self.folder / "train.log", "r+b") as file:
+        if writes and self.path("train.log").is_file():
+            with contextlib.suppress(PermissionError), open(self.path("train.log"), "r+b") as file:
                 self.claim(file)
-        if args.overwrite and args.resume_from_checkpoint:
-            raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
-        resume, replaces_pilot = args.resume_from_checkpoint, self.held_pilot() and not args.pilot_run
-        self.checkpoint, self.restored = None, None  # the file to go on from, and what is in it
-        if resume and not (resume == "auto" and replaces_pilot):
-            self.checkpoint, self.restored = self.find_checkpoint(resume)
-        self.found = self.held_run()
-        replaced = args.overwrite or self.held_pilot() or (resume == "auto" and not self.path("summary.json").exists())
-        self.goes_on = self.checkpoint is not None and self.checkpoint.parent.resolve() == self.folder.resolve()
-        if self.writes and self.held_run() and not self.goes_on and not replaced:
-            raise UserError(
-                f"{self.folder} already holds a run; pass --overwrite to replace it, "
-                f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
-            )
+        beginning = how_to_begin(args, self.folder)
+        self.goes_on = beginning.kind == "resume"  # in this folder
+        self.checkpoint = beginning.checkpoint
+        self.restored = beginning.content
+        self.found = held_files(self.folder)
+        self.train_log = TrainLog()
+        if writes:
+            log.addHandler(self.train_log)
+        for message in beginning.skipped:
+            log.info(message)
 
-    def claim(self, log_file):
+    def path(self, name: str) -> Path:
+        """A file of this name in the folder."""
+        return self.folder / name
+
+    def claim(self, log_file) -> None:
         """Keep other runs out of the folder, by a lock on its log that ends with this process."""
         if locked(log_file) is False:
             raise UserError(
                 f"another run is writing into {self.folder}; wait for its end, or pass another --output_dir"
             )
 
-    def find_checkpoint(self, resume):
-        """(path, content) of the checkpoint that --resume_from_checkpoint names; (None, None) where auto finds none."""
-        if resume not in ("latest", "auto"):
-            if not Path(resume).exists():
-                raise UserError(f"no checkpoint file {resume}; latest takes the newest in --output_dir")
-            content = read_checkpoint(resume)
-            newest = self.checkpoints()[-1][1] if self.checkpoints() else None
-            if newest and newest.parent.resolve() == Path(resume).parent.resolve() and not newest.samefile(resume):
-                raise UserError(f"{newest} is newer than {resume}, and would be lost; move it away first")
-            return Path(resume), content
-        for _, path in reversed(self.checkpoints()):
-            try:
-                return path, read_checkpoint(path)
-            except Damaged as error:
-                self.say(f"{error.what}; passed over, the checkpoint before it is taken if there is one")
-        if resume == "latest":
-            some = "whole checkpoint" if self.checkpoints() else "checkpoint"
-            raise UserError(f"no {some} in {self.folder}; start the run without --resume_from_checkpoint")
-        return None, None
-
-    def held_run(self):
-        """The files of a run that stands in the folder."""
-        names = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
-        names += ("loss_curve.png",)
-        patterns = (*names, "checkpoint-*.pth", "events.out.tfevents.*", ".*.partial")
-        return [path for pattern in patterns for path in self.folder.glob(pattern)]
-
-    def held_pilot(self):
-        try:
-            return json.loads((self.folder / "args.json").read_text(encoding="utf-8")).get("pilot_run", False)
-        except (OSError, ValueError, AttributeError):
-            return False
-
-    def checkpoints(self):
-        """(step, path) of the folder's checkpoints, the newest last."""
-        found = self.folder.glob("checkpoint-*.pth")
-        return sorted((int(path.stem[11:]), path) for path in found if path.stem[11:].isdecimal())
-
-    def check_space(self, needed):
+    def check_space(self, needed: int) -> None:
         """Raise UserError unless the disk has room for so many bytes; what the folder's run takes now is room."""
         there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.is_dir())
-        free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in self.held_run())
+        free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in held_files(self.folder))
         if self.writes and free < needed:
             raise UserError(
                 f"the run needs about {needed / 1e6:,.0f} MB in {self.folder} for its checkpoints and models, and "
                 f"{free / 1e6:,.0f} MB are free; make room, or pass --keep_checkpoints 1 or another --output_dir"
             )
 
-    def start(self, resumed_step=None, sizes=None):
-        """Open the records: of a new run, replacing an old one's, or of a run that goes on after resumed_step.
+    def start(self, resumed_step: int | None = None, sizes: dict[str, int] | None = None) -> None:
+        """Open the records: of a new run, replacing an old one's, or of one that resumes after resumed_step.
 
         sizes: those of the records when the checkpoint was saved (see `flushed_sizes`); what stands after them, comes
         anew.
@@ -130,33 +186,34 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file = open(self.path("train.log"), "a", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.claim(self.log_file)
-        if {*self.held_run(), self.path("train.log")} != {*self.found, self.path("train.log")}:
+        if {*held_files(self.folder), self.path("train.log")} != {*self.found, self.path("train.log")}:
             raise UserError(f"another run has written into {self.folder} since this one began; start this one again")
+        sizes = sizes or {}
         if self.goes_on:
-            stale = [path for step, path in self.checkpoints() if step > resumed_step]
+            stale = [path for step, path in checkpoints_in(self.folder) if step > resumed_step]
             stale += [self.path("summary.json"), *self.folder.glob(".*.partial")]
         else:
-            stale, sizes = [path for path in self.held_run() if path.name != "train.log"], {"train.log": 0}
+            stale = [path for path in held_files(self.folder) if path.name != "train.log"]
+            sizes = {"train.log": 0}
         for path in stale:
             path.unlink(missing_ok=True)
         self.metrics = open(self.path("metrics.jsonl"), "a", encoding="utf-8", errors="replace")  # noqa: SIM115
         for file in (self.log_file, self.metrics):
             held = os.path.getsize(file.name)
-            file.truncate(min(held, (sizes or {}).get(Path(file.name).name, held)))
+            file.truncate(min(held, sizes.get(Path(file.name).name, held)))
         write_json(self.path("args.json"), self.args)
-        for line in self.lines:
-            self.write(line, self.log_file)
-        self.open_board(resumed_step)
-
-    def open_board(self, resumed_step):
-        """TensorBoard's event file, with the flags as hparams, and its mirror at Weights & Biases."""
+        self.train_log.open(self.log_file)
         if self.args.get("wandb"):
             self.mirror = open_wandb(self)
+        self.open_board(resumed_step)
+
+    def open_board(self, resumed_step: int | None) -> None:
+        """Open TensorBoard's event file, with the flags as hparams."""
         try:
             from torch.utils.tensorboard import SummaryWriter
             from torch.utils.tensorboard.summary import hparams
         except ImportError:
-            self.say("tensorboard is not installed: no event file; metrics.jsonl has the same numbers")
+            log.info("tensorboard is not installed: no event file; metrics.jsonl has the same numbers")
             return
         self.board = SummaryWriter(self.folder, purge_step=None if resumed_step is None else resumed_step + 1)
         flags = {name: value if isinstance(value, (int, float)) else str(value) for name, value in self.args.items()}
@@ -164,85 +221,46 @@ class Run:
         for part in start:
             self.board.file_writer.add_summary(part)
 
-    def flushed_sizes(self):
+    def flushed_sizes(self) -> dict[str, int]:
         """The sizes of the log and of the metrics, once they are on the disk."""
         for file in (self.log_file, self.metrics):
             with naming(file.name):
                 on_disk(file)
         return {Path(file.name).name: os.path.getsize(file.name) for file in (self.log_file, self.metrics)}
 
-    def write(self, line, file):
-        with naming(file.name):
-            print(line, file=file, flush=True)
+    def log(self, message: str) -> None:
+        """Report a line of the run's log proper, with the time, on stdout."""
+        log.info(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", extra=RESULT)
 
-    def say(self, message, file=None):
-        """To stderr (or file) and train.log; before `start`, kept until then."""
-        if not self.writes:
-            return
-        if self.log_file:
-            self.write(message, self.log_file)
-        else:
-            self.lines.append(message)
-        with contextlib.suppress(OSError):  # a terminal that is gone must not end the run before its checkpoint
-            tqdm.write(message, file=file or sys.stderr)
-
-    def log(self, message):
-        """A line of the run's log proper, with the time, to stdout and train.log."""
-        self.say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", file=sys.stdout)
-
-    def record(self, event, tags=None, **values):
-        """A row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
+    def record(self, event: str, tags: dict[str, float] | None = None, **values) -> None:
+        """Write a row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
         if not self.metrics:  # another rank's business, or not yet begun
             return
         infinite = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
-        self.write(
-            json.dumps({"event": event} | values | dict.fromkeys(infinite)), self.metrics
-        )  # null, as JSON has it
-        for tag, value in (tags or {}).items():
-            if self.board:
-                self.board.add_scalar(tag, value, values["step"])
+        row = {"event": event} | values | dict.fromkeys(infinite)  # null, as JSON has it
+        write_line(json.dumps(row), self.metrics)
         if tags and self.board:
+            for tag, value in tags.items():
+                self.board.add_scalar(tag, value, values["step"])
             self.board.flush()
 
-    def show_text(self, tag, text, step):
-        """A text for TensorBoard, which takes it for Markdown: as code, so that nothing in it is a mark."""
+    def show_text(self, tag: str, text: str, step: int) -> None:
+        """Write a text for TensorBoard, which takes it for Markdown: as code, so that nothing in it is a mark."""
         if self.board:
             self.board.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
 
-    def draw_curves(self):
-        """loss_curve.png, where matplotlib is installed; a run that is over does not fail for want of a picture."""
+    def draw_curves(self) -> None:
+        """Draw loss_curve.png, where matplotlib is installed; a finished run does not fail for want of a picture."""
         if not self.writes or not importlib.util.find_spec("matplotlib"):
             return
         try:
             draw({self.folder.name: read_metrics(self.folder)}, self.path("loss_curve.png"))
         except Exception as error:  # matplotlib, fonts, files: anything
-            self.say(f"loss_curve.png could not be drawn: {(str(error) or type(error).__name__).splitlines()[0]}")
+            log.info(f"loss_curve.png could not be drawn: {reason_of(error)}")
 
-    def path(self, name):
-        return self.folder / name
-
-    def command_to_go_on(self):
-        """What the user types to go on with this run."""
-        words, skip = [], False
-        for word in sys.argv:
-            if not skip and not word.startswith("--resume_from_checkpoint=") and word != "--overwrite":
-                skip = word == "--resume_from_checkpoint"
-                words += [] if skip else [word]
-            else:
-                skip = False
-        if int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:  # from torchrun
-            return "the torchrun command of each machine, with --resume_from_checkpoint latest"
-        return command([*words, "--resume_from_checkpoint", "latest"])
-
-    def last_checkpoint(self, go_on=True):
-        """Where a run that failed can be gone on with, in words."""
-        if not self.checkpoints():
-            return "no checkpoint had been saved yet"
-        command = f", go on with: {self.command_to_go_on()}" if go_on else ""
-        return f"the newest checkpoint is {self.checkpoints()[-1][1]}{command}"
-
-    def close(self):
+    def close(self) -> None:
         """Close the records; where a write had failed, what is left of them is given up."""
+        log.removeHandler(self.train_log)
         if self.board:
             with contextlib.suppress(OSError):
                 self.board.file_writer.add_summary(self.hparams_end)
@@ -255,7 +273,13 @@ class Run:
         self.board = self.log_file = self.metrics = self.mirror = None
 
 
-def open_wandb(run):
+def write_line(line: str, file: TextIO) -> None:
+    """Write a line; an error names the file."""
+    with naming(file.name):
+        print(line, file=file, flush=True)
+
+
+def open_wandb(run: Run):
     """A run at Weights & Biases that gets what TensorBoard gets; without an account, kept to be sent later."""
     import wandb
 
@@ -266,8 +290,57 @@ def open_wandb(run):
             config=run.args, sync_tensorboard=True, settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
     except wandb.Error as error:
-        run.say(f"--wandb: {str(error).splitlines()[0]}; the run goes on without")
+        log.info(f"--wandb: {reason_of(error)}; the run goes on without")
         return None
     if mode == "offline":
-        run.say(f"--wandb: no account; after `wandb login`, send the curves with: wandb sync {Path(mirror.dir).parent}")
+        folder = Path(mirror.dir).parent
+        log.info(f"--wandb: no account; after `wandb login`, send the curves with: wandb sync {folder}")
     return mirror
+
+
+# What a folder holds --------------------------------------------------------------------------------------------------
+
+
+def held_files(folder: Path) -> list[Path]:
+    """The files of a run that stand in a folder."""
+    return [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
+
+
+def holds_pilot(folder: Path) -> bool:
+    """Whether the run in a folder is a pilot."""
+    try:
+        return json.loads((folder / "args.json").read_text(encoding="utf-8")).get("pilot_run", False)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def last_checkpoint(folder: Path, with_command: bool = True) -> str:
+    """From where a run that failed can resume, in words."""
+    there = checkpoints_in(folder)
+    if not there:
+        return "no checkpoint had been saved yet"
+    how = f", go on with: {command_to_resume()}" if with_command else ""
+    return f"the newest checkpoint is {there[-1][1]}{how}"
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+def command(words: list[str]) -> str:
+    """What is typed at the shell for a program and its flags."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE")  # from torchrun
+    start = ["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]
+    return subprocess.list2cmdline([*start, *words]) if os.name == "nt" else shlex.join([*start, *words])
+
+
+def command_to_resume() -> str:
+    """What the user types to resume this program's run."""
+    if int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:  # from torchrun
+        return "the torchrun command of each machine, with --resume_from_checkpoint latest"
+    words = []
+    is_value = False  # of --resume_from_checkpoint
+    for word in sys.argv:
+        if not is_value and word != "--overwrite" and not word.startswith("--resume_from_checkpoint"):
+            words.append(word)
+        is_value = word == "--resume_from_checkpoint"
+    return command([*words, "--resume_from_checkpoint", "latest"])

@@ -1,19 +1,13 @@
-"""What a training run can be told: `TrainingSettings`, their flags, and what the flags lead to before any work."""
+"""What a training run can be told: `TrainingSettings`, and the flags that both trainers have in common."""
 
 import argparse
-import dataclasses
-import importlib.util
 import math
-import sys
 from dataclasses import dataclass
 
-from common.devices import Precision, choose_device
 from common.errors import UserError
-from common.flags import LENGTH, OF_THE_RUN, add_fields, flag, settings_from
-from common.ranks import Ranks
+from common.flags import LENGTH, OF_THE_RUN, add_fields, flag, flags_in_words
+from corpus.sources import add_skip_flag
 from corpus.token_cache import default_cache_dir
-from training.resume import SAID_OTHERWISE, refuse_another_run
-from training.run_folder import Run, command
 
 
 @dataclass
@@ -54,18 +48,17 @@ class TrainingSettings:
     compile: str = flag("auto", "torch.compile; auto: a long run on CUDA, packed rows", choices=("auto", "on", "off"))
 
     def __post_init__(self):
-        at_least_1 = ("batch_size", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints")
-        for name in (*at_least_1, "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in (*LENGTH, "eval_steps", "save_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        at_least_1 = ("batch_size", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints", "max_bad_steps")
+        for name in (*at_least_1, *LENGTH, "eval_steps", "save_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, not {value}")
         if self.epochs is None and self.max_steps is None:
             raise UserError("--epochs and --max_steps are both null; one of them must say how long the run is")
         for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UserError(f"--{name} must not be negative, not {value}")
         if self.seed >= 2**63:
             raise UserError(f"--seed must be below 2 to the 63, not {self.seed}")
         for name in ("adam_beta1", "adam_beta2"):
@@ -75,82 +68,19 @@ class TrainingSettings:
             raise UserError(f"--lr {self.lr} must be above 0 and not below --min_lr {self.min_lr}")
 
     @property
-    def rows_per_step(self):
+    def rows_per_step(self) -> int:
+        """Over all ranks together."""
         return self.batch_size * self.gradient_accumulation_steps
 
-    def length(self):
+    def length(self) -> str:
         """How long the run is, as its flags say it."""
-        return " ".join(f"--{name} {getattr(self, name)}" for name in LENGTH if getattr(self, name) is not None)
+        return flags_in_words(self, LENGTH, " ")
 
 
-def add_training_flags(parser, output_dir, **defaults):
-    """The flags that both trainers have in common."""
-    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults, parser)
-    parser.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
+def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str = "packed"):
+    """The flags for the data; returns the group in --help for more of them."""
     parser.add_argument(
-        "--resume_from_checkpoint",
-        metavar="WHICH",
-        help="go on: a checkpoint file, latest, or auto (if there is one)",
-    )
-    parser.add_argument(
-        "--pilot_run", action="store_true", help="minutes: at most 1,000 texts, and settings with which it learns"
-    )
-    group = parser.add_argument_group("the run")
-    group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
-    group.add_argument(
-        "--config", metavar="FILE",
-        help="flags from a JSON file; they win over --preset and --pilot_run. Of a run's args.json, all but "
-        + ", ".join(OF_THE_RUN),
-    )  # fmt: skip
-    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
-    group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")
-
-
-def in_effect(args, flags):
-    """The flags of these names as they are in args, in words."""
-    return ", ".join(f"--{name} {getattr(args, name)}" for name in flags if getattr(args, name) is not None)
-
-
-def start_run(args, pilot):
-    """(ranks, run, settings, precision) of a trainer's flags; pilot: the flags that --pilot_run sets.
-
-    Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
-    """
-    ranks, settings = Ranks(), settings_from(args, TrainingSettings)
-    run = Run(args, writes=ranks.rank == 0)
-    if args.wandb and not importlib.util.find_spec("wandb"):
-        raise UserError('--wandb needs Weights & Biases: pip install -e ".[wandb]"')
-    if settings.batch_size % ranks.count:
-        raise UserError(f"--batch_size {settings.batch_size} cannot be shared equally by {ranks.count} processes")
-    for name in ("max_train_samples", "max_eval_samples"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    if run.restored:  # what can be said before any work is done; `Trainer.resume` compares the rest
-        now = {name: value for name, value in dataclasses.asdict(settings).items() if name not in SAID_OTHERWISE}
-        refuse_another_run(run.checkpoint, run.restored["flags"], now)
-    run.say(f"$ {command(sys.argv)}")
-    if args.pilot_run:
-        run.say(f"pilot run: with {in_effect(args, pilot)}; a flag given at the shell wins")
-    device = choose_device(args.device, run.say, ranks.local_rank if ranks.count > 1 else None)
-    amp, amp_dtype = settings.amp, settings.amp_dtype
-    if run.restored and amp is None and amp_dtype is None:  # a run that goes on keeps its precision if it can
-        before = run.restored["flags"].get("precision")
-        amp, amp_dtype = before in ("float16", "bfloat16"), before if before in ("float16", "bfloat16") else None
-    return ranks, run, settings, Precision(device, amp, amp_dtype, run.say)
-
-
-class Several(argparse.Action):
-    """A flag that may be given several times: the list of its values, instead of the default."""
-
-    def __call__(self, parser, args, value, option_string=None):
-        before = getattr(args, self.dest)
-        setattr(args, self.dest, [value] if before is self.default else [*before, value])
-
-
-def add_data_flags(parser, dataset, batching="packed"):
-    """The flags for the data that both trainers have in common; returns the group in --help for more of them."""
-    parser.add_argument(
-        "--dataset", action=Several, default=[dataset], metavar="NAME[=WEIGHT]",
+        "--dataset", action="append", default=[dataset], metavar="NAME[=WEIGHT]",
         help=f"hub name, folder or file; may be given several times, weighted (default: {dataset})",
     )  # fmt: skip
     parser.add_argument(
@@ -170,7 +100,23 @@ def add_data_flags(parser, dataset, batching="packed"):
     return group
 
 
-def add_skip_flag(parser):
+def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defaults) -> None:
+    """The flags for the training and the run; defaults override those of `TrainingSettings`."""
+    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults, parser)
+    parser.add_argument("--output_dir", default=output_dir, help="the run's folder (default: %(default)s)")
     parser.add_argument(
-        "--skip_bad_rows", action="store_true", help="count rows that cannot be read, instead of stopping"
+        "--resume_from_checkpoint", metavar="WHICH",
+        help="go on: a checkpoint file, latest, or auto (if there is one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pilot_run", action="store_true", help="minutes: at most 1,000 texts, and settings with which it learns"
     )
+    group = parser.add_argument_group("the run")
+    group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    group.add_argument(
+        "--config", metavar="FILE",
+        help="flags from a JSON file; they win over --preset and --pilot_run. Of a run's args.json, all but "
+        + ", ".join(OF_THE_RUN),
+    )  # fmt: skip
+    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")

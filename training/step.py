@@ -1,6 +1,7 @@
 """The arithmetic of training: what one step and one evaluation compute.
 
-In reading order: `micro_batches`, the rows of a step; `training_step`, one update of the weights; `evaluate`.
+In reading order: `micro_batches`, the rows of a step; `training_step`, one update of the weights; `Meter`, what the
+steps since the last log line amount to; `evaluate`.
 
 Words: a step is one optimizer update; tokens are tokens predicted, padding never counted; loss is the mean
 cross-entropy in nats per predicted token; bits per byte is that loss / ln 2 x tokens / bytes, which compares across
@@ -9,83 +10,164 @@ vocabularies.
 
 import contextlib
 import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.ranks import Ranks
-from model import IGNORED
+from common.devices import Precision
+from common.numbers import ceil_div
+from common.ranks import ONE_RANK, Ranks
+from data import Rows
+from model import IGNORED, Transformer
+from training.settings import TrainingSettings
 
 CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
 WIDTHS = 32  # rows are padded to a multiple of this: few shapes, for each of which a library may prepare something
 LOGITS_ROWS = 2048  # positions whose logits an evaluation holds at a time
 EVALUATION_ROWS = 32
-ONE_RANK = Ranks(1)
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (rows, tokens)
 
 
-def micro_batches(rows, step, settings, device, rank=0, ranks=1):
-    """A rank's share of a step's rows: a list of (inputs, targets), int64 on the CPU, small enough for the device."""
-    share, size = settings.rows_per_step // ranks, settings.batch_size // ranks
-    first = step * settings.rows_per_step + rank * share
-    return [
-        batch
-        for start in range(0, share, size)
-        for batch in cut_for(device, *rows.batch(first + start, min(size, share - start), WIDTHS))
-    ]
+# The rows of a step ---------------------------------------------------------------------------------------------------
 
 
-def cut_for(device, inputs, targets):
-    """Turn a batch, arrays (rows, tokens), into tensors that suit the device: a list of (inputs, targets).
+def micro_batches(
+    rows: Rows, step: int, settings: TrainingSettings, device: torch.device, ranks: Ranks = ONE_RANK
+) -> list[Batch]:
+    """A rank's share of a step's rows, on the CPU, in parts that are small enough for the device."""
+    share = settings.rows_per_step // ranks.count
+    size = settings.batch_size // ranks.count
+    first = step * settings.rows_per_step + ranks.rank * share
+    batches = []
+    for start in range(0, share, size):
+        inputs, targets = rows.batch(first + start, min(size, share - start), WIDTHS)
+        batches += cut_for(device, inputs, targets)
+    return batches
+
+
+def cut_for(device: torch.device, inputs: np.ndarray, targets: np.ndarray) -> list[Batch]:
+    """Turn a batch, arrays (rows, tokens), into tensors that suit the device.
 
     For a CPU, rows of similar length come together, at most CPU_TOKENS tokens in a part, and what lies after a row's
     last predicted token is cut off.
     """
+    if device.type == "cuda":
+        return [(torch.from_numpy(inputs).pin_memory(), torch.from_numpy(targets).pin_memory())]
     if device.type != "cpu":
-        tensors = torch.from_numpy(inputs), torch.from_numpy(targets)
-        return [tuple(tensor.pin_memory() for tensor in tensors) if device.type == "cuda" else tensors]
-    lengths = np.maximum(1, ((targets != IGNORED) * np.arange(1, targets.shape[1] + 1)).max(axis=1))
-    lengths = np.minimum(-(-lengths // WIDTHS) * WIDTHS, targets.shape[1])
-    order, first, parts = np.argsort(lengths, kind="stable"), 0, []
+        return [(torch.from_numpy(inputs), torch.from_numpy(targets))]
+    positions = np.arange(1, targets.shape[1] + 1)
+    lengths = np.maximum(1, ((targets != IGNORED) * positions).max(axis=1))  # up to the last predicted token
+    lengths = np.minimum(ceil_div(lengths, WIDTHS) * WIDTHS, targets.shape[1])
+    order = np.argsort(lengths, kind="stable")
+    parts = []
+    first = 0
     for last in range(1, len(order) + 1):
         if last == len(order) or (last - first + 1) * lengths[order[last]] > CPU_TOKENS:
-            part, width = order[first:last], lengths[order[last - 1]]
+            part = order[first:last]
+            width = lengths[order[last - 1]]
             parts.append((torch.from_numpy(inputs[part, :width]), torch.from_numpy(targets[part, :width])))
             first = last
     return parts
 
 
-def training_step(model, optimizers, precision, batches, settings, ranks=ONE_RANK):
-    """One update from the mean loss over all predicted tokens of the micro-batches of all ranks.
+# One step -------------------------------------------------------------------------------------------------------------
+
+
+class StepResult(NamedTuple):
+    """What a step computed; tensors stay on the device, so that the host need not wait for it."""
+
+    loss: torch.Tensor  # this rank's, summed, in nats
+    tokens: int  # predicted by all ranks
+    norm: torch.Tensor  # of the gradient, before it was scaled down
+    good: torch.Tensor  # bool: False where the loss was not finite, so that nothing was updated
+
+
+def training_step(
+    network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], precision: Precision, batches: list[Batch],
+    settings: TrainingSettings, ranks: Ranks = ONE_RANK,
+) -> StepResult:  # fmt: skip
+    """Update the weights once, by the mean loss over all predicted tokens of the micro-batches of all ranks.
 
     Where the loss or the gradient is not finite, nothing is updated (overflows of float16's scaled gradients too, which
-    are the scaler's business).  Returns (this rank's summed loss in nats; tokens predicted by all ranks; the gradient's
-    norm; whether the loss was finite), all but the tokens as tensors on the device.
+    are the scaler's business).
     """
     (tokens,) = ranks.sum(sum(int((targets != IGNORED).sum()) for _, targets in batches))
     total = torch.zeros((), device=precision.device)
     for number, (inputs, targets) in enumerate(batches, start=1):
-        together = contextlib.nullcontext() if ranks.count == 1 or number == len(batches) else model.no_sync()
-        with together:
+        adds_up_alone = ranks.count > 1 and number < len(batches)  # the ranks' gradients meet at the last micro-batch
+        with network.no_sync() if adds_up_alone else contextlib.nullcontext():
             with precision.autocast():
-                loss = model(*(t.to(precision.device, non_blocking=True) for t in (inputs, targets)))
-            # the ranks' gradients are averaged, and shall be summed
-            precision.scaler.scale(loss * (ranks.count / max(1, tokens))).backward()
+                inputs = inputs.to(precision.device, non_blocking=True)
+                targets = targets.to(precision.device, non_blocking=True)
+                loss = network(inputs, targets)
+            # the gradients of the ranks are averaged, and should be summed
+            share = loss * (ranks.count / max(1, tokens))
+            precision.scaler.scale(share).backward()
         total += loss.detach()
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
-    # CUDA's scaler leaves a step out without making the host wait to know; but two optimizers must agree
-    must_know = len(optimizers) > 1 or not precision.scaler.is_enabled()
-    for optimizer in optimizers if not must_know or torch.isfinite(norm) else []:
-        precision.scaler.step(optimizer)
-    model.zero_grad(set_to_none=True)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
+    # CUDA's scaler leaves out a step that is not finite without making the host wait to know.  The host must know where
+    # there is no scaler, and where two optimizers must agree.
+    host_must_know = len(optimizers) > 1 or not precision.scaler.is_enabled()
+    is_left_out = host_must_know and not torch.isfinite(norm)
+    if not is_left_out:
+        for optimizer in optimizers:
+            precision.scaler.step(optimizer)
+    network.zero_grad(set_to_none=True)
     precision.update_scaler()
-    return total, int(tokens), norm, torch.isfinite(total if precision.dtype == torch.float16 else norm)
+    good = torch.isfinite(total if precision.dtype == torch.float16 else norm)
+    return StepResult(total, int(tokens), norm, good)
+
+
+class Meter:
+    """What the steps since the last log line amount to, kept on the device so that the host never waits for it.
+
+    loss: summed, in nats; tokens: predicted; both without the steps that were skipped.  bad_steps: how many were
+    skipped in all; bad_in_a_row: until now; longest_bad: in the longest row since the run began or resumed.
+    """
+
+    def __init__(self, device: torch.device, progress, ranks: Ranks = ONE_RANK):
+        """progress: the `resume.Progress` of a run, with what it had counted when its checkpoint was saved."""
+        self.loss = torch.tensor(progress.loss_since_log if ranks.rank == 0 else 0.0, device=device)  # it is of all
+        self.tokens = torch.tensor(progress.tokens_since_log, device=device)
+        self.bad_steps = torch.tensor(progress.bad_steps, device=device)
+        self.bad_in_a_row = torch.tensor(progress.bad_steps_in_a_row, device=device)
+        self.longest_bad = self.bad_in_a_row.clone()
+
+    def add(self, result: StepResult) -> None:
+        """Count one step."""
+        self.loss += torch.where(result.good, result.loss, 0)
+        self.tokens += result.tokens * result.good
+        self.bad_steps += ~result.good
+        self.bad_in_a_row = (self.bad_in_a_row + 1) * ~result.good
+        self.longest_bad = torch.maximum(self.longest_bad, self.bad_in_a_row)
+
+    def read(self, ranks: Ranks) -> tuple[float, int]:
+        """(loss, tokens) of all ranks; waits for the device."""
+        (loss,) = ranks.sum(self.loss.item())
+        return loss, self.tokens.item()
+
+    def start_again(self) -> None:
+        """After a log line."""
+        self.loss = torch.zeros_like(self.loss)
+        self.tokens = torch.zeros_like(self.tokens)
+
+    def read_bad(self, ranks: Ranks) -> list[int]:
+        """[bad_steps, bad_in_a_row, longest_bad], of the rank that has most; waits for the device."""
+        counts = torch.stack((self.bad_steps, self.bad_in_a_row, self.longest_bad)).cpu()
+        return torch.stack(ranks.gather(counts)).amax(0).tolist()
+
+
+# Evaluation -----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def evaluating(model):
+def evaluating(model: Transformer) -> Iterator[None]:
     """Without dropout and gradients."""
     model.eval()
     try:
@@ -95,12 +177,21 @@ def evaluating(model):
         model.train()
 
 
-def evaluate(model, rows, precision, batch_size=EVALUATION_ROWS, ranks=ONE_RANK, stopped=lambda: False):
+def never() -> bool:
+    """No, nobody wants it to stop."""
+    return False
+
+
+def evaluate(
+    model: Transformer, rows: Rows, precision: Precision, batch_size: int = EVALUATION_ROWS, ranks: Ranks = ONE_RANK,
+    stopped: Callable[[], bool] = never,
+) -> dict | None:  # fmt: skip
     """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, shared out among the ranks.
 
     stopped: asked before each batch; once it says yes on any rank, the evaluation is broken off and None is returned.
     """
-    loss = correct = torch.zeros((), device=precision.device)
+    loss = torch.zeros((), device=precision.device)
+    correct = torch.zeros((), device=precision.device)
     tokens = 0
     with evaluating(model), precision.autocast():
         for first in range(ranks.rank * batch_size, rows.per_epoch, ranks.count * batch_size):
@@ -109,7 +200,7 @@ def evaluate(model, rows, precision, batch_size=EVALUATION_ROWS, ranks=ONE_RANK,
             batch = rows.batch(first, min(batch_size, rows.per_epoch - first))
             for inputs, targets in cut_for(precision.device, *batch):
                 tokens += int((targets != IGNORED).sum())
-                hidden = model.hidden(inputs.to(precision.device)).flatten(0, 1)
+                hidden = model.hidden(inputs.to(precision.device)).flatten(0, 1)  # (rows x tokens, C)
                 targets = targets.flatten().to(precision.device)
                 for x, target in zip(hidden.split(LOGITS_ROWS), targets.split(LOGITS_ROWS), strict=True):
                     logits = model.logits(x).float()
@@ -127,5 +218,6 @@ def evaluate(model, rows, precision, batch_size=EVALUATION_ROWS, ranks=ONE_RANK,
     }
 
 
-def perplexity(loss):
+def perplexity(loss: float) -> float:
+    """e^loss, and the largest number of its kind where that is too large."""
     return math.exp(min(loss, 700))

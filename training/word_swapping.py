@@ -9,6 +9,10 @@ import re
 
 import numpy as np
 
+from corpus.splits import Mixture
+from corpus.token_cache import TokenCache
+from data import Tokenizer
+
 NEIGHBOURS = 40  # similar words that may take a word's place, itself among them
 COMMON = 0.1  # words in more than this share of the texts hold the sentences together, and stay
 WORDS = (r" [a-z]{2,}", r" [A-Z][a-z]+")  # whole words; names stay names
@@ -17,31 +21,36 @@ WORDS = (r" [a-z]{2,}", r" [A-Z][a-z]+")  # whole words; names stay names
 class SimilarWords:
     """Replaces each uncommon word of a text with a probability, wherever it stands in the text.
 
-    neighbours: {token: array of the tokens that are most similar to it}.  continues: bool (V,), the tokens that go on
-    with a word, so that the token before is only its beginning, and stays.
+    neighbours: {token: array of the tokens that are most similar to it}.  continues: bool (V,), the tokens that
+    continue a word, so that the token before is only its beginning, and stays.
     """
 
-    def __init__(self, tokenizer, cache, vectors, probability):
-        """cache: the texts (`data.TokenCache`); vectors float (V, C): a trained model's embeddings."""
-        self.probability, self.neighbours = probability, {}
-        texts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-        for index in range(len(cache)):
-            texts[np.unique(cache.text(index))] += 1
+    def __init__(
+        self, tokenizer: Tokenizer, cache: TokenCache | Mixture, vectors: np.ndarray, probability: float
+    ):  # fmt: skip
+        """cache: the texts; vectors float (V, C): a trained model's embeddings."""
+        self.probability = probability
         words = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.continues = np.array([word[:1].isalpha() or word[:1] == "'" for word in words])
+        texts_with = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # how many texts have each token
+        for index in range(len(cache)):
+            texts_with[np.unique(cache.text(index))] += 1
+        uncommon = texts_with <= COMMON * len(cache)
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        self.neighbours = {}
         for pattern in WORDS:
-            like = [bool(re.fullmatch(pattern, word)) for word in words]
-            tokens = np.flatnonzero(np.array(like) & (texts <= COMMON * len(cache)))
-            candidates = vectors[tokens]
-            for token in tokens[texts[tokens] > 0]:
-                nearest = np.argsort(-(candidates @ vectors[token]), kind="stable")[:NEIGHBOURS]
-                self.neighbours[int(token)] = tokens[nearest]
+            is_word = np.array([bool(re.fullmatch(pattern, word)) for word in words])
+            candidates = np.flatnonzero(is_word & uncommon)
+            for token in candidates[texts_with[candidates] > 0]:
+                similarity = vectors[candidates] @ vectors[token]
+                nearest = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
+                self.neighbours[int(token)] = candidates[nearest]
 
-    def swapped(self, ids, generator):
-        """A copy of a text's ids (its length,) with other words; generator: `numpy.random.Generator`."""
-        changed, whole = ids.copy(), np.append(~self.continues[ids[1:]], True)
+    def swapped(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """A copy of a text's ids (its length,) with other words."""
+        changed = ids.copy()
+        is_whole_word = np.append(~self.continues[ids[1:]], True)
         for token in np.unique(ids).tolist():
             if token in self.neighbours and generator.random() < self.probability:
-                changed[(ids == token) & whole] = generator.choice(self.neighbours[token])
+                changed[(ids == token) & is_whole_word] = generator.choice(self.neighbours[token])
         return changed

@@ -14,7 +14,7 @@ import tomllib
 from dataclasses import dataclass
 
 from common.errors import UserError
-from common.text import printed
+from common.text import one_line
 
 TESTS = {
     "below": lambda value, bound: number(value) and value < bound,
@@ -55,7 +55,7 @@ def criterion(entry, where):
     tests = [name for name in TESTS if name in entry]
     unknown = entry.keys() - {"what", "fact", "points", *TESTS}
     if unknown:
-        raise UserError(f"{where}: {printed(min(unknown))} is none of what, fact, points, {', '.join(TESTS)}")
+        raise UserError(f"{where}: {one_line(min(unknown))} is none of what, fact, points, {', '.join(TESTS)}")
     if len(tests) != 1:
         raise UserError(f"{where}: give one of {', '.join(TESTS)}")
     points = entry.get("points")
@@ -71,5 +71,5 @@ def points(rubric, facts):
     """[(what for, points got, points there are)] of one run.  facts: {column: value}.  Raises UserError."""
     for one in rubric:
         if one.fact not in facts:
-            raise UserError(f"the rubric's fact {printed(one.fact)} is none of {', '.join(facts)}")
+            raise UserError(f"the rubric's fact {one_line(one.fact)} is none of {', '.join(facts)}")
     return [(one.what, one.points * bool(TESTS[one.test](facts[one.fact], one.bound)), one.points) for one in rubric]

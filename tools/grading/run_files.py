@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.text import clean, printable, printed
+from common.text import one_line, without_controls, without_surrogates
 from common.weights_files import MODEL_FORMAT, Damaged, check_torch_file
 from grading.unpacking import TooMuch, check_list, shown
 
@@ -84,13 +84,13 @@ def plain(value, deepest=6):
     """A value of JSON with printable texts; raises ValueError for what cannot be used."""
     kind = type(value)
     if kind is str:
-        return printable(clean(value))
+        return without_controls(without_surrogates(value))
     if kind is float and not math.isfinite(value) or kind is int and abs(value) >= 1 << 64:
         raise ValueError("it holds a number that is too large")
     if kind in (dict, list) and not deepest:
         raise ValueError("it holds lists in lists in lists")
     if kind is dict:
-        return {printable(clean(key)): plain(item, deepest - 1) for key, item in value.items()}
+        return {without_controls(without_surrogates(key)): plain(item, deepest - 1) for key, item in value.items()}
     return [plain(item, deepest - 1) for item in value] if kind is list else value
 
 
@@ -155,7 +155,7 @@ def row_of(row):
             good = kind is wanted or wanted is None or (value is None and name in MAY_BE_NULL)
             value = plain(value) if good else value
         if not good:
-            raise ValueError(f"its {name} is {printed(value)}")
+            raise ValueError(f"its {name} is {one_line(value)}")
         if wanted:
             found[name] = value
     return found
@@ -238,7 +238,7 @@ def parts_of(text):
 
 def read_log(text, name, say):
     log, bad, sample = Log(), 0, None
-    text = printable(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+    text = without_controls(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
     for line in text.split("\n"):
         if not line and sample is None:
             continue
@@ -351,7 +351,7 @@ def read_board(paths, say):
             say(f"{shown(name)} is damaged or cut off; what comes before that was read")
     if restarts > MOST_RESTARTS:
         say(f"the event files say that the run was gone on with more than {MOST_RESTARTS:,} times")
-    return {printable(tag): points for tag, points in board.items() if points}
+    return {without_controls(tag): points for tag, points in board.items() if points}
 
 
 def records_of(content):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
-from common.text import printed
+from common.text import one_line
 from grading.run_files import (
     LIKE_A_LOG,
     Log,
@@ -102,7 +102,7 @@ def opened(path, name=None):
         try:
             runs = read(path, name, Path(folder))
         except Exception as error:  # a submission that nobody foresaw must not stop the others
-            reason = printed(str(error) or type(error).__name__)
+            reason = one_line(str(error) or type(error).__name__)
             runs = [Submission(name, name, [f"{shown(path.name)} cannot be read ({reason})"])]
         yield runs
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from common.console import silence
 from common.devices import Precision
 from common.errors import UserError
 from common.weights_files import load_model
@@ -13,7 +14,6 @@ from grading.edited_records import first_row, number, problem, program, question
 from training.step import evaluate
 
 TOLERANCE = 0.005  # nats a token; half precision, in which a run may have evaluated, moved it by less than 0.001
-QUIET = {"say": lambda message: None}  # of many runs at once nobody reads how each was opened
 
 
 def verified(run, args):
@@ -25,8 +25,11 @@ def verified(run, args):
         return []
     try:
         tokenizer = load_tokenizer(str(run.paths.get("tokenizer", args.tokenizer_path)))
-        network, _ = load_model(path, tokenizer, **QUIET)
-        cache = validation_texts(dataset, kind, tokenizer, args.cache_dir, network.config.max_seq_len, run.args or {})
+        with silence():  # of many runs at once nobody reads how each was opened
+            network, _ = load_model(path, tokenizer)
+            cache = validation_texts(
+                dataset, kind, tokenizer, args.cache_dir, network.config.max_seq_len, run.args or {}
+            )
     except UserError as error:
         return [question(f"its validation loss could not be computed again: {error}")]
     data = first_row(run).get("fingerprints", {}).get("data")
@@ -46,14 +49,14 @@ def verified(run, args):
 
 def validation_texts(dataset, kind, tokenizer, cache_dir, context, flags):
     """The token cache of the texts that a run with these flags is evaluated on."""
-    say, skip = QUIET["say"], bool(flags.get("skip_bad_rows"))
+    skip = bool(flags.get("skip_bad_rows"))
     if kind == "chat":
-        read = lambda split, limit: cache_dialogues(split, tokenizer, cache_dir, context, limit, say, skip)
+        read = lambda split, limit: cache_dialogues(split, tokenizer, cache_dir, context, limit, skip)
     else:
         column = str(flags.get("text_column", "text"))
-        read = lambda split, limit: cache_stories(split, tokenizer, cache_dir, column, limit, say, skip)
+        read = lambda split, limit: cache_stories(split, tokenizer, cache_dir, column, limit, skip)
     splits, (train, evaluation) = open_dataset(dataset), (flags.get(f"max_{n}_samples") for n in ("train", "eval"))
     if "validation" in splits:
         return read(splits["validation"], evaluation)
     set_aside = DIALOGUES_SET_ASIDE if kind == "chat" else STORIES_SET_ASIDE
-    return training_and_validation(splits, read, train, evaluation, set_aside, say)[1]
+    return training_and_validation(splits, read, train, evaluation, set_aside)[1]

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.files import written_atomically
-from common.text import printable
+from common.numbers import number_or_gap
+from common.text import without_controls
 from pages.svg_plots import plot
-from training.curves import COLOURS, number
+from training.curves import COLOURS
 
 LONGEST_CELL, LONGEST_TEXT, LONGEST_STORY = 100, 1000, 3000  # characters that are shown of a text
 MOST_FLAGS, MOST_STORIES = 100, 25  # that are shown of a submission
@@ -83,7 +84,7 @@ def safe(text, limit):
 def escaped(text, limit):
     """A text for a place that holds text only: at most limit characters; what is invisible is shown as U+FFFD."""
     text = str(text)
-    shown = printable(text[:limit].replace("\r\n", "\n"))
+    shown = without_controls(text[:limit].replace("\r\n", "\n"))
     shown = "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in shown)
     rest = f" … ({len(text):,} characters in all)" if len(text) > limit else ""
     return html.escape(shown) + rest
@@ -137,7 +138,7 @@ def cell(value):
     text = safe(in_words(value), LONGEST_CELL)
     if value is None:
         return f'<td class="missing">{text}</td>'
-    as_number = number(value)
+    as_number = number_or_gap(value)
     if not math.isnan(as_number):
         return f'<td class="number" data-value="{as_number!r}">{text}</td>'
     return f'<td class="text{" long" if len(str(value)) > 40 else ""}">{text}</td>'
@@ -228,7 +229,10 @@ def stories(samples):
 
 def overview(entries, with_curve):
     """The validation curves of the entries at these positions in one plot, and their names."""
-    curves = {i: [(number(step), number(value)) for step, value in entries[i].curves["val_loss"]] for i in with_curve}
+    curves = {
+        i: [(number_or_gap(step), number_or_gap(value)) for step, value in entries[i].curves["val_loss"]]
+        for i in with_curve
+    }
     last = [max((step for step, _ in points if step >= 0), default=0) for points in curves.values()]
     longest = LONGEST_RUN * statistics.median_high(last) if last else 0
     fits = lambda step, value: 0 <= step <= longest and (math.isnan(value) or 0 <= value <= HIGHEST_LOSS)

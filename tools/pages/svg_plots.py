@@ -6,7 +6,7 @@ In reading order: `plot`; `ticks`, the numbers at an axis; `thinned`, the points
 import html
 import math
 
-from training.curves import number
+from common.numbers import number_or_gap
 
 MOST_POINTS = 200  # of a curve
 
@@ -20,7 +20,7 @@ def plot(label, lines, width, height, from_zero=False, above=""):
     from_zero: begin the y-axis at 0, as the x-axis always does.
     above: SVG that is drawn above the curves.
     """
-    curves = [(thinned([(number(x), number(y)) for x, y in points]), *rest) for points, *rest in lines]
+    curves = [(thinned([(number_or_gap(x), number_or_gap(y)) for x, y in points]), *rest) for points, *rest in lines]
     known = [(x, y) for points, *_ in curves for x, y in points if not math.isnan(x + y)]
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(label)}">']
     if not known:

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from common.console import say
+from common.console import log
 from common.errors import UserError
 from common.files import write_json
-from common.text import shortened
+from common.text import one_line
 
 GRADES = ("grammar", "creativity", "consistency")
 AGE_GROUPS = {"A": "3 or under", "B": "4-5", "C": "6-7", "D": "8-9", "E": "10-12", "F": "13-16"}
@@ -139,7 +139,7 @@ class Judge:
                     advice = "grades given so far are kept: the same command goes on"
                     raise UserError(f"the judge {self.url} does not answer {tries}; {advice}", status=1) from None
                 wait = min(LONGEST_WAIT, wait if error.wait is None else max(wait, error.wait))
-                say(f"judge: {error}; asking again in {wait:g} s")
+                log.info(f"judge: {error}; asking again in {wait:g} s")
                 time.sleep(wait)
         grades = parse_grades(answer)
         if grades:
@@ -189,7 +189,7 @@ class Judge:
 
     def shown(self, text):
         """What the endpoint said, for a message of one line, without the key."""
-        return shortened(str(text).replace(self.key, "***") if self.key else str(text))
+        return one_line(str(text).replace(self.key, "***") if self.key else str(text))
 
     def summary(self):
         """One line about what was asked."""

@@ -1,0 +1,21 @@
+"""Two things about numbers that Python has no name for."""
+
+import math
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    """Divide two whole numbers and round up."""
+    return -(-number // divisor)
+
+
+def finite_number(value: object) -> int | float | None:
+    """Return a value that is a finite number as it is, and None for anything else (True is no number)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if -1e300 < value < 1e300 else None
+
+
+def number_or_gap(value: object) -> float:
+    """The same for curves, where NaN stands for a gap."""
+    number = finite_number(value)
+    return math.nan if number is None else float(number)

@@ -1,0 +1,37 @@
+"""How long a run is: its epochs, its steps, and when it is evaluated."""
+
+import math
+
+import numpy as np
+
+from data import Rows
+from training.settings import TrainingSettings
+
+
+class Plan:
+    """Lays out a run before its first step.
+
+    rows_before: how many rows come before each epoch, and before the end.  total_steps: of the run.  epoch_ends: the
+    steps after which an epoch ends.  eval_steps: steps between evaluations.
+    """
+
+    def __init__(self, rows: Rows, settings: TrainingSettings):
+        self.rows_per_step = settings.rows_per_step
+        epochs = settings.epochs or math.inf
+        max_steps = settings.max_steps or math.inf
+        self.rows_before = [0]
+        while len(self.rows_before) <= epochs and self.rows_before[-1] < max_steps * self.rows_per_step:
+            self.rows_before.append(rows.rows_before(len(self.rows_before)))
+        ends = [math.ceil(count / self.rows_per_step) for count in self.rows_before[1:]]
+        self.total_steps = min(ends[-1], max_steps)
+        # a run that is counted in steps alone is evaluated by them, however short its epochs are
+        self.epoch_ends = {self.total_steps, *(ends if settings.epochs else [])}
+        self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
+
+    def epoch(self, step: int) -> float:
+        """How many epochs are done after a step, a part of one included."""
+        return float(np.interp(step * self.rows_per_step, self.rows_before, range(len(self.rows_before))))
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether an evaluation follows a step."""
+        return step > 0 and (step % self.eval_steps == 0 or step in self.epoch_ends)
