@@ -24,8 +24,7 @@ from generation.writer import Writer
 from training.loop import Job, train
 from training.lora import LEARNING_RATE, add_adapters
 from training.resume import fingerprints_of
-from training.settings import add_data_flags, add_training_flags
-from training.start import seed_everything, start_run
+from training.settings import add_data_flags, add_training_flags, seed_everything, start_run
 from training.word_swapping import SimilarWords
 
 PILOT = {

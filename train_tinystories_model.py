@@ -23,8 +23,7 @@ from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
 from training.loop import Job, train
 from training.presets import PRESETS, flags_of, preset_table
 from training.resume import fingerprints_of
-from training.settings import add_data_flags, add_training_flags
-from training.start import seed_everything, start_run
+from training.settings import add_data_flags, add_training_flags, seed_everything, start_run
 
 # What --pilot_run changes.  A thousand stories are too few for large steps: small batches learn more from them.
 PILOT = {

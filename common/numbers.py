@@ -1,4 +1,4 @@
-"""Two things about numbers that Python has no name for."""
+"""Small things about numbers that Python has no name for."""
 
 import math
 
@@ -19,3 +19,8 @@ def number_or_gap(value: object) -> float:
     """The same for curves, where NaN stands for a gap."""
     number = finite_number(value)
     return math.nan if number is None else float(number)
+
+
+def perplexity(loss: float) -> float:
+    """e^loss, for a loss in nats; the largest number of its kind where that is too large."""
+    return math.exp(min(loss, 700))

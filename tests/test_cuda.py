@@ -15,7 +15,7 @@ from generation.sampling import Sampling
 from model import ModelConfig, Transformer
 from training.loop import Job, train
 from training.optimizer import make_optimizers
-from training.start import seed_everything
+from training.settings import seed_everything
 from training.step import micro_batches, training_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

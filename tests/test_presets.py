@@ -23,8 +23,7 @@ from data import Rows, load_tokenizer
 from model import ModelConfig, Transformer
 from training.optimizer import learning_rate, make_optimizers
 from training.presets import PRESETS, config_of, flags_of, parameters_of
-from training.settings import TrainingSettings
-from training.start import seed_everything
+from training.settings import TrainingSettings, seed_everything
 from training.step import micro_batches, training_step
 
 CPU = torch.device("cpu")

@@ -30,8 +30,7 @@ from training import step as step_module
 from training.loop import Job, train
 from training.optimizer import learning_rate, make_optimizers
 from training.run_folder import Run
-from training.settings import TrainingSettings, add_training_flags
-from training.start import seed_everything
+from training.settings import TrainingSettings, add_training_flags, seed_everything
 from training.step import evaluate, micro_batches, training_step
 
 SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}

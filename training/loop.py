@@ -8,7 +8,8 @@ the loop and then what it calls, in the order in which it calls it.
 import contextlib
 import math
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,16 +25,13 @@ from common.weights_files import MODEL_FORMAT, read_torch_file, save_model
 from data import Rows
 from model import Transformer
 from training import log_lines
-from training.clock import Clock
-from training.failures import explained, too_many_bad_steps
 from training.lora import merge, merged_weights
 from training.optimizer import learning_rate, make_optimizers, set_learning_rate
 from training.plan import Plan
-from training.reports import Reporter
+from training.reports import Reporter, explain
 from training.resume import Checkpoints, Progress, resume
-from training.run_folder import Run, command_to_resume
-from training.settings import TrainingSettings
-from training.start import seed_everything
+from training.run_folder import Run, command_to_resume, last_checkpoint
+from training.settings import TrainingSettings, seed_everything
 from training.step import EVALUATION_ROWS, Meter, evaluate, evaluating, micro_batches, training_step
 
 
@@ -66,9 +64,11 @@ def train(job: Job) -> dict | None:
     try:
         return trainer.train()
     except (UserError, OSError, RuntimeError, MemoryError) as error:
-        failure = explained(error, job)
+        failure = explain(error, job)
         with contextlib.suppress(OSError):  # where the disk is full, the records end with the row before
-            trainer.report.failure(failure or type(error).__name__)
+            reason = failure or type(error).__name__
+            trainer.report.end(f"failed: {reason}")
+            job.run.write_log(f"error: {reason}")
         job.run.close()
         if failure is None:
             raise
@@ -100,7 +100,8 @@ class Trainer:
         bar = tqdm(total=total_steps, initial=progress.step, unit=" steps", disable=None, leave=False)
         with noted_signals() as self.signals, bar:
             network = self.ranks.wrap(self.compile())
-            self.clock = Clock(progress.seconds, progress.seconds_since_log)
+            self.began = time.perf_counter() - progress.seconds
+            self.log_began = time.perf_counter() - progress.seconds_since_log
             self.after_step()  # where the run was cut off in an evaluation
             for batches in computed_ahead(self.batches_of, range(progress.step, total_steps)):
                 if self.is_stale():
@@ -111,7 +112,7 @@ class Trainer:
                 self.meter.add(result)  # loss, tokens, skipped steps: kept on the device, so that a GPU never waits
                 progress.tokens += result.tokens
                 progress.step += 1
-                progress.seconds = self.clock.seconds()
+                progress.seconds = time.perf_counter() - self.began
                 bar.update()
                 if self.is_time_to_count_bad_steps():
                     self.count_bad_steps()
@@ -119,7 +120,7 @@ class Trainer:
                     self.log(rate, result.norm)
                 self.after_step()  # evaluate, save, stop: whatever is due
             if self.is_stale():
-                self.job.run.log(log_lines.early_stop_line(progress.stale_evaluations))
+                self.job.run.log(log_lines.EARLY_STOP.format(progress.stale_evaluations))
             self.count_bad_steps()
             if self.checkpoints.newest_step != progress.step:
                 self.save_checkpoint()
@@ -176,7 +177,12 @@ class Trainer:
         if new:
             self.report.skipped(new, bad)
         if longest >= self.settings.max_bad_steps:
-            raise too_many_bad_steps(longest, self.job.run.folder)
+            raise UserError(
+                f"{longest} steps in a row had a loss that is not finite; "
+                f"{last_checkpoint(self.job.run.folder, with_command=False)}; "
+                "train again with a lower --lr, or in float32 (--no-amp)",
+                status=1,
+            )
 
     def is_time_to_log(self) -> bool:
         """Also after the first and the last step."""
@@ -188,9 +194,10 @@ class Trainer:
         loss, tokens = self.meter.read(self.ranks)  # waits for the device
         if not tokens:  # all steps were skipped
             return
-        self.report.training(loss / tokens, tokens / self.clock.since_log(), rate, norm.item())
+        now = time.perf_counter()
+        self.report.training(loss / tokens, tokens / (now - self.log_began), rate, norm.item())
         self.meter.start_again()
-        self.clock.log_again()
+        self.log_began = now
 
     def is_stale(self) -> bool:
         """Whether so many evaluations were no better that the run should stop early."""
@@ -221,7 +228,7 @@ class Trainer:
         """Report an evaluation, unless a signal broke it off; save best_model.pth if no other had a lower loss."""
         progress = self.progress
         size = min(EVALUATION_ROWS, self.settings.batch_size // self.ranks.count)  # what the memory has room for
-        with self.clock.paused():
+        with self.clock_paused():
             result = evaluate(self.model, self.job.validation, self.precision, size, self.ranks, self.is_asked_to_stop)
             if result is None:
                 return
@@ -237,6 +244,13 @@ class Trainer:
                 progress.stale_evaluations += 1
             self.report.evaluation(result, is_best)
             self.sample()
+
+    @contextlib.contextmanager
+    def clock_paused(self) -> Iterator[None]:
+        """The speed of training is without evaluations and saving."""
+        paused_at = time.perf_counter()
+        yield
+        self.log_began += time.perf_counter() - paused_at
 
     def is_asked_to_stop(self) -> bool:
         """Whether a signal has come."""
@@ -261,9 +275,9 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write all that is needed to resume after this step."""
         progress = self.progress
-        progress.seconds_since_log = self.clock.since_log()
+        progress.seconds_since_log = time.perf_counter() - self.log_began
         progress.loss_since_log, progress.tokens_since_log = self.meter.read(self.ranks)
-        with self.clock.paused():
+        with self.clock_paused():
             self.checkpoints.save()
             if self.ranks.rank == 0:
                 self.report.checkpoint()
@@ -272,8 +286,8 @@ class Trainer:
 
     def stop(self, signum: int) -> None:
         """End the run as a signal asks for it."""
-        log.info(log_lines.stopped_line(self.progress.step, self.plan.total_steps))
-        log.info(f"go on with: {command_to_resume()}")
+        log.info(log_lines.STOPPED.format(step=self.progress.step, total_steps=self.plan.total_steps))
+        log.info(log_lines.TO_RESUME.format(command_to_resume()))
         self.report.end(signal.Signals(signum).name)
         raise Interrupted(signum)
 

@@ -1,53 +1,51 @@
-"""What a run says of itself: lines of the log, rows of metrics.jsonl, TensorBoard's curves, summary.json.
+"""What a run reports: lines of its log, rows of metrics.jsonl, TensorBoard's curves, summary.json.
 
 The words of the lines are in log_lines.py.
 """
 
-from __future__ import annotations
-
+import math
 import os
 import platform
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
 from common.console import RESULT, log
 from common.devices import describe_device, peak_flops
+from common.errors import UserError, file_error, memory_is_full
 from common.files import write_json
-from common.numbers import finite_number
+from common.numbers import perplexity
 from training import log_lines
 from training.plan import Plan
 from training.resume import Progress
-from training.step import perplexity
-
-if TYPE_CHECKING:
-    from training.loop import Job
+from training.run_folder import last_checkpoint
 
 
 class Reporter:
-    """Reports what happens in a run, as far as `progress` says that it is."""
+    """Reports what happens in a run, a `loop.Job`, as far as `progress` says that it is."""
 
-    def __init__(self, job: Job, plan: Plan, progress: Progress):
+    def __init__(self, job, plan: Plan, progress: Progress):
         self.job = job
         self.run = job.run
         self.plan = plan
         self.progress = progress
         self.peak = peak_flops(job.precision.device, job.precision.dtype)
 
+    def record(self, event: str, tags: dict | None = None, **values) -> None:
+        """Write a row of metrics.jsonl; tags: TensorBoard's."""
+        self.run.record(event, tags, **self.place(), **values)
+
     def place(self) -> dict:
-        """The fields that every row of metrics.jsonl has."""
+        """The fields that every row has."""
         progress = self.progress
-        return {
-            "step": progress.step,
-            "epoch": round(self.plan.epoch(progress.step), 4),
-            "tokens": progress.tokens,
-            "seconds": round(progress.seconds, 2),
-        }
+        epoch = round(self.plan.epoch(progress.step), 4)
+        seconds = round(progress.seconds, 2)
+        return {"step": progress.step, "epoch": epoch, "tokens": progress.tokens, "seconds": seconds}
 
     def log_step(self, what: str) -> None:
-        """Report what happened at this step."""
-        self.run.log(log_lines.step_line(self.progress.step, self.plan.total_steps, what))
+        """Log what happened at this step."""
+        line = log_lines.STEP.format(step=self.progress.step, total_steps=self.plan.total_steps, what=what)
+        self.run.log(line)
 
     def mfu(self, tokens_per_second: float) -> float | None:
         """The share of the devices' peak that a speed is, None where the peak is not known (Chowdhery et al. 2022)."""
@@ -59,8 +57,6 @@ class Reporter:
         """Tokens a second since the run's first step, evaluations included."""
         return self.progress.tokens / self.progress.seconds if self.progress.seconds else 0.0
 
-    # Before the first step --------------------------------------------------------------------------------------------
-
     def beginning(self) -> None:
         """What is trained: the first row of metrics.jsonl, or that the run was resumed."""
         run, job, rows = self.run, self.job, self.job.rows
@@ -69,94 +65,93 @@ class Reporter:
         if run.goes_on:  # the records end where the checkpoint was saved
             self.checkpoint()
         else:
-            versions = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.platform()}
             device = describe_device(job.precision.device)
-            run.record(
-                "run", **self.place(), run_id=run.run_id, program=run.args["program"], time=time_of_day(),
-                versions=versions, hardware={"device": device, "processes": job.ranks.count, "cores": os.cpu_count()},
+            self.record(
+                "run", run_id=run.run_id, program=run.args["program"], time=time_of_day(),
+                versions={
+                    "python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(),
+                },
+                hardware={"device": device, "processes": job.ranks.count, "cores": os.cpu_count()},
                 precision=job.precision.name(), parameters=in_all, parameters_in_layers=in_layers,
                 flops_per_token=job.model.flops_per_token(), dataset=run.args.get("dataset"),
                 fingerprints=job.fingerprints, total_steps=total_steps,
             )  # fmt: skip
         if run.checkpoint:
-            run.record("resume", **self.place(), time=time_of_day())
-            log.info(log_lines.resumed_line(run.checkpoint, self.progress.step, total_steps))
-        log.info(log_lines.model_line(in_all, in_layers, job.model.config.describe()))
+            self.record("resume", time=time_of_day())
+            place = {"checkpoint": run.checkpoint, "step": self.progress.step, "total_steps": total_steps}
+            log.info(log_lines.RESUMED.format(**place))
+        shape = job.model.config.describe()
+        log.info(log_lines.MODEL.format(in_all=in_all, in_layers=in_layers, shape=shape))
+        batching = "packed" if rows.packed else "padded"
         log.info(
-            f"training: {rows.texts:,} texts in {rows.per_epoch:,} rows of at most {rows.length} tokens, "
-            f"{'packed' if rows.packed else 'padded'}; validation: {job.validation.texts:,} texts"
-        )
-        length = total_steps, job.settings.rows_per_step, self.plan.epoch(total_steps)
-        log.info(log_lines.length_line(*length, job.precision.name(), run.run_id, run.folder))
+            log_lines.DATA.format(
+                texts=rows.texts, rows=rows.per_epoch, length=rows.length, batching=batching,
+                held=job.validation.texts,
+            )
+        )  # fmt: skip
+        log.info(
+            log_lines.LENGTH.format(
+                steps=total_steps, rows=job.settings.rows_per_step, epochs=self.plan.epoch(total_steps),
+                precision=job.precision.name(), run_id=run.run_id, folder=run.folder,
+            )
+        )  # fmt: skip
 
-    # Steps ------------------------------------------------------------------------------------------------------------
-
-    def training(self, loss: float, tokens_per_second: float, rate: float, norm: float) -> None:
-        """The mean loss and the speed since the last line of this kind."""
+    def training(self, loss: float, speed: float, rate: float, norm: float) -> None:
+        """The mean loss since the last line of this kind, and the speed in tokens a second."""
         progress = self.progress
-        mfu = self.mfu(tokens_per_second)
+        mfu = self.mfu(speed)
         seconds_left = progress.seconds / progress.step * (self.plan.total_steps - progress.step)
-        epoch = self.plan.epoch(progress.step)
-        numbers = log_lines.training_part(epoch, loss, rate, norm, tokens_per_second)
-        times = log_lines.time_part(progress.seconds, seconds_left)
-        self.log_step(f"{numbers} {log_lines.mfu_part(mfu)}{times}")
-        tags = {
-            "Loss/train": loss,
-            "Perplexity/train": perplexity(loss),
-            "LearningRate": rate,
-            "Throughput/tokens_per_second": tokens_per_second,
-        }
+        line = log_lines.TRAINED.format(
+            epoch=self.plan.epoch(progress.step), loss=loss, perplexity=perplexity(loss), rate=rate, norm=norm,
+            speed=speed, mfu="" if mfu is None else log_lines.MFU.format(mfu),
+            elapsed=log_lines.clock(progress.seconds), left=log_lines.clock(seconds_left),
+            end=time.strftime("%a %H:%M", time.localtime(time.time() + seconds_left)),
+        )  # fmt: skip
+        self.log_step(line)
+        tags = {"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate}
+        tags["Throughput/tokens_per_second"] = speed
         if mfu is not None:
             tags["Throughput/mfu"] = mfu
-        self.run.record(
-            "train", tags, **self.place(), train_loss=loss, perplexity=perplexity(loss), lr=rate,
-            grad_norm=finite_number(norm), tokens_per_second=round(tokens_per_second, 1),
+        self.record(
+            "train", tags, train_loss=loss, perplexity=perplexity(loss), lr=rate,
+            grad_norm=norm if math.isfinite(norm) else None, tokens_per_second=round(speed, 1),
         )  # fmt: skip
 
     def evaluation(self, result: dict, is_best: bool) -> None:
         """What `evaluate` found."""
-        epoch = self.plan.epoch(self.progress.step)
-        numbers = f"epoch {epoch:.2f} val_loss {log_lines.result_part(result)} tokens/s {self.mean_speed():,.0f}"
-        self.log_step(numbers + (" (the best so far: best_model.pth)" if is_best else ""))
-        tags = {
-            "Loss/val": result["val_loss"],
-            "Perplexity/val": result["perplexity"],
-            "BitsPerByte/val": result["bits_per_byte"],
-        }
-        self.run.record("eval", tags, **self.place() | result)
+        line = log_lines.EVALUATED.format(
+            epoch=self.plan.epoch(self.progress.step), result=log_lines.RESULT.format(**result),
+            speed=self.mean_speed(), best=log_lines.BEST if is_best else "",
+        )  # fmt: skip
+        self.log_step(line)
+        names = {"Loss/val": "val_loss", "Perplexity/val": "perplexity", "BitsPerByte/val": "bits_per_byte"}
+        values = {name: value for name, value in result.items() if name != "step"}
+        self.record("eval", {tag: result[name] for tag, name in names.items()}, **values)
 
     def sample(self, text: str) -> None:
         """What the model wrote."""
-        self.run.record("sample", **self.place(), text=text)
+        self.record("sample", text=text)
         self.run.show_text("Sample", text, self.progress.step)
 
     def skipped(self, new: int, in_all: int) -> None:
         """How many steps were left out."""
-        self.log_step(log_lines.skipped_part(new, in_all))
-        self.run.record("skip", **self.place(), skipped=in_all)
+        self.log_step(log_lines.SKIPPED.format(new=new, in_all=in_all))
+        self.record("skip", skipped=in_all)
 
     def checkpoint(self) -> None:
         """That the checkpoint of this step is there."""
-        self.run.record("checkpoint", **self.place())
-        self.log_step(log_lines.checkpoint_part(self.progress.step))
-
-    # The end ----------------------------------------------------------------------------------------------------------
+        self.record("checkpoint")
+        self.log_step(log_lines.SAVED.format(self.progress.step))
 
     def end(self, how: str) -> None:
         """The last row of the records."""
-        self.run.record("end", **self.place(), ended=how, time=time_of_day())
-
-    def failure(self, reason: object) -> None:
-        """Why the run failed; the console's line comes later."""
-        self.end(f"failed: {reason}")
-        if self.run.log_file:
-            self.run.train_log.write(f"error: {reason}")
+        self.record("end", ended=how, time=time_of_day())
 
     def summary(self, ended: str, best: dict, final: dict, sample: str) -> dict:
         """Write summary.json, and the last lines of the log; best and final: evaluations."""
         run, progress = self.run, self.progress
         speed = self.mean_speed()
-        log.info(log_lines.sample_line(sample), extra=RESULT)
+        log.info(log_lines.SAMPLE.format(sample), extra=RESULT)
         summary = {f"best_{name}": value for name, value in best.items()}
         summary |= {f"final_{name}": value for name, value in final.items()}
         summary |= self.place() | {
@@ -165,13 +160,50 @@ class Reporter:
         }  # fmt: skip
         write_json(run.path("summary.json"), summary)
         self.end(ended)
-        run.log(log_lines.end_line("best", best, run.path("best_model.pth")))
-        run.log(log_lines.end_line("final", final, run.path("final_model.pth")))
-        mfu = log_lines.mfu_part(self.mfu(speed))
-        log.info(log_lines.total_line(progress.tokens, progress.seconds, speed, mfu, run.folder))
+        for kind, result in (("best", best), ("final", final)):
+            numbers = log_lines.RESULT.format(**result)
+            path = run.path(f"{kind}_model.pth")
+            run.log(log_lines.END.format(kind=kind, step=result["step"], result=numbers, path=path))
+        mfu = self.mfu(speed)
+        mfu = "" if mfu is None else f", {log_lines.MFU.format(mfu).strip()}"
+        time_taken = log_lines.clock(progress.seconds)
+        total = {"tokens": progress.tokens, "time": time_taken, "speed": speed, "mfu": mfu, "folder": run.folder}
+        log.info(log_lines.TOTAL.format(**total))
         return summary
 
 
 def time_of_day() -> str:
     """The time with its zone, as ISO 8601 writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+# Failures -------------------------------------------------------------------------------------------------------------
+
+
+def explain(error: Exception, job) -> UserError | None:
+    """Say why a `loop.Job` could not go on and what to do; None where only a traceback can say it."""
+    folder = job.run.folder
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        error.filename = error.filename or str(folder)
+        reason = f"{file_error(error)}; {last_checkpoint(folder)}"
+    elif memory_is_full(error):
+        advice = less_memory(job.settings, job.ranks.count, job.precision.device.type)
+        reason = f"{advice}; {last_checkpoint(folder, with_command=False)}"
+    elif job.ranks.count > 1 and ("peer" in str(error) or isinstance(error, torch.distributed.DistError)):
+        reason = f"another process of this run has ended; {last_checkpoint(folder)}"
+    else:
+        return None
+    return UserError(reason, status=1)
+
+
+def less_memory(settings, ranks: int, device: str = "cpu") -> str:
+    """What to do where the memory is full: the next smaller batches that make the same steps on so many ranks."""
+    size = settings.batch_size
+    full = f"the memory of the {device} is full at --batch_size {size}"
+    factor = next((n for n in range(2, size // ranks + 1) if size % (n * ranks) == 0), None)
+    if factor is None:
+        return f"{full}; take a smaller model or a shorter --max_seq_len"
+    count = settings.gradient_accumulation_steps * factor
+    return f"{full}; the same steps in less memory: --batch_size {size // factor} --gradient_accumulation_steps {count}"

@@ -1,17 +1,14 @@
 """Checkpoints: what is saved, what must match, and how a run resumes.
 
 In reading order: `Progress`, how far a run is; `Checkpoints`, what is saved and when; `resume`, the way back, with
-`refuse_another_run`, what must match, and `restore`.
+`refuse_another_run`, what must match, and `restore`.  A job is a `loop.Job`.
 """
-
-from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,10 +18,6 @@ from common.flags import LENGTH
 from common.text import one_line
 from common.weights_files import CHECKPOINT_FORMAT, VERSION, read_torch_file, write_torch_file
 from model import ModelConfig
-from training.log_lines import result_part
-
-if TYPE_CHECKING:
-    from training.loop import Job
 
 SECONDS_BETWEEN_CHECKPOINTS = 600
 RECORDS_SIZE = 16 << 20  # bytes that a long run's log, metrics and curves may take
@@ -77,9 +70,9 @@ class Progress:
         if not all(isinstance(size, int) and size >= 0 for size in self.record_sizes.values()):
             raise ValueError("a file's size that is none")
         for result in filter(None, (self.best, self.final)):
-            if not isinstance(result["step"], int) or not all(isinstance(n, (int, float)) for n in result.values()):
+            numbers = [result[name] for name in ("val_loss", "perplexity", "bits_per_byte", "accuracy")]
+            if not isinstance(result["step"], int) or not all(isinstance(number, (int, float)) for number in numbers):
                 raise ValueError("a result that is no number")
-            result_part(result)
 
 
 # Saving ---------------------------------------------------------------------------------------------------------------
@@ -88,7 +81,7 @@ class Progress:
 class Checkpoints:
     """Writes a run's checkpoints; newest_step: that of the newest one in its folder."""
 
-    def __init__(self, job: Job, optimizers: list[torch.optim.Optimizer], progress: Progress):
+    def __init__(self, job, optimizers: list[torch.optim.Optimizer], progress: Progress):
         self.job = job
         self.optimizers = optimizers
         self.progress = progress
@@ -153,7 +146,7 @@ def fingerprints_of(tokenizer, *caches) -> dict:
     return {"tokenizer": tokenizer.fingerprint, "data": [cache.fingerprint() for cache in caches]}
 
 
-def what_must_match(job: Job) -> dict:
+def what_must_match(job) -> dict:
     """What a resumed run must have in common with the one before, but for FREE_ON_RESUME."""
     flags = dataclasses.asdict(job.settings) | job.model.config.as_dict() | job.fingerprints
     flags["batching"] = "packed" if job.rows.packed else "padded"
@@ -180,7 +173,7 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
-def resume(job: Job, optimizers: list[torch.optim.Optimizer], progress: Progress, total_steps: int) -> None:
+def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, total_steps: int) -> None:
     """Put a run back where its checkpoint was saved.  Raises UserError for a checkpoint of another run."""
     run = job.run
     content = run.restored
@@ -231,7 +224,7 @@ def refuse_another_run(checkpoint: Path, before: dict, now: dict, free=frozenset
         raise UserError("\n".join([*lines, "go on with the same, or start a new run"]))
 
 
-def restore(job: Job, content: dict, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+def restore(job, content: dict, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
     """Put back what `Checkpoints.content` gave; raises an error of nearly any kind where it is something else."""
     job.model.load_state_dict(content["model"])
     for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):

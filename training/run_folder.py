@@ -18,6 +18,7 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass, field
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
 
@@ -100,31 +101,6 @@ def find_checkpoint(which: str, folder: Path, beginning: Beginning) -> None:
 # The records ----------------------------------------------------------------------------------------------------------
 
 
-class TrainLog(logging.Handler):
-    """Copies what is reported into train.log; what was reported before the file is open comes first in it."""
-
-    def __init__(self):
-        super().__init__()
-        self.waiting = []
-        self.file = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.write(self.format(record))
-
-    def write(self, line: str) -> None:
-        if self.file is None:
-            self.waiting.append(line)
-        else:
-            write_line(line, self.file)
-
-    def open(self, file: TextIO) -> None:
-        """Begin to write into a file."""
-        self.file = file
-        for line in self.waiting:
-            self.write(line)
-        self.waiting.clear()
-
-
 class Run:
     """Writes a run's records.  Nothing is written before `start`."""
 
@@ -148,7 +124,7 @@ class Run:
         self.checkpoint = beginning.checkpoint
         self.restored = beginning.content
         self.found = held_files(self.folder)
-        self.train_log = TrainLog()
+        self.train_log = MemoryHandler(1 << 20, flushLevel=logging.CRITICAL)  # what is logged until train.log is open
         if writes:
             log.addHandler(self.train_log)
         for message in beginning.skipped:
@@ -202,10 +178,20 @@ class Run:
             held = os.path.getsize(file.name)
             file.truncate(min(held, sizes.get(Path(file.name).name, held)))
         write_json(self.path("args.json"), self.args)
-        self.train_log.open(self.log_file)
+        self.open_log()
         if self.args.get("wandb"):
             self.mirror = open_wandb(self)
         self.open_board(resumed_step)
+
+    def open_log(self) -> None:
+        """Let all that is reported go into train.log, too; what was reported before comes first in it."""
+        handler = logging.StreamHandler(self.log_file)
+        handler.handleError = raise_again
+        self.train_log.setTarget(handler)
+        self.train_log.flush()
+        log.removeHandler(self.train_log)
+        log.addHandler(handler)
+        self.train_log = handler
 
     def open_board(self, resumed_step: int | None) -> None:
         """Open TensorBoard's event file, with the flags as hparams."""
@@ -231,6 +217,11 @@ class Run:
     def log(self, message: str) -> None:
         """Report a line of the run's log proper, with the time, on stdout."""
         log.info(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", extra=RESULT)
+
+    def write_log(self, line: str) -> None:
+        """Write a line into train.log alone."""
+        if self.log_file:
+            write_line(line, self.log_file)
 
     def record(self, event: str, tags: dict[str, float] | None = None, **values) -> None:
         """Write a row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
@@ -271,6 +262,11 @@ class Run:
         if self.mirror:
             self.mirror.finish()
         self.board = self.log_file = self.metrics = self.mirror = None
+
+
+def raise_again(record: logging.LogRecord) -> None:
+    """Let a log that cannot be written end the run."""
+    raise
 
 
 def write_line(line: str, file: TextIO) -> None:

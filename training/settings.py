@@ -1,13 +1,26 @@
-"""What a training run can be told: `TrainingSettings`, and the flags that both trainers have in common."""
+"""What a training run can be told: `TrainingSettings`, the flags that both trainers have in common, and `start_run`,
+what they lead to before any work is done.
+"""
 
 import argparse
+import importlib.util
 import math
+import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
+
+from common.console import log
+from common.devices import Precision, choose_device
 from common.errors import UserError
-from common.flags import LENGTH, OF_THE_RUN, add_fields, flag, flags_in_words
+from common.flags import LENGTH, OF_THE_RUN, add_fields, flag, flags_in_words, settings_from
+from common.ranks import Ranks
 from corpus.sources import add_skip_flag
 from corpus.token_cache import default_cache_dir
+from training import log_lines
+from training.resume import RECORDED_OTHERWISE, refuse_another_run
+from training.run_folder import Run, command
 
 
 @dataclass
@@ -120,3 +133,55 @@ def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defau
     )  # fmt: skip
     group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
     group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")
+
+
+# What the flags lead to -----------------------------------------------------------------------------------------------
+
+
+class Started(NamedTuple):
+    """What both trainers begin with."""
+
+    ranks: Ranks
+    run: Run
+    settings: TrainingSettings
+    precision: Precision
+
+
+def start_run(args: argparse.Namespace, pilot: dict) -> Started:
+    """Check a trainer's flags and find its device; pilot: the flags that --pilot_run sets.
+
+    Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
+    """
+    ranks = Ranks()
+    settings = settings_from(args, TrainingSettings)
+    run = Run(args, writes=ranks.rank == 0)
+    if args.wandb and not importlib.util.find_spec("wandb"):
+        raise UserError('--wandb needs Weights & Biases: pip install -e ".[wandb]"')
+    if settings.batch_size % ranks.count:
+        raise UserError(f"--batch_size {settings.batch_size} cannot be shared equally by {ranks.count} processes")
+    for name in ("max_train_samples", "max_eval_samples"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if run.restored:  # what can be said before any work is done; `resume` compares the rest
+        now = {name: value for name, value in vars(settings).items() if name not in RECORDED_OTHERWISE}
+        refuse_another_run(run.checkpoint, run.restored["flags"], now)
+    log.info(log_lines.COMMAND.format(command(sys.argv)))
+    if args.pilot_run:
+        log.info(log_lines.PILOT.format(flags_in_words(args, pilot)))
+    device = choose_device(args.device, ranks.local_rank if ranks.count > 1 else None)
+    return Started(ranks, run, settings, choose_precision(device, settings, run.restored))
+
+
+def choose_precision(device: torch.device, settings: TrainingSettings, checkpoint: dict | None) -> Precision:
+    """The precision that the flags ask for; where they ask for none, a resumed run keeps its own if it can."""
+    if checkpoint is None or settings.amp is not None or settings.amp_dtype is not None:
+        return Precision(device, settings.amp, settings.amp_dtype)
+    before = checkpoint["flags"].get("precision")
+    if before in ("float16", "bfloat16"):
+        return Precision(device, True, before)
+    return Precision(device, False)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what draws numbers: torch, for weights and dropout (the order of the data has a generator of its own)."""
+    torch.manual_seed(seed)

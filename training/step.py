@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from common.devices import Precision
-from common.numbers import ceil_div
+from common.numbers import ceil_div, perplexity
 from common.ranks import ONE_RANK, Ranks
 from data import Rows
 from model import IGNORED, Transformer
@@ -216,8 +216,3 @@ def evaluate(
         "bits_per_byte": mean / math.log(2) * tokens / max(1, rows.bytes),
         "accuracy": correct / tokens,
     }
-
-
-def perplexity(loss: float) -> float:
-    """e^loss, and the largest number of its kind where that is too large."""
-    return math.exp(min(loss, 700))
