@@ -84,7 +84,6 @@ class Chat:
             self.turns.append(("assistant", answer.strip()))
 
     def all_turns(self) -> list[tuple[str, str]]:
-        """The system text, if there is one, and what was said."""
         system = [("system", self.system)] if self.system else []
         return system + self.turns
 
@@ -115,7 +114,6 @@ class Chat:
         return None
 
     def set_temperature(self, text: str) -> None:
-        """Carry out /temperature."""
         try:
             self.writer.set(temperature=float(text))
             log.info(f"(temperature {float(text):g})")
@@ -172,7 +170,6 @@ def answer(chat: Chat, message: str, interactive: bool) -> None:
 
 
 def converse(chat: Chat, interactive: bool) -> None:
-    """Answer line after line, until exit or the end."""
     while (line := read_line(interactive)) is not None:
         message = line.strip()
         if message.lower() in ("exit", "/exit"):

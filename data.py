@@ -17,10 +17,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from common.console import log
-from common.errors import UserError, reason_of
+from common.errors import UserError, one_line, reason_of
 from common.files import LARGEST_JSON, read_plain_pickle, written_atomically
 from common.numbers import ceil_div
-from common.text import one_line, without_surrogates
+from common.text import without_surrogates
 from corpus.dialogues import reply_mask
 from corpus.other_tokenizers import BYTE_LEVEL, BYTES, WordBPE, byte_level_only
 from corpus.splits import Mixture
@@ -84,7 +84,6 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """The same for a list of texts, on all cores."""
         texts = [without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 

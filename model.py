@@ -97,11 +97,9 @@ class ModelConfig:
         return self.hidden_size // self.num_heads
 
     def as_dict(self) -> dict:
-        """All fields, as a model file has them."""
         return asdict(self)
 
     def describe(self) -> str:
-        """The shape in words."""
         window = f", window {self.window_size}" if self.window_size else ""
         return (
             f"{self.num_layers} layers x {self.hidden_size}, {self.num_heads} heads, feed-forward "

@@ -43,14 +43,12 @@ def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.de
 
 
 def best_device_name() -> str:
-    """cuda, mps or cpu: the first that is there."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def describe_device(device: torch.device) -> str:
-    """A device with its name and memory, or its threads."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"

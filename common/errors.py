@@ -1,6 +1,7 @@
 """Errors that a user can understand: one line that says what, where and what to do."""
 
 import errno
+import json
 
 # What to do about an error of the file system, by its name in `errno`.
 ADVICE = {
@@ -48,3 +49,20 @@ def file_error(error: OSError) -> str:
     place = error.filename or "while reading or writing"
     advice = ADVICE.get(errno.errorcode.get(error.errno), "")
     return f"{place}: {error.strerror or error}{advice}"
+
+
+def one_line(value: object, length: int = 100) -> str:
+    """Show what a file of somebody else holds in a message: at most so many characters, on one line.
+
+    Only texts, numbers and None are shown: lists in lists can be endless.
+    """
+    if not isinstance(value, (str, int, float, type(None))):
+        return "?"
+    text = " ".join(str(value).split())
+    shown = text if len(text) <= length else text[:length] + "..."
+    return "".join(character if character.isprintable() else "?" for character in shown)
+
+
+def one_line_json(value: object) -> str:
+    """Show a value of a JSON file, lists and objects too."""
+    return one_line(json.dumps(value, default=str), 60)

@@ -11,8 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 
-from common.errors import UserError, reason_of
-from common.text import one_line
+from common.errors import UserError, one_line, one_line_json, reason_of
 
 LENGTH = ("epochs", "max_steps")  # how long a run is: who says one of them, says both
 # What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
@@ -133,20 +132,13 @@ def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
         if content.get(name):
             raise UserError(f"--config {path}: {name} can only be given at the shell")
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
-    for name in content:
+    flags = {}
+    for name, value in content.items():
         if name not in actions:
             raise UserError(f"--config {path}: no flag {one_line(name)}; {hint_for(name, actions, program, parser)}")
-    return {
-        name: config_value(path, parser, actions[name], value) for name, value in content.items() if value is not None
-    }
-
-
-def hint_for(name: str, actions: dict, program: str | None, parser: argparse.ArgumentParser) -> str:
-    """What to do about a flag that the parser does not know; program: which one wrote the file, if an args.json."""
-    if program not in (None, parser.prog):
-        return f"the file is of {one_line(program)}"
-    meant = difflib.get_close_matches(name, actions, 1)
-    return f"did you mean {meant[0]}?" if meant else "--help lists the flags"
+        if value is not None:
+            flags[name] = config_value(path, parser, actions[name], value)
+    return flags
 
 
 def read_config_file(path: str) -> dict:
@@ -155,7 +147,7 @@ def read_config_file(path: str) -> dict:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is no JSON ({one_line(reason_of(error))})") from None
+        raise UserError(f"--config {path} is no JSON ({reason_of(error, 60)})") from None
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}; name a file of flags, as a run's args.json") from None
     if not isinstance(content, dict):
@@ -163,15 +155,22 @@ def read_config_file(path: str) -> dict:
     return content
 
 
+def hint_for(name: str, known: dict, program: str | None, parser: argparse.ArgumentParser) -> str:
+    """What to do about a flag that the parser does not know; program: which one wrote the file, if an args.json."""
+    if program not in (None, parser.prog):
+        return f"the file is of {one_line(program)}"
+    meant = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {meant[0]}?" if meant else "--help lists the flags"
+
+
 def config_value(path: str, parser: argparse.ArgumentParser, action: argparse.Action, value: object) -> object:
     """The value of a flag in a file for --config, checked as if it had been typed."""
-    takes_no_value = action.nargs == 0
-    if takes_no_value and isinstance(value, bool):
+    is_switch = action.nargs == 0
+    if is_switch and isinstance(value, bool):
         return value
-    takes_several = isinstance(action.default, list)
-    values = value if isinstance(value, list) and takes_several else [value]
-    if takes_no_value or not values or not all(type(item) in (str, int, float) for item in values):
-        raise UserError(f"--config {path}: {one_line(json.dumps(value))} is no value for {action.dest}")
+    values = value if isinstance(value, list) and isinstance(action.default, list) else [value]
+    if is_switch or not values or not all(type(item) in (str, int, float) for item in values):
+        raise UserError(f"--config {path}: {one_line_json(value)} is no value for {action.dest}")
     try:
         return flags_given(parser, [f"--{action.dest}={item}" for item in values])[action.dest]
     except UserError as error:

@@ -70,7 +70,6 @@ def handle_signals(handler: Callable, *names: str) -> dict:
 
 
 def interrupt(signum: int, frame: object) -> None:
-    """End the program, as a signal asks for it."""
     announce(signum, "ended")
     raise Interrupted(signum)
 

@@ -65,7 +65,6 @@ class Ranks:
             distributed.barrier()
 
     def close(self) -> None:
-        """Leave the group together with the other ranks."""
         if self.count > 1:
             distributed.barrier()  # a rank that leaves early takes the others' connections with it
             distributed.destroy_process_group()

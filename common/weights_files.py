@@ -18,10 +18,9 @@ from pathlib import Path
 import torch
 
 from common.console import log
-from common.errors import UserError, reason_of
+from common.errors import UserError, one_line, reason_of
 from common.files import written_atomically
 from common.flags import settings_from
-from common.text import one_line
 from model import ModelConfig, Transformer
 
 MODEL_FORMAT = "tinystories-model"

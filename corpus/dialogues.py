@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError
-from common.text import one_line, one_line_json, without_surrogates
+from common.errors import UserError, one_line, one_line_json
+from common.text import without_surrogates
 from corpus.sources import BadRows, Split, usable
 
 ROLES = {
@@ -121,7 +121,6 @@ def turns_of(row: object, form: tuple[str, ...]) -> list[Turn]:
 
 
 def pair_of(row: dict, form: tuple[str, str]) -> list[Turn]:
-    """The question and the answer of a row with a column for each."""
     question = text_in(row, form[0])
     if form[0] == "instruction" and row.get(INPUT):
         question += f"\n{text_in(row, INPUT)}"

@@ -13,9 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
-from common.errors import UserError, reason_of
+from common.errors import UserError, one_line, reason_of
 from common.files import read_json
-from common.text import one_line
 from corpus.sources import HUB_SECONDS, decoded, hub_files, within
 
 TIKTOKEN = "tiktoken:"
@@ -123,7 +122,6 @@ def byte_level(vocabulary: dict[str, int], merges: list, special: dict[str, int]
 
 
 def special_token(token: str, number: int) -> dict:
-    """An entry of `added_tokens`."""
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": number, "content": token, "special": True} | plain
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common.errors import UserError, reason_of
-from common.text import one_line, without_surrogates
+from common.errors import UserError, one_line, reason_of
+from common.text import without_surrogates
 
 VALIDATION_NAMES = ("validation", "valid", "val", "test")
 OWN_SUFFIXES = (".jsonl", ".json", ".txt")
@@ -90,7 +90,6 @@ def file_split(*paths: Path) -> Split:
 
 
 def chained(reader: Callable, paths: Iterable[Path]) -> Iterator:
-    """The rows of several files, one after the other."""
     return itertools.chain.from_iterable(map(reader, paths))
 
 
@@ -116,7 +115,6 @@ def folder_splits(folder: Path) -> dict[str, Split]:
 
 
 def of_one_suffix(paths: list[Path]) -> list[Path]:
-    """Those that have the suffix of the first."""
     return [path for path in paths if path.suffix == paths[0].suffix]
 
 

@@ -127,11 +127,9 @@ class Mixture:
         return len(self.sizes)
 
     def lengths(self) -> np.ndarray:
-        """int64 (texts,): the tokens of each text."""
         return np.concatenate([part.lengths() for part in self.parts])
 
     def text(self, index: int) -> np.ndarray:
-        """The tokens of a text."""
         number = int(np.searchsorted(self.firsts, index, side="right")) - 1
         return self.parts[number].text(index - self.firsts[number])
 

@@ -66,7 +66,6 @@ class TokenCache:
         return np.diff(self.starts)
 
     def text(self, index: int) -> np.ndarray:
-        """The tokens of a text."""
         return np.asarray(self.tokens[self.starts[index] : self.starts[index + 1]])
 
     def chosen(self, seed: int, epoch: int) -> np.ndarray:
@@ -187,7 +186,6 @@ class TokenCacheWriter:
         self.remarks = []
 
     def existing(self) -> TokenCache | None:
-        """The cache that was made before."""
         cache = open_cache(self.folder)
         if cache:
             report(cache, self.name, f"from the token cache {self.folder}")

@@ -29,7 +29,6 @@ class Rules:
     stopped: Callable[[list[int]], bool] | None = None
 
     def forbidden(self, may_end: bool) -> list[int]:
-        """The ids that cannot be written now."""
         return list(self.banned) if may_end or self.end is None else [*self.banned, self.end]
 
     def has_ended(self, ids: list[int]) -> bool:

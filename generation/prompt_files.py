@@ -20,9 +20,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.console import log
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import locked, naming
-from common.text import one_line, without_surrogates
+from common.text import without_surrogates
 from corpus.dialogues import read_turns
 from corpus.sources import json_lines, json_list, text_stories
 from generation.prompts import chat_prompt, story_prompt

@@ -32,11 +32,11 @@ from scoring.judge import AGE_GROUPS, GRADES, Judge, endpoint, key_from
 
 from common.console import log
 from common.devices import Precision, choose_device, ready_to_write
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import write_json, written_atomically
 from common.flags import FlagParser, add_fields, settings_from
 from common.program import run_program
-from common.text import one_line, without_controls
+from common.text import without_controls
 from common.weights_files import load_model
 from corpus.dialogues import read_dialogues, read_turns
 from corpus.sources import BadRows, json_lines, open_dataset, read_stories

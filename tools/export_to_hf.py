@@ -27,11 +27,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.console import log
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import naming, on_disk
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import one_line
 from common.weights_files import load_model
 from corpus.sources import HUB_SECONDS, within
 from data import load_tokenizer

@@ -25,11 +25,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.console import log
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import LARGEST_JSON, read_json, read_plain_pickle
 from common.flags import FlagParser
 from common.program import run_program
-from common.text import one_line
 from common.weights_files import check_weights, read_any_torch_file, save_model
 from corpus.other_tokenizers import NotTaken, WordBPE, byte_level_only, from_folder
 from data import SPECIAL_TOKENS, Tokenizer

@@ -64,7 +64,6 @@ def curve(rows: list[dict], event: str, field: str) -> tuple[list[float], list[f
 
 
 def best_loss(rows: list[dict]) -> float | None:
-    """The lowest validation loss."""
     _, losses = curve(rows, "eval", "val_loss")
     return min((loss for loss in losses if not math.isnan(loss)), default=None)
 
@@ -119,7 +118,6 @@ def check_suffix(path: str | Path) -> str:
 
 
 def title_of(runs: dict[str, list[dict]]) -> str:
-    """What stands above the panels."""
     if len(runs) > 1:
         return f"{len(runs)} runs: training (pale) and validation (strong)"
     ((name, rows),) = runs.items()

@@ -158,7 +158,6 @@ class Trainer:
         return network if worked == self.ranks.count else self.model
 
     def batches_of(self, step: int) -> list:
-        """The micro-batches of a step."""
         return micro_batches(self.job.rows, step, self.settings, self.precision.device, self.ranks)
 
     # After each step --------------------------------------------------------------------------------------------------
@@ -253,7 +252,6 @@ class Trainer:
         self.log_began += time.perf_counter() - paused_at
 
     def is_asked_to_stop(self) -> bool:
-        """Whether a signal has come."""
         return bool(self.signals)
 
     def sample(self) -> str | None:
@@ -285,7 +283,6 @@ class Trainer:
     # The end ----------------------------------------------------------------------------------------------------------
 
     def stop(self, signum: int) -> None:
-        """End the run as a signal asks for it."""
         log.info(log_lines.STOPPED.format(step=self.progress.step, total_steps=self.plan.total_steps))
         log.info(log_lines.TO_RESUME.format(command_to_resume()))
         self.report.end(signal.Signals(signum).name)

@@ -27,7 +27,6 @@ class Muon(torch.optim.Optimizer):
                     self.update(matrix, group)
 
     def update(self, matrix: torch.Tensor, group: dict) -> None:
-        """Move one matrix, which has a gradient."""
         state = self.state[matrix]
         if "average" not in state:
             state["average"] = torch.zeros_like(matrix)

@@ -33,5 +33,4 @@ class Plan:
         return float(np.interp(step * self.rows_per_step, self.rows_before, range(len(self.rows_before))))
 
     def evaluates_after(self, step: int) -> bool:
-        """Whether an evaluation follows a step."""
         return step > 0 and (step % self.eval_steps == 0 or step in self.epoch_ends)

@@ -83,12 +83,10 @@ TITLES = (
 
 
 def flags_of(name: str) -> dict:
-    """The flags that a preset sets."""
     return PRESETS[name][1]
 
 
 def config_of(name: str, vocab_size: int) -> ModelConfig:
-    """The shape of a preset's network."""
     return settings_from(Namespace(**flags_of(name)), ModelConfig, vocab_size=vocab_size)
 
 
@@ -106,7 +104,6 @@ def preset_table() -> str:
 
 
 def preset_row(name: str) -> list[str]:
-    """The cells of a preset."""
     source, flags = PRESETS[name]
     config = config_of(name, VOCABULARIES[0])
     settings = settings_from(Namespace(**flags), TrainingSettings)

@@ -43,7 +43,6 @@ class Reporter:
         return {"step": progress.step, "epoch": epoch, "tokens": progress.tokens, "seconds": seconds}
 
     def log_step(self, what: str) -> None:
-        """Log what happened at this step."""
         line = log_lines.STEP.format(step=self.progress.step, total_steps=self.plan.total_steps, what=what)
         self.run.log(line)
 
@@ -129,22 +128,18 @@ class Reporter:
         self.record("eval", {tag: result[name] for tag, name in names.items()}, **values)
 
     def sample(self, text: str) -> None:
-        """What the model wrote."""
         self.record("sample", text=text)
         self.run.show_text("Sample", text, self.progress.step)
 
     def skipped(self, new: int, in_all: int) -> None:
-        """How many steps were left out."""
         self.log_step(log_lines.SKIPPED.format(new=new, in_all=in_all))
         self.record("skip", skipped=in_all)
 
     def checkpoint(self) -> None:
-        """That the checkpoint of this step is there."""
         self.record("checkpoint")
         self.log_step(log_lines.SAVED.format(self.progress.step))
 
     def end(self, how: str) -> None:
-        """The last row of the records."""
         self.record("end", ended=how, time=time_of_day())
 
     def summary(self, ended: str, best: dict, final: dict, sample: str) -> dict:

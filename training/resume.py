@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 from common.console import log
-from common.errors import UserError, reason_of
+from common.errors import UserError, one_line, reason_of
 from common.flags import LENGTH
-from common.text import one_line
 from common.weights_files import CHECKPOINT_FORMAT, VERSION, read_torch_file, write_torch_file
 from model import ModelConfig
 

@@ -1,7 +1,7 @@
 """A run's folder: the log, the numbers, the models, and the checkpoints to resume from.  docs/records.md lists them.
 
-In reading order: `how_to_begin`, whether a run starts, replaces another one, or resumes; `Run`, which writes the
-records; what the folder holds; the command to resume.
+In reading order: `find_checkpoint` and `how_to_begin`, whether a run starts, replaces another one, or resumes; `Run`,
+which writes the records; what the folder holds; the command to resume.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
@@ -37,65 +36,51 @@ COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_
 # How a run begins -----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Beginning:
-    """kind: "start" in a folder without a run, "replace" the run that it holds, or "resume" that run.
+def find_checkpoint(args: argparse.Namespace, folder: Path) -> tuple[Path | None, dict | None]:
+    """(path, content) of the checkpoint that --resume_from_checkpoint names, (None, None) where there is none.
 
-    checkpoint: the file to resume from, also one of another folder; content: what is in it.
-    skipped: damaged checkpoints, a line each.
+    Raises UserError for one that is not there, damaged, or older than another one of its run.
     """
-
-    kind: str = "start"
-    checkpoint: Path | None = None
-    content: dict | None = None
-    skipped: list[str] = field(default_factory=list)
-
-
-def how_to_begin(args: argparse.Namespace, folder: Path) -> Beginning:
-    """What the flags and the folder make of a run.  Raises UserError where they do not go together."""
-    if args.overwrite and args.resume_from_checkpoint:
+    which = args.resume_from_checkpoint
+    if which and args.overwrite:
         raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
-    beginning = Beginning()
-    auto = args.resume_from_checkpoint == "auto"
     real_after_pilot = holds_pilot(folder) and not args.pilot_run
-    if args.resume_from_checkpoint and not (auto and real_after_pilot):
-        find_checkpoint(args.resume_from_checkpoint, folder, beginning)
-    if beginning.checkpoint and beginning.checkpoint.parent.resolve() == folder.resolve():
-        beginning.kind = "resume"
-    elif held_files(folder):
-        unfinished = not (folder / "summary.json").exists()
-        if not (args.overwrite or holds_pilot(folder) or (auto and unfinished)):
-            raise UserError(
-                f"{folder} already holds a run; pass --overwrite to replace it, "
-                f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
-            )
-        beginning.kind = "replace"
-    return beginning
-
-
-def find_checkpoint(which: str, folder: Path, beginning: Beginning) -> None:
-    """Find the checkpoint that --resume_from_checkpoint names, and read it; auto may find none."""
+    if which is None or (which == "auto" and real_after_pilot):
+        return None, None
     there = checkpoints_in(folder)
-    if which not in ("latest", "auto"):
-        if not Path(which).exists():
-            raise UserError(f"no checkpoint file {which}; latest takes the newest in --output_dir")
-        beginning.checkpoint = Path(which)
-        beginning.content = read_checkpoint(which)
-        newest = there[-1][1] if there else None
-        if newest and newest.parent.resolve() == Path(which).parent.resolve() and not newest.samefile(which):
-            raise UserError(f"{newest} is newer than {which}, and would be lost; move it away first")
-        return
-    for _, path in reversed(there):
-        try:
-            beginning.content = read_checkpoint(path)
-            beginning.checkpoint = path
-            return
-        except Damaged as error:
-            message = f"{error.what}; passed over, the checkpoint before it is taken if there is one"
-            beginning.skipped.append(message)
-    if which == "latest":
-        kind = "whole checkpoint" if there else "checkpoint"
-        raise UserError(f"no {kind} in {folder}; start the run without --resume_from_checkpoint")
+    if which in ("latest", "auto"):
+        for _, path in reversed(there):
+            try:
+                return path, read_checkpoint(path)
+            except Damaged as error:
+                log.info(f"{error.what}; passed over, the checkpoint before it is taken if there is one")
+        if which == "latest":
+            kind = "whole checkpoint" if there else "checkpoint"
+            raise UserError(f"no {kind} in {folder}; start the run without --resume_from_checkpoint")
+        return None, None
+    path = Path(which)
+    if not path.exists():
+        raise UserError(f"no checkpoint file {which}; latest takes the newest in --output_dir")
+    content = read_checkpoint(path)
+    newest = there[-1][1] if there else path
+    if newest.parent.resolve() == path.parent.resolve() and not newest.samefile(path):
+        raise UserError(f"{newest} is newer than {which}, and would be lost; move it away first")
+    return path, content
+
+
+def how_to_begin(args: argparse.Namespace, folder: Path, checkpoint: Path | None) -> str:
+    """What a run does: "resume" the folder's run, "replace" it, or "start" where there is none.  Raises UserError."""
+    if checkpoint and checkpoint.parent.resolve() == folder.resolve():
+        return "resume"
+    if not held_files(folder):
+        return "start"
+    unfinished = not (folder / "summary.json").exists()
+    if args.overwrite or holds_pilot(folder) or (args.resume_from_checkpoint == "auto" and unfinished):
+        return "replace"
+    raise UserError(
+        f"{folder} already holds a run; pass --overwrite to replace it, "
+        f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
+    )
 
 
 # The records ----------------------------------------------------------------------------------------------------------
@@ -119,19 +104,14 @@ class Run:
         if writes and self.path("train.log").is_file():
             with contextlib.suppress(PermissionError), open(self.path("train.log"), "r+b") as file:
                 self.claim(file)
-        beginning = how_to_begin(args, self.folder)
-        self.goes_on = beginning.kind == "resume"  # in this folder
-        self.checkpoint = beginning.checkpoint
-        self.restored = beginning.content
-        self.found = held_files(self.folder)
         self.train_log = MemoryHandler(1 << 20, flushLevel=logging.CRITICAL)  # what is logged until train.log is open
         if writes:
             log.addHandler(self.train_log)
-        for message in beginning.skipped:
-            log.info(message)
+        self.checkpoint, self.restored = find_checkpoint(args, self.folder)  # the file, perhaps of another folder
+        self.goes_on = how_to_begin(args, self.folder, self.checkpoint) == "resume"
+        self.found = held_files(self.folder)
 
     def path(self, name: str) -> Path:
-        """A file of this name in the folder."""
         return self.folder / name
 
     def claim(self, log_file) -> None:
@@ -219,7 +199,6 @@ class Run:
         log.info(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", extra=RESULT)
 
     def write_log(self, line: str) -> None:
-        """Write a line into train.log alone."""
         if self.log_file:
             write_line(line, self.log_file)
 

@@ -7,7 +7,6 @@ import importlib.util
 import math
 import sys
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -86,7 +85,6 @@ class TrainingSettings:
         return self.batch_size * self.gradient_accumulation_steps
 
     def length(self) -> str:
-        """How long the run is, as its flags say it."""
         return flags_in_words(self, LENGTH, " ")
 
 
@@ -138,16 +136,7 @@ def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defau
 # What the flags lead to -----------------------------------------------------------------------------------------------
 
 
-class Started(NamedTuple):
-    """What both trainers begin with."""
-
-    ranks: Ranks
-    run: Run
-    settings: TrainingSettings
-    precision: Precision
-
-
-def start_run(args: argparse.Namespace, pilot: dict) -> Started:
+def start_run(args: argparse.Namespace, pilot: dict) -> tuple[Ranks, Run, TrainingSettings, Precision]:
     """Check a trainer's flags and find its device; pilot: the flags that --pilot_run sets.
 
     Nothing is written yet.  Raises UserError for flags that make no sense, alone or together.
@@ -169,7 +158,7 @@ def start_run(args: argparse.Namespace, pilot: dict) -> Started:
     if args.pilot_run:
         log.info(log_lines.PILOT.format(flags_in_words(args, pilot)))
     device = choose_device(args.device, ranks.local_rank if ranks.count > 1 else None)
-    return Started(ranks, run, settings, choose_precision(device, settings, run.restored))
+    return ranks, run, settings, choose_precision(device, settings, run.restored)
 
 
 def choose_precision(device: torch.device, settings: TrainingSettings, checkpoint: dict | None) -> Precision:

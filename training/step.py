@@ -140,7 +140,6 @@ class Meter:
         self.longest_bad = self.bad_in_a_row.clone()
 
     def add(self, result: StepResult) -> None:
-        """Count one step."""
         self.loss += torch.where(result.good, result.loss, 0)
         self.tokens += result.tokens * result.good
         self.bad_steps += ~result.good
@@ -153,7 +152,6 @@ class Meter:
         return loss, self.tokens.item()
 
     def start_again(self) -> None:
-        """After a log line."""
         self.loss = torch.zeros_like(self.loss)
         self.tokens = torch.zeros_like(self.tokens)
 
@@ -178,7 +176,6 @@ def evaluating(model: Transformer) -> Iterator[None]:
 
 
 def never() -> bool:
-    """No, nobody wants it to stop."""
     return False
 
 

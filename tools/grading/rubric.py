@@ -13,8 +13,7 @@ import math
 import tomllib
 from dataclasses import dataclass
 
-from common.errors import UserError
-from common.text import one_line
+from common.errors import UserError, one_line
 
 TESTS = {
     "below": lambda value, bound: number(value) and value < bound,

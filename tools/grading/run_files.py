@@ -19,8 +19,8 @@ from datetime import datetime
 import numpy as np
 import torch
 
-from common.errors import UserError
-from common.text import one_line, without_controls, without_surrogates
+from common.errors import UserError, one_line
+from common.text import without_controls, without_surrogates
 from common.weights_files import MODEL_FORMAT, Damaged, check_torch_file
 from grading.unpacking import TooMuch, check_list, shown
 

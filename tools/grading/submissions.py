@@ -11,8 +11,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import UserError
-from common.text import one_line
+from common.errors import UserError, one_line
 from grading.run_files import (
     LIKE_A_LOG,
     Log,

@@ -22,9 +22,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.console import log
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import write_json
-from common.text import one_line
 
 GRADES = ("grammar", "creativity", "consistency")
 AGE_GROUPS = {"A": "3 or under", "B": "4-5", "C": "6-7", "D": "8-9", "E": "10-12", "F": "13-16"}
