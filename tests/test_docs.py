@@ -98,10 +98,14 @@ def patterns_in_source():
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-            fixed = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-            if sum(map(len, fixed)) >= 12:
-                is_text = lambda part: isinstance(part, ast.Constant) and isinstance(part.value, str)
-                yield "".join(re.escape(part.value) if is_text(part) else ".*" for part in parts)
+            texts = [part.value if is_text(part) else "{}" for part in parts]
+            if any(map(is_text, parts)) and len("".join(texts)) >= 12:
+                fixed = [re.escape(text) for text in re.split(r"\{[^{}]*\}", "".join(texts))]  # also of str.format
+                yield ".*".join(fixed)
+
+
+def is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def test_each_message_of_the_faq_is_one_that_the_programs_print():
@@ -118,3 +122,14 @@ def test_each_message_of_the_faq_is_one_that_the_programs_print():
                 assert text.endswith("; --help lists the flags")
             else:
                 assert any(pattern.fullmatch(text) for pattern in patterns), f"no program prints: {text}"
+
+
+def test_each_file_that_a_document_names_is_there():
+    """By its whole path, or beside the file that was named before it."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    names = {path.name for path in SOURCES} | {path.name for path in ROOT.glob("tests/*.py")}
+    names |= {path.name for path in ROOT.glob("sample_data/*.py")}
+    for page in pages:
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
+            there = (ROOT / name).is_file() if "/" in name else name in names
+            assert there, f"{page.name}: {name}"
