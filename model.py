@@ -332,8 +332,7 @@ class Transformer(nn.Module):
         # No product for what is not predicted; but finding it makes a GPU's host wait, and the compiler wants one shape
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
             predicted = targets != IGNORED
-            x = x[predicted]
-            targets = targets[predicted]
+            x, targets = x[predicted], targets[predicted]
         return CrossEntropy.apply(x, self.head_weight(), targets)
 
 

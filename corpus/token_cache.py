@@ -85,8 +85,7 @@ def cache_stories(
     skip_bad_rows: bool = False,
 ) -> TokenCache:  # fmt: skip
     """Tokenize stories, each as `<bos> story <eos>`, into a TokenCache, or open the one that is already there."""
-    begin = tokenizer.special["<bos>"]
-    end = tokenizer.special["<eos>"]
+    begin, end = tokenizer.special["<bos>"], tokenizer.special["<eos>"]
 
     def encode(stories):
         if len(stories) == 1:  # perhaps a very long one: piece by piece, its tokens in an array
@@ -121,8 +120,7 @@ def cache_dialogues(
         return cache
     with writer:
         bad = BadRows(skip_bad_rows)
-        shortened = 0
-        cut = 0
+        shortened = cut = 0
         dialogues = read_dialogues(split, limit, bad, writer.remarks)
         for rendered in computed_ahead(render, batches_of_text(dialogues), ahead=2):
             shortened += sum(dialogue.dropped > 0 or dialogue.question_cut for dialogue in rendered)
@@ -277,8 +275,7 @@ def open_cache(folder: Path) -> TokenCache | None:
         description = json.loads((folder / "description.json").read_text())
         tokens = np.memmap(folder / "tokens.bin", dtype=description["dtype"], mode="r")
         with np.load(folder / "lengths.npz") as counts:
-            starts = np.concatenate([[0], counts["lengths"].cumsum()])
-            sizes = counts["sizes"]
+            starts, sizes = np.concatenate([[0], counts["lengths"].cumsum()]), counts["sizes"]
         whole = (
             len(starts) == len(sizes) + 1
             and len(tokens) == description["tokens"] == starts[-1]

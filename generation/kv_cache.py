@@ -61,8 +61,7 @@ class KVCache:
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep the new keys and values (B, H, T, D) of a layer; returns all that the new positions may see."""
-        keys = self.keys[layer]
-        values = self.values[layer]
+        keys, values = self.keys[layer], self.values[layer]
         if self.filling is not None:  # the new positions are all that there are
             keys[self.filling, :, : k.size(2)] = k.type_as(keys)
             values[self.filling, :, : v.size(2)] = v.type_as(values)
@@ -93,6 +92,5 @@ class KVCache:
             self.keys[..., :used, :] = self.keys[:, rows, :, :used]
             self.values[..., :used, :] = self.values[:, rows, :, :used]
         else:
-            self.keys = self.keys[:, rows]
-            self.values = self.values[:, rows]
+            self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.texts = [list(self.texts[row]) for row in rows]

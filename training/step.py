@@ -187,8 +187,7 @@ def evaluate(
 
     stopped: asked before each batch; once it says yes on any rank, the evaluation is broken off and None is returned.
     """
-    loss = torch.zeros((), device=precision.device)
-    correct = torch.zeros((), device=precision.device)
+    loss = correct = torch.zeros((), device=precision.device)
     tokens = 0
     with evaluating(model), precision.autocast():
         for first in range(ranks.rank * batch_size, rows.per_epoch, ranks.count * batch_size):
