@@ -9,7 +9,6 @@ each kind of file; `read_stories`, from rows to stories.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import mmap
 import os
@@ -19,7 +18,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from common.errors import UserError, one_line, reason_of
@@ -78,19 +76,19 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
 def file_split(*paths: Path) -> Split:
     """A split made of local files that have one suffix."""
     suffix = paths[0].suffix
-    if suffix in OWN_SUFFIXES:
-        reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}[suffix]
-        rows = partial(chained, reader, paths)
-    elif suffix in LIBRARY_SUFFIXES:
-        rows = partial(library_rows, partial(load_files, LIBRARY_SUFFIXES[suffix], paths), paths[0])
-    else:
+    if suffix not in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES):
         known = " ".join((*OWN_SUFFIXES, *LIBRARY_SUFFIXES))
         raise UserError(f"{paths[0]}: cannot read {suffix or 'a file without a suffix'}; known are {known}")
-    return Split(str(paths[0]), rows, partial(hash_files, paths))
 
+    def rows():
+        if suffix in LIBRARY_SUFFIXES:
+            yield from library_rows(lambda: load_files(LIBRARY_SUFFIXES[suffix], paths), paths[0])
+            return
+        reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}[suffix]
+        for path in paths:
+            yield from reader(path)
 
-def chained(reader: Callable, paths: Iterable[Path]) -> Iterator:
-    return itertools.chain.from_iterable(map(reader, paths))
+    return Split(str(paths[0]), rows, lambda: hash_files(paths))
 
 
 def load_files(kind: str, paths: Iterable[Path]):
@@ -111,11 +109,11 @@ def folder_splits(folder: Path) -> dict[str, Split]:
     nameless = named.pop(None, [])
     if nameless:
         named.setdefault("train", nameless)
-    return {name: file_split(*of_one_suffix(paths)) for name, paths in named.items()}
-
-
-def of_one_suffix(paths: list[Path]) -> list[Path]:
-    return [path for path in paths if path.suffix == paths[0].suffix]
+    splits = {}
+    for name, paths in named.items():
+        of_one_suffix = [path for path in paths if path.suffix == paths[0].suffix]
+        splits[name] = file_split(*of_one_suffix)
+    return splits
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -150,16 +148,15 @@ def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
         if not offline:
             revision = within(HUB_SECONDS, huggingface_hub.HfApi().dataset_info, name, timeout=10).sha
         loaded = datasets.load_dataset(name, revision=revision, streaming=streaming and not offline)
-    splits = {}
-    for part, data_set in loaded.items():
-        rows = partial(library_rows, partial(itself, data_set), name, advice)
-        splits[part] = Split(f"{name} ({part})", rows, partial(itself, f"{name} {part} {revision}"))
-    return splits
 
+    def split(part):
+        return Split(
+            f"{name} ({part})",
+            rows=lambda: library_rows(lambda: loaded[part], name, advice),
+            fingerprint=lambda: f"{name} {part} {revision}",
+        )
 
-def itself(value):
-    """Return a value: with `partial`, a function that is asked for it later."""
-    return value
+    return {part: split(part) for part in loaded}
 
 
 @contextlib.contextmanager
