@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring import judge as judge_module
 from scoring import measures
-from scoring.judge import Judge, endpoint, key_from, find_grades
+from scoring.judge import Judge, endpoint, find_grades, key_from
 from tiny import render_dialogue
 
 from common.devices import Precision

@@ -36,8 +36,9 @@ from common.devices import Precision, choose_device, ready_to_write
 from common.errors import UserError
 from common.files import write_json, written_atomically
 from common.flags import FlagParser, add_fields, settings_from
+from common.numbers import finite_number
 from common.program import run_program
-from common.text import one_line, one_line_json, without_controls
+from common.text import one_line, without_controls
 from common.weights_files import load_model
 from corpus.dialogues import read_dialogues, read_turns
 from corpus.sources import BadRows, Split, add_skip_flag, json_lines, open_dataset, read_stories
@@ -55,7 +56,6 @@ LONG_PASSAGE = 12  # words in a row; more of them are hardly a coincidence
 LABEL_WIDTH = 36
 COLUMN_WIDTH = 12
 PASSAGE_SHOWN = 200  # characters
-KINDS = {"prompt": (str, list), "tokens": int, "ended": str, "words": (list, str)}  # what a sample may hold
 
 # name: (label, format, definition), in the order of the table
 MEASURES = {
@@ -203,13 +203,11 @@ def check(args: argparse.Namespace) -> None:
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise UserError for a file of results that cannot be written, or would overwrite another file."""
     read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric]
-    used = {Path(path).resolve() for path in read if path}
-    for path in (args.output, args.csv):
-        if path is None:
-            continue
-        if Path(path).resolve() in used:
+    written = [path for path in (args.output, args.csv) if path]
+    used = [Path(path).resolve() for path in (*read, *written) if path]
+    for path in written:
+        if used.count(Path(path).resolve()) > 1:
             raise UserError(f"{path} would be overwritten, and is used for something else; write to another file")
-        used.add(Path(path).resolve())
         if not Path(path).parent.is_dir() or Path(path).is_dir():
             raise UserError(f"cannot write {path}: it is a folder, or its folder is not there")
 
@@ -272,9 +270,6 @@ def read_samples(path: str) -> list[dict]:
             raise UserError(str(row).replace(", or pass --skip_bad_rows", ""))
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f'{place}: no "text"; pass a file that was written with --output_file')
-        for name, kinds in KINDS.items():
-            if row.get(name) is not None and not isinstance(row[name], kinds):
-                raise UserError(f'{place}: "{name}" holds {one_line_json(row[name])}; mend it')
         try:
             last_turn(row)
         except ValueError as error:
@@ -300,16 +295,16 @@ def written_scores(samples: list[dict]) -> dict:
     prompt_words = []
     for sample, text in zip(samples, texts, strict=True):
         wanted = sample.get("words")
-        if isinstance(wanted, str):
-            wanted = wanted.split(",")  # from a .csv
+        if isinstance(wanted, list):
+            wanted = ",".join(str(word) for word in wanted)  # as a .csv has them
         if wanted:
-            wanted_words.append(measures.words_come_back([str(word) for word in wanted], text))
+            wanted_words.append(measures.words_come_back(str(wanted).split(","), text))
         else:
             prompt_words.append(measures.content_words_come_back(last_turn(sample), text))
     return {
         "texts": len(samples),
         "words": measures.mean(len(text) for text in texts),
-        "tokens": measures.mean(sample.get("tokens") for sample in samples),
+        "tokens": measures.mean(finite_number(sample.get("tokens")) for sample in samples),
         "ended": measures.mean(sample["ended"] == "eos" for sample in samples if sample.get("ended")),
         "distinct_1": measures.distinct(texts, 1),
         "distinct_2": measures.distinct(texts, 2),
@@ -384,31 +379,30 @@ def make_judge(args: argparse.Namespace) -> Judge:
     )  # fmt: skip
 
 
-def beginning_of(prompt: str | list) -> str:
-    """A prompt as the judge reads it."""
-    return prompt if isinstance(prompt, str) else "\n".join(f"{role}: {text}" for role, text in read_turns(prompt))
-
-
-def score_judged(scored: list[Scored], judge: Judge) -> None:
-    """Add the judge's grades to the samples, and their means to the scores, also where the judge ends with an error.
+def grade_samples(scored: list[Scored], judge: Judge) -> None:
+    """Add the judge's grades to the samples.
 
     The models' texts come in turn, so that a limit on the requests leaves each model as many grades.
     """
     in_turn = chain.from_iterable(zip_longest(*(one.samples for one in scored)))
     samples = [sample for sample in in_turn if sample is not None]
-    try:
-        for sample in tqdm(samples, unit=" grades", leave=False, disable=None):
-            grades = judge.grade(beginning_of(sample.get("prompt") or ""), sample["text"])
-            if grades:
-                sample["grades"] = grades
-    finally:
-        log.info(judge.summary())
-        for one in scored:
-            graded = [sample["grades"] for sample in one.samples if "grades" in sample]
-            one.scores["graded"] = len(graded)
-            if graded:
-                one.scores |= {name: measures.mean(grades[name] for grades in graded) for name in GRADES}
-                one.scores["age_group"] = statistics.median_low(grades["age_group"] for grades in graded)
+    for sample in tqdm(samples, unit=" grades", leave=False, disable=None):
+        beginning = sample.get("prompt") or ""
+        if not isinstance(beginning, str):
+            beginning = "\n".join(f"{role}: {text}" for role, text in read_turns(beginning))
+        grades = judge.grade(beginning, sample["text"])
+        if grades:
+            sample["grades"] = grades
+
+
+def judged_scores(samples: list[dict]) -> dict:
+    """The means of the grades."""
+    graded = [sample["grades"] for sample in samples if "grades" in sample]
+    if not graded:
+        return {}
+    means = {name: measures.mean(grades[name] for grades in graded) for name in GRADES}
+    age_group = statistics.median_low(grades["age_group"] for grades in graded)
+    return {"graded": len(graded)} | means | {"age_group": age_group}
 
 
 # The results ----------------------------------------------------------------------------------------------------------
@@ -521,8 +515,12 @@ def main() -> None:
         score_copying(writers, training_splits, args)
     try:
         if judge:
-            score_judged(writers, judge)
+            grade_samples(writers, judge)
     finally:  # where the judge ends with an error, the other scores are not lost for it
+        if judge:
+            log.info(judge.summary())
+        for one in writers:
+            one.scores |= judged_scores(one.samples)
         for line in table(scored, dialogues):
             print(line)
         if args.output:

@@ -9,14 +9,12 @@ The key is read from the environment.  It is sent to the endpoint alone, also wh
 taken out of everything that the endpoint says.
 """
 
-import contextlib
 import hashlib
 import http.client
 import json
 import os
 import re
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +44,13 @@ class TryAgain(Exception):
         self.wait = wait
 
 
-class NotFollowed(urllib.request.HTTPRedirectHandler):
-    """urllib would send the key on to wherever an answer points."""
+class AsItIs(urllib.request.HTTPErrorProcessor):
+    """Returns every answer, whatever its status; urllib would send the key on to wherever an answer points."""
 
-    def redirect_request(self, *_) -> None:
-        return None
+    def http_response(self, request: urllib.request.Request, response: http.client.HTTPResponse):
+        return response
+
+    https_response = http_response
 
 
 def endpoint(url: str) -> str:
@@ -165,27 +165,23 @@ class Judge:
         body = json.dumps({"model": self.model, "messages": messages}).encode()
         request = urllib.request.Request(self.url, body, headers)
         try:
-            with urllib.request.build_opener(NotFollowed).open(request, timeout=TIMEOUT) as response:
-                content = json.loads(response.read(LARGEST_ANSWER))
-            return str(content["choices"][0]["message"]["content"])
-        except urllib.error.HTTPError as error:
-            raise self.refusal(error) from None
+            with urllib.request.build_opener(AsItIs).open(request, timeout=TIMEOUT) as response:
+                content = response.read(LARGEST_ANSWER)
         except (OSError, http.client.HTTPException) as error:  # no network, no server, no answer in time
             reason = getattr(error, "reason", error)
             raise TryAgain(self.without_key(reason_of(reason))) from None
+        status = f"{response.status} {response.reason}"
+        if response.status in MAY_PASS or response.status >= 500:
+            wait = response.headers.get("Retry-After", "")
+            raise TryAgain(self.without_key(status), float(wait) if wait.isdecimal() else 0)  # it may be a date, too
+        if response.status != 200:
+            reason = self.without_key(f"{status}: {content.decode(errors='replace')}")
+            checked = f"--judge {self.url}, --judge_model {self.model} and the key in {self.key_variable}"
+            raise UserError(f"the judge refuses ({reason}); check {checked}")
+        try:
+            return str(json.loads(content)["choices"][0]["message"]["content"])
         except (ValueError, LookupError, TypeError, RecursionError):
             raise TryAgain("it is no chat completion that came back") from None
-
-    def refusal(self, error: urllib.error.HTTPError) -> Exception:
-        """The exception for an HTTP status that is not success."""
-        status = self.without_key(f"{error.code} {error.reason}")
-        if error.code in MAY_PASS or error.code >= 500:
-            wait = error.headers.get("Retry-After", "")
-            return TryAgain(status, float(wait) if wait.isdecimal() else 0)  # it may be a date, too
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            status = self.without_key(f"{status}: {error.read(LARGEST_ANSWER).decode(errors='replace')}")
-        checked = f"--judge {self.url}, --judge_model {self.model} and the key in {self.key_variable}"
-        return UserError(f"the judge refuses ({status}); check {checked}")
 
     def without_key(self, text: str) -> str:
         """What the endpoint said, for a message of one line."""

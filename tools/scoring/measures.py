@@ -82,14 +82,10 @@ class CopiedPassages:
             for word in (*text, number):  # the number, which is no word, keeps runs from crossing into the next text
                 last = self.extend(last, word)
 
-    def new_state(self, following: dict, link: State, longest: int) -> State:
-        state = State(following, link, longest)
-        self.states.append(state)
-        return state
-
     def extend(self, last: State, word: object) -> State:
         """Add a word after the state of all words so far; returns the new state."""
-        state = self.new_state({}, self.start, last.longest + 1)
+        state = State({}, self.start, last.longest + 1)
+        self.states.append(state)
         while last is not None and word not in last.following:
             last.following[word] = state
             last = last.link
@@ -97,7 +93,8 @@ class CopiedPassages:
             return state
         known = last.following[word]
         if known.longest > last.longest + 1:  # its shorter runs now end here, too: they get a state of their own
-            shorter = self.new_state(known.following.copy(), known.link, last.longest + 1)
+            shorter = State(known.following.copy(), known.link, last.longest + 1)
+            self.states.append(shorter)
             known.link = shorter
             while last is not None and last.following.get(word) is known:
                 last.following[word] = shorter
