@@ -428,7 +428,10 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["samples.jsonl", "--output", "new", "--csv", "new"], "would be overwritten"),
         (["talks/train.jsonl"], 'line 1: no "text"'),
         (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl"], "was not trained with this tokenizer"),
-        (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"], "none of these tokenizers"),
+        (
+            ["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"],
+            "was not trained with this tokenizer",
+        ),
         (["0.pth", "--prompts_file", "no.txt", "--tokenizer_path", "0.pkl"], "no file no.txt"),
         (["samples.jsonl", "--training_set", "nothing.jsonl"], "nothing.jsonl; pass --training_set"),
     ],

@@ -39,7 +39,7 @@ from common.flags import FlagParser, add_fields, settings_from
 from common.numbers import finite_number
 from common.program import run_program
 from common.text import one_line, without_controls
-from common.weights_files import load_model
+from common.weights_files import check_tokenizer, load_model
 from corpus.dialogues import read_dialogues, read_turns
 from corpus.sources import BadRows, Split, add_skip_flag, json_lines, open_dataset, read_stories
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
@@ -115,10 +115,9 @@ class Scored:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/evaluate_model.py MODEL [MODEL ...] [flags]"
-    parser.epilog = "the measures:"
-    for label, _, definition in MEASURES.values():
-        line = f"  {label:{LABEL_WIDTH - 2}}{definition}"
-        parser.epilog += "\n" + textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH)
+    lines = [f"  {label:{LABEL_WIDTH - 2}}{definition}" for label, _, definition in MEASURES.values()]
+    wrapped = [textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH) for line in lines]
+    parser.epilog = "\n".join(["the measures:", *wrapped])
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a model file (.pth) or a file of samples (.jsonl)")
     parser.add_argument(
         "--tokenizer_path", nargs="+", default=["bpe_tokenizer_tinystories.pkl"], metavar="FILE",
@@ -213,7 +212,6 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def is_samples(path: str) -> bool:
-    """Whether a MODEL is a file of samples."""
     return Path(path).suffix == ".jsonl"
 
 
@@ -396,7 +394,6 @@ def grade_samples(scored: list[Scored], judge: Judge) -> None:
 
 
 def judged_scores(samples: list[dict]) -> dict:
-    """The means of the grades."""
     graded = [sample["grades"] for sample in samples if "grades" in sample]
     if not graded:
         return {}
@@ -438,7 +435,6 @@ def table(scored: list[Scored], dialogues: bool) -> Iterator[str]:
 
 
 def write_output(scored: list[Scored], args: argparse.Namespace, chat: bool | None) -> None:
-    """Write --output."""
     names = ["dataset", "training_set", "prompts_file", "max_eval_samples", "max_train_samples", "judge_model"]
     names += [item.name for item in dataclasses.fields(Sampling)]
     content = {
@@ -466,14 +462,11 @@ def write_csv(scored: list[Scored], path: str) -> None:
 
 def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> tuple[Transformer, Tokenizer]:
     """(model, the one of the tokenizers that it was trained with)."""
-    if len(tokenizers) == 1:
-        model, _ = load_model(path, tokenizers[0], device)
-        return model, tokenizers[0]
     model, content = load_model(path, device=device)
-    for tokenizer in tokenizers:
-        if (tokenizer.fingerprint, tokenizer.vocab_size) == (content["tokenizer_fingerprint"], model.config.vocab_size):
-            return model, tokenizer
-    raise UserError(f"{path} was trained with none of these tokenizers; add the one it was to --tokenizer_path")
+    matching = [tokenizer for tokenizer in tokenizers if tokenizer.fingerprint == content["tokenizer_fingerprint"]]
+    tokenizer = [*matching, *tokenizers][0]
+    check_tokenizer(path, content, model.config, tokenizer)
+    return model, tokenizer
 
 
 def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Scored], bool | None, bool]:
@@ -521,8 +514,7 @@ def main() -> None:
             log.info(judge.summary())
         for one in writers:
             one.scores |= judged_scores(one.samples)
-        for line in table(scored, dialogues):
-            print(line)
+        print(*table(scored, dialogues), sep="\n")
         if args.output:
             write_output(scored, args, chat)
         if args.csv:

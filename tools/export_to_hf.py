@@ -27,6 +27,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pages import TEMPLATES
+
 from common.console import log
 from common.errors import UserError, reason_of
 from common.files import naming, on_disk, read_json
@@ -42,10 +44,10 @@ from model import ARCHITECTURES, ModelConfig, Transformer
 from training.log_lines import clock
 from training.step import perplexity
 
-PAGES = Path(__file__).resolve().parent / "pages"
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # what --arch becomes
 SHAPE = ("positions", "norm", "mlp")  # what makes a network one of the two; biases and a head of its own both can have
 GELUS = {"gelu": "gelu_new", "gelu_exact": "gelu"}  # by transformers' names
+CHAT_TEMPLATE = Path(__file__).resolve().parent / "pages/chat_template.jinja"
 # The modules of a `Block` by transformers' names; a matrix with several names is cut into that many.
 GPT2_NAMES = {
     "norm1": ["ln_1"], "attention.qkv": ["attn.c_attn"], "attention.output": ["attn.c_proj"],
@@ -108,7 +110,6 @@ def hf_class(config: ModelConfig, path: str) -> str:
 
 
 def gpt2_config(config: ModelConfig) -> dict:
-    """The shape as GPT2LMHeadModel names it."""
     return {
         "n_positions": config.max_seq_len, "n_embd": config.hidden_size, "n_layer": config.num_layers,
         "n_head": config.num_heads, "n_inner": config.intermediate_size, "activation_function": GELUS[config.mlp],
@@ -118,7 +119,6 @@ def gpt2_config(config: ModelConfig) -> dict:
 
 
 def llama_config(config: ModelConfig) -> dict:
-    """The shape as LlamaForCausalLM names it."""
     return {
         "max_position_embeddings": config.max_seq_len, "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads,
@@ -191,7 +191,7 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
         "unk_token": "<unk>", "additional_special_tokens": ["<user>", "<assistant>", "<system>"],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, "model_max_length": context,
         "padding_side": "left", "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": (PAGES / "chat_template.jinja").read_text(encoding="utf-8").strip(),
+        "chat_template": CHAT_TEMPLATE.read_text(encoding="utf-8").strip(),
     }  # fmt: skip
     return {"tokenizer.json": backend.to_str(pretty=True), "tokenizer_config.json": as_json(settings)}
 
@@ -238,11 +238,11 @@ def cell(value: object) -> str:
     return re.sub(r"([\\`*_|<>\[\]&#!~])", r"\\\1", one_line(value, LONGEST_CELL))
 
 
-def flag_text(value: object) -> str:
+def flag_text(value: object) -> str | None:
     """A flag's value for the card; of a path on this computer only its name."""
     if isinstance(value, list):
-        return ", ".join(flag_text(one) for one in value)
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else one_line(value)
+        return ", ".join(str(flag_text(one)) for one in value)
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def measured(content: dict, summary: dict) -> list[tuple[str, str]]:
@@ -269,19 +269,13 @@ def model_card(name: str, model: Transformer, arch: str, content: dict, summary:
         ("network", model.config.describe()),
         ("parameters", f"{in_layers:,} in the layers, {in_all:,} in all"),
         *measured(content, summary),
+        ("trained with", args.get("program")),
+        *((f"--{flag}", flag_text(args.get(flag))) for flag in FLAGS),
     ]
-    program = str(args.get("program", ""))
-    if program:
-        rows.append(("trained with", program))
-    rows += [(f"--{flag}", flag_text(args[flag])) for flag in FLAGS if args.get(flag) is not None]
-    story = "It was trained on stories and has not learned to answer: the template is for tuning it."
-    missing = "The run's summary.json was not beside the model file: some numbers are missing."
-    template = (PAGES / "model_card.md").read_text(encoding="utf-8")
-    return template.format(
-        name=json.dumps(name),
-        table="\n".join(f"| {cell(what)} | {cell(value)} |" for what, value in rows),
-        story=f"\n{story}\n" if program and "chat" not in program else "",
-        missing="" if summary else f"\n{missing}\n",
+    known = [(cell(what), cell(value)) for what, value in rows if value is not None]
+    is_chat = "chat" in str(args.get("program", "chat"))
+    return TEMPLATES.get_template("model_card.md").render(
+        name=json.dumps(name), rows=known, is_chat=is_chat, has_summary=bool(summary)
     )
 
 

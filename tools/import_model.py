@@ -156,7 +156,6 @@ class Source:
             weights["head.weight"] = self.take("lm_head.weight", *weights["tokens.weight"].shape)
 
     def refuse_rest(self) -> None:
-        """Raise UserError if something was not taken."""
         if self.tensors:
             more = f" and {len(self.tensors) - 1} more" if len(self.tensors) > 1 else ""
             unknown = one_line(min(self.tensors))

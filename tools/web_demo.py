@@ -28,6 +28,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pages import TEMPLATES
+
 from common.console import log
 from common.devices import choose_device, ready_to_write
 from common.errors import UserError, reason_of
@@ -207,13 +209,7 @@ class Demo:
 def bar_chart(text: str, rows: list[tuple[str, float, float]]) -> str:
     """HTML: what may come after a text; rows: (name, chance of the model's own, chance to be drawn)."""
     end = text if len(text) <= CAPTION else f"\u2026{text[-CAPTION:]}"
-    parts = [f"<p>What may come after <strong>{html.escape(end) or 'nothing'}</strong></p>"]
-    parts.append("<p><u></u> the model's own guess &nbsp; <b></b> after temperature, top-k and top-p</p>")
-    for name, own, drawn in rows:
-        widths = f'<i style="width: {100 * own:.2f}%"></i><i style="width: {100 * drawn:.2f}%"></i>'
-        after = f"{drawn:.1%}" if drawn else "never"
-        parts.append(f"<code>{html.escape(name)}</code><div>{widths}</div><span>{own:.1%} \u2192 {after}</span>")
-    return f'<div class="chances">{"".join(parts)}</div>'
+    return TEMPLATES.get_template("bars.html").render(text=end, rows=rows)
 
 
 # The page -------------------------------------------------------------------------------------------------------------

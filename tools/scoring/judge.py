@@ -75,26 +75,18 @@ def key_from(variable: str) -> str | None:
 def find_grades(answer: str) -> dict | None:
     """{"grammar", "creativity", "consistency": 1 to 10, "age_group": A to F} in what a judge answered.
 
-    Words around the JSON are skipped.  None if the grades are not all there.
+    Words around the JSON are skipped.  None if the grades are not all there, or beyond their limits.
     """
     for text in re.findall(r"\{[^{}]*\}", answer):
-        grades = read_grades(text)
-        if grades:
-            return grades
+        try:
+            content = json.loads(text)
+        except ValueError:
+            continue
+        grades = {name: finite_number(content.get(name)) for name in GRADES}
+        age = str(content.get("age_group")).strip()[:1].upper()
+        if all(grade is not None and 1 <= grade <= 10 for grade in grades.values()) and age in AGE_GROUPS:
+            return grades | {"age_group": age}
     return None
-
-
-def read_grades(text: str) -> dict | None:
-    """The grades in the text of a JSON object, if they are whole and within their limits."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    grades = {name: finite_number(content.get(name)) for name in GRADES}
-    age = str(content.get("age_group")).strip()[:1].upper()
-    if None in grades.values() or not all(1 <= grade <= 10 for grade in grades.values()) or age not in AGE_GROUPS:
-        return None
-    return grades | {"age_group": age}
 
 
 @dataclass
@@ -191,9 +183,8 @@ class Judge:
 
     def summary(self) -> str:
         """One line about what was asked."""
-        parts = [f"requests: {self.requests:,}", f"grades already in {self.cache_dir}: {self.cached:,}"]
-        if self.unreadable:
-            parts.append(f"answers without grades: {self.unreadable:,}")
-        if self.left_out:
-            parts.append(f"texts left out by --judge_limit: {self.left_out:,} (the same command goes on)")
-        return f"judge: {'; '.join(parts)}"
+        return (
+            f"judge: requests: {self.requests:,}; grades already in {self.cache_dir}: {self.cached:,}; "
+            f"answers without grades: {self.unreadable:,}; texts left out by --judge_limit: {self.left_out:,}; "
+            "the same command asks for what is missing"
+        )
