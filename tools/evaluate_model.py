@@ -464,7 +464,7 @@ def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> t
     """(model, the one of the tokenizers that it was trained with)."""
     model, content = load_model(path, device=device)
     matching = [tokenizer for tokenizer in tokenizers if tokenizer.fingerprint == content["tokenizer_fingerprint"]]
-    tokenizer = [*matching, *tokenizers][0]
+    tokenizer = matching[0] if matching else tokenizers[0]
     check_tokenizer(path, content, model.config, tokenizer)
     return model, tokenizer
 

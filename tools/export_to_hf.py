@@ -91,9 +91,7 @@ def hf_class(config: ModelConfig, path: str) -> str:
     switches = {name: getattr(config, name) for name in SHAPE}
     if config.mlp in GELUS:
         switches["mlp"] = "gelu"  # GPT2LMHeadModel has both
-    wrong = {
-        arch: [name for name in SHAPE if switches[name] != ARCHITECTURES[arch][name]] for arch in CLASSES
-    }  # fmt: skip
+    wrong = {arch: [name for name in SHAPE if switches[name] != ARCHITECTURES[arch][name]] for arch in CLASSES}
     arch = min(CLASSES, key=lambda arch: (len(wrong[arch]), arch != config.arch))  # the nearest
     if wrong[arch]:
         has = ", ".join(f"--{name} {getattr(config, name)}" for name in wrong[arch])
@@ -238,7 +236,7 @@ def cell(value: object) -> str:
     return re.sub(r"([\\`*_|<>\[\]&#!~])", r"\\\1", one_line(value, LONGEST_CELL))
 
 
-def flag_text(value: object) -> str | None:
+def flag_text(value: object) -> object:
     """A flag's value for the card; of a path on this computer only its name."""
     if isinstance(value, list):
         return ", ".join(str(flag_text(one)) for one in value)

@@ -122,8 +122,6 @@ class Source:
         found = tensor.shape
         if len(found) != len(shape) or any(size not in (-1, n) for size, n in zip(shape, found, strict=True)):
             raise UserError(f"{self.path}: {name} has the shape {list(found)}, where {list(shape)} was expected")
-        if not tensor.is_floating_point():
-            raise UserError(f"{self.path}: {name} holds whole numbers; a quantized model cannot be taken over")
         return tensor.float()
 
     def take_layers(self, config: dict, prefix: str, names: dict[str, list]) -> dict[str, torch.Tensor]:

@@ -219,18 +219,17 @@ def page(demo: Demo, max_new_tokens: int, max_at_once: int):
     """The page, a gradio.Blocks that is not yet served."""
     import gradio as gr
 
-    # Of what writes, so much at once; of the charts one after the other, and only the newest that was asked for.
-    writing = {"concurrency_id": "writing", "concurrency_limit": max_at_once, "show_progress": "minimal"}
+    limit = {"concurrency_id": "writing", "concurrency_limit": max_at_once, "show_progress": "minimal"}
     with gr.Blocks(title="TinyStories", analytics_enabled=False) as blocks:
         with gr.Tab("Story"), gr.Row():
-            story_tab(demo, max_new_tokens, writing, blocks)
+            story_tab(demo, max_new_tokens, limit, blocks)
         with gr.Tab("Chat"), gr.Row():
-            chat_tab(demo, max_new_tokens, writing)
+            chat_tab(demo, max_new_tokens, limit)
     return blocks.queue(max_size=WAITING, api_open=False)
 
 
 def story_tab(demo: Demo, max_new_tokens: int, limit: dict, blocks) -> None:
-    """Lay out the story; blocks: the page, which begins with a chart.  limit: how often its text is written at once."""
+    """Lay out the story; limit: how many texts are written at once; blocks: the page, which begins with a chart."""
     import gradio as gr
 
     with gr.Column(scale=3):
@@ -244,7 +243,7 @@ def story_tab(demo: Demo, max_new_tokens: int, limit: dict, blocks) -> None:
         bars = gr.HTML(elem_id="bars")
     settings = settings_of(demo, max_new_tokens, "story")
     writing = gr.on([write.click, beginning.submit], errors_shown(demo.story), [beginning, *settings], story, **limit)
-    newest = {"concurrency_id": "bars", "show_progress": "hidden", "trigger_mode": "always_last"}
+    newest = {"concurrency_id": "bars", "show_progress": "hidden", "trigger_mode": "always_last"}  # one at a time
     chart = {"fn": demo.bars, "inputs": [beginning, story, *settings], "outputs": bars} | newest
     writing.then(**chart)
     gr.on([blocks.load, *(setting.change for setting in settings)], **chart)
@@ -257,7 +256,7 @@ def story_tab(demo: Demo, max_new_tokens: int, limit: dict, blocks) -> None:
 
 
 def chat_tab(demo: Demo, max_new_tokens: int, limit: dict) -> None:
-    """Lay out the chat; limit: how many replies are written at once."""
+    """Lay out the chat; limit: how many texts are written at once."""
     import gradio as gr
 
     with gr.Column(scale=3):
@@ -292,7 +291,7 @@ def settings_of(demo: Demo, max_new_tokens: int, tab: str) -> list:
     start = Sampling(min(MAX_NEW_TOKENS, max_new_tokens))
     with gr.Column(scale=2):
         return [
-            gr.Dropdown(names, value=[*fitting, *names][0], label="Model"),
+            gr.Dropdown(names, value=fitting[0] if fitting else names[0], label="Model"),
             gr.Slider(
                 1, max_new_tokens, start.max_new_tokens, step=1, label="Length, in tokens at most",
                 elem_id=f"{tab}-length",
