@@ -9,13 +9,12 @@ stands beside them.  Besides, the page forbids every script but its own.
 
 import base64
 import hashlib
+import html
 import math
 import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from markupsafe import Markup
 
 from common.files import written_atomically
 from common.numbers import finite_number, number_or_gap
@@ -78,7 +77,6 @@ def write_report(entries: list[Entry], path: str | Path, title: str) -> None:
         plots=plots,
         most_stories=MOST_STORIES,
         cut=cut,
-        shown=safe,
         in_words=in_words,
         finite_number=finite_number,
         script=script,
@@ -97,11 +95,6 @@ def cut(text: object, limit: int) -> str:
     visible = without_controls(text[:limit].replace("\r\n", "\n"))
     visible = "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in visible)
     return visible if len(text) <= limit else f"{visible} … ({len(text):,} characters in all)"
-
-
-def safe(text: object, limit: int) -> Markup:
-    """A stranger's text as HTML that has no effect on what stands beside it, whichever way it is written."""
-    return Markup("<bdi>{}</bdi>").format(cut(text, limit))
 
 
 def in_words(value: object) -> object:
@@ -161,8 +154,8 @@ def overview(entries: list[Entry], looks: dict[int, str]) -> tuple[str, str]:
     lines = []
     for number, points in curves.items():
         shown = [point if fits(*point) else (math.nan, math.nan) for point in points]
-        link = Markup('<a class="run" href="#s{}" tabindex="-1"><title>{}</title>')
-        opening = link.format(number, cut(entries[number].name, 100))
+        name = html.escape(cut(entries[number].name, 100))
+        opening = f'<a class="run" href="#s{number}" tabindex="-1"><title>{name}</title>'
         lines.append((shown, f'id="c{number}" {looks[number]}', opening))
     caption = "Nats per token, over steps; point at a name or a curve to make it stand out"
     left_out = sum(not fits(*point) for points in curves.values() for point in points)
