@@ -1,10 +1,15 @@
-"""What several tests share: the programs as from a shell, and data that a tiny model learns in seconds."""
+"""The programs as from a shell, and data that a tiny model learns in seconds."""
 
+import contextlib
+import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("training", "generation", "corpus", "common", "tools")
@@ -16,6 +21,27 @@ TINY += ["--max_seq_len", "48", "--epochs", "2", "--batch_size", "8", "--logging
 def write_rows(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def as_cell(value):
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def write_table(path, rows):
+    """Write rows as the path's suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1))
+    elif path.suffix == ".csv":
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
+    else:
+        pytest.importorskip("datasets").Dataset.from_list(rows).to_parquet(str(path))
+    return path
 
 
 def story(number):
@@ -42,6 +68,19 @@ def run(folder, program, *flags, stdin=None, status=0, environment=None):
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     return done
+
+
+def main(program, *words, folder="."):
+    """Run a program's main function in this process, as if these words had been typed in a folder."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setattr(sys, "argv", [f"{program.__name__}.py", *map(str, words)])
+        program.main()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def write_data(folder):

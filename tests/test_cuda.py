@@ -1,11 +1,20 @@
-"""On a CUDA GPU: both half precisions learn, checkpoints go on, and text is what the CPU writes."""
+"""On a CUDA GPU: both half precisions learn, runs resume, and text is what the CPU writes."""
 
 import signal
 
 import pytest
 import torch
-from test_faults import losses_not_finite_at
-from test_training import LATEST, VOCAB, make_model, make_rows, make_run, make_settings, make_validation, signal_at
+from tiny_runs import (
+    LATEST,
+    VOCAB,
+    losses_not_finite_at,
+    make_model,
+    make_rows,
+    make_run,
+    make_settings,
+    make_validation,
+    signal_at,
+)
 
 from common.devices import Precision, choose_device, has_bfloat16
 from common.errors import UserError
@@ -49,7 +58,7 @@ def test_each_precision_learns_what_the_cpu_learns(tmp_path, dtype):
     assert summary["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=0.05)
 
 
-def test_a_float16_run_goes_on_from_its_checkpoint(tmp_path):
+def test_a_float16_run_resumes_from_its_checkpoint(tmp_path):
     whole, _ = train_on_gpu(tmp_path / "whole", amp=True)
     with signal_at(4, signal.SIGTERM):
         train_on_gpu(tmp_path / "parts", amp=True)
@@ -102,7 +111,7 @@ def test_too_many_bad_steps_stop_the_run(tmp_path):
         train_on_gpu(tmp_path, epochs=6, max_bad_steps=4)
 
 
-def test_a_run_of_a_cpu_goes_on_here(tmp_path):
+def test_a_run_of_a_cpu_resumes_on_a_gpu(tmp_path):
     with signal_at(4, signal.SIGTERM):
         train_on_gpu(tmp_path, device="cpu")
     summary, _ = train_on_gpu(tmp_path, LATEST)

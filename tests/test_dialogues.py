@@ -1,23 +1,22 @@
 """Dialogues: the forms in which files hold them, how they become tokens, and what of these is learned."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import render_dialogue
+from programs import write_table
+from refusals import error_of
+from tiny import SPECIAL, render_dialogue
+from tiny_data import BOS, EOS
 
-from common.errors import UserError
 from corpus.dialogues import FORMS, read_dialogues, read_turns, render_dialogues, reply_mask
 from corpus.sources import BadRows, file_split, open_dataset
-from data import SPECIAL_TOKENS, train_tokenizer
+from data import train_tokenizer
 
 datasets = pytest.importorskip("datasets")
 
-SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
-BOS, EOS = SPECIAL["<bos>"], SPECIAL["<eos>"]
 STORIES = ["Tom has a red ball.", "Zoé saw a fox! 🦊", "The end.", "It was late, so they slept.\n\nThe fox slept too."]
 
 examine = settings(max_examples=150, deadline=None)
@@ -44,20 +43,11 @@ def ids_of(tokenizer, *parts):
 
 
 def write_conversations(path, *conversations):
-    path.write_text("".join(json.dumps({"conversation": turns}) + "\n" for turns in conversations), encoding="utf-8")
-    return path
+    return write_table(path, [{"conversation": turns} for turns in conversations])
 
 
 def dialogues_of(path, **options):
     return list(read_dialogues(open_dataset(str(path))["train"], **options))
-
-
-def error_of(function, *args, **options):
-    """The message of the UserError that function raises: one line, for what the user can mend."""
-    with pytest.raises(UserError) as raised:
-        function(*args, **options)
-    assert "\n" not in str(raised.value) and raised.value.status == 2
-    return str(raised.value)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -104,7 +94,7 @@ def test_turns_of_any_form_are_read(value, expected):
         ([{"name": "Mia", "text": "a"}, {"role": "user", "text": "a"}, {"name": "Tom", "text": "a"}], "3 speakers"),
     ],
 )  # fmt: skip
-def test_what_is_no_list_of_turns_is_said_in_one_line(value, part):
+def test_what_is_no_list_of_turns_is_refused_in_one_line(value, part):
     with pytest.raises(ValueError) as raised:
         read_turns(value)
     assert part in str(raised.value) and "\n" not in str(raised.value)
@@ -127,24 +117,21 @@ def test_each_form_is_tried_here():
     assert {tuple(c for c in row if c not in ("input", "system_prompt")) for row in ROWS.values()} == set(FORMS)
 
 
-def write_table(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows))
-    elif path.suffix == ".csv":
-        cells = lambda row: {name: v if isinstance(v, str) else json.dumps(v) for name, v in row.items()}
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(map(cells, rows))
-    else:
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
-    return path
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
-@pytest.mark.parametrize("form", ROWS)
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [  # each form once; each kind of file with a list of turns and with a column for each speaker
+        ("conversation", ".jsonl"),
+        ("messages", ".json"),
+        ("conversations", ".csv"),
+        ("messages", ".parquet"),
+        ("prompt", ".jsonl"),
+        ("completion", ".json"),
+        ("instruction", ".csv"),
+        ("question", ".parquet"),
+        ("orca", ".csv"),
+        ("dolly", ".parquet"),
+    ],
+)
 def test_dialogues_of_each_form_are_read_from_each_kind_of_file(tmp_path, form, suffix):
     rows = [ROWS[form] | {"odd column": number} for number in range(3)]
     said = []
@@ -178,7 +165,7 @@ def test_the_form_is_that_of_most_of_the_first_rows(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_a_file_in_no_known_form_is_said_with_its_columns_and_the_forms(tmp_path, suffix):
+def test_a_file_in_no_known_form_is_refused_with_its_columns_and_the_forms(tmp_path, suffix):
     path = write_table(tmp_path / f"a{suffix}", [{"frage": "Hi!", "antwort": "Hello."}] * 3)
     message = error_of(dialogues_of, path)
     assert str(path) in message and "frage, antwort" in message
@@ -237,7 +224,7 @@ def test_a_limit_holds_for_dialogues_in_which_the_assistant_speaks(tmp_path, lim
         ({"conversation": turns("Hi!", "Hello.", role="robot")}, ["line 2", "turn 1", "role"]),
     ],
 )
-def test_a_row_that_is_no_conversation_is_said_with_its_place(tmp_path, row, parts):
+def test_a_row_that_is_no_conversation_is_refused_with_its_place(tmp_path, row, parts):
     path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello."))
     path.write_text(path.read_text() + json.dumps(row) + "\n")
     message = error_of(dialogues_of, path)
@@ -246,7 +233,7 @@ def test_a_row_that_is_no_conversation_is_said_with_its_place(tmp_path, row, par
         assert part in message.removeprefix(str(path))
 
 
-def test_a_file_without_answers_is_said(tmp_path):
+def test_a_file_without_answers_is_refused(tmp_path):
     path = write_conversations(tmp_path / "train.jsonl", turns("Hi!"), [])
     assert f"no dialogues in {path}" in (message := error_of(dialogues_of, path)) and "--dataset" in message
 
@@ -254,9 +241,9 @@ def test_a_file_without_answers_is_said(tmp_path):
 def test_bad_dialogues_may_be_skipped(tmp_path):
     good = {"conversation": [{"text": "Hi"}, {"text": "Hello"}]}
     others = [{"conversation": 5}, {"conversation": [{"text": 5}]}, {"conversation": {"text": 5}}, {"text": "a"}]
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in [good, *others, good]))
+    path = write_table(tmp_path / "a.jsonl", [good, *others, good])
     bad = BadRows(skip=True)
-    assert len(list(read_dialogues(file_split(tmp_path / "a.jsonl"), bad=bad))) == 2 and bad.count == 4
+    assert len(list(read_dialogues(file_split(path), bad=bad))) == 2 and bad.count == 4
 
 
 # Rendering a dialogue -------------------------------------------------------------------------------------------------
@@ -358,7 +345,7 @@ def test_all_texts_of_many_dialogues_are_tokenized_at_once(tokenizer, monkeypatc
     [("Hi!", "Hello.", 40, (False, False)), (LONG, "Hello.", 20, (True, False)), ("Hi", LONG, 20, (False, True)),
      (LONG, LONG, 20, (True, True))],
 )  # fmt: skip
-def test_what_was_cut_is_told(tokenizer, asked, answer, max_tokens, cut):
+def test_what_was_cut_is_reported(tokenizer, asked, answer, max_tokens, cut):
     (rendered,) = render_dialogues(tokenizer, [[("user", asked), ("assistant", answer)]], max_tokens)
     assert (rendered.question_cut, rendered.reply_cut) == cut
     assert rendered.reply_cut == (rendered.ids[-1] != EOS)

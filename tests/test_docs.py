@@ -75,7 +75,7 @@ def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
 
 
 def commands_in(text):
-    """(program, its flags) of each indented line that runs one of our programs, joined where it goes on after a \\."""
+    """(program, its flags) of each indented line that runs one of our programs, joined after a \\."""
     lines = re.findall(r"^ +.*\bpython (\S+)\.py ?(.*)$", text.replace("\\\n", " "), re.MULTILINE)
     return [(program, re.split(r" [<|;#]|'$", flags)[0]) for program, flags in lines]
 

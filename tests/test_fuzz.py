@@ -5,11 +5,8 @@ through the programs.
 """
 
 import collections
-import copy
 import copyreg
 import functools
-import hashlib
-import io
 import itertools
 import json
 import os
@@ -22,16 +19,28 @@ import threading
 import time
 import traceback
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile import (
+    CHECKPOINTS,
+    CLAIMS,
+    HARMLESS,
+    PLANTS,
+    TOKENIZERS,
+    Planted,
+    hostile,
+    model_file,
+    payloads,
+    scaled,
+    with_members,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import TINY, command, dialogue, run, story, write_rows
-from test_training import make_model, make_rows, train_in
+from tiny_runs import make_model, make_rows, train_in
 
 from common.errors import UserError
 from common.weights_files import load_model, save_model
@@ -43,7 +52,8 @@ from generation.generate import generate
 from generation.sampling import Sampling
 
 resource = pytest.importorskip("resource", reason="Windows does not say how much memory a process took")
-SECONDS, MEMORY = 5, 1 << 30  # that a file may take
+SECONDS = 5  # that a file may take
+MEMORY = 1 << 30  # bytes that it may take
 TEXT = "Once upon a time, Tom had a cat. 5 \u20ac, na\u00efve " + "a" * 60 + "!"
 FORGET_PEAK = Path("/proc/self/clear_refs")  # Linux: the process's peak is counted anew
 quiet = lambda *_: None
@@ -69,7 +79,7 @@ def read_model(path):
 
 
 def read_checkpoint(path):
-    """Go on with the run in the file's folder."""
+    """Resume the run in the file's folder."""
     for newer in {*path.parent.glob("checkpoint-*.pth")} - {path}:
         newer.unlink()
     assert train_in(path.parent, make_rows(texts=5), {"resume_from_checkpoint": str(path)}, eval_steps=2)["step"] > 2
@@ -128,7 +138,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def limited():
-    """A bomb shall end its test and not the computer; and a reader that waits shall be woken up."""
+    """A bomb must end its test and not the computer, and a reader that hangs must be stopped."""
     size = Path("/proc/self/statm")
     now = int(size.read_text().split()[0]) * resource.getpagesize() if size.exists() else 0
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -142,6 +152,12 @@ def limited():
     yield
     signal.signal(signal.SIGALRM, handler)
     resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """A file that is read once need not be on the disk."""
+    monkeypatch.setattr(os, "fsync", quiet)
 
 
 def peak_memory():
@@ -189,159 +205,6 @@ def is_short(line):
     return len(line) < 500 and line.isprintable()
 
 
-# Mutations ------------------------------------------------------------------------------------------------------------
-
-
-def mutated(content, random, others=b""):
-    """Bytes changed in one to four places, as a broken disk or a stranger would; random: numpy's generator."""
-    data = bytearray(content)
-    for _ in range(random.integers(1, 5)):
-        at, size = int(random.integers(len(data) + 1)), int(2 ** random.uniform(0, 8))
-        part = data[at : at + size]
-        match random.integers(9):
-            case 0 if at < len(data):
-                data[at] ^= 1 << random.integers(8)
-            case 1:
-                data[at : at + size] = random.bytes(len(part))
-            case 2:
-                data[at:at] = random.bytes(size)
-            case 3:
-                del data[at : at + size]
-            case 4:
-                data[at:at] = part
-            case 5 if random.random() < 0.3:
-                del data[at:]
-            case 6:
-                data += random.bytes(size)
-            case 7:
-                data[at : at + size] = bytes(len(part))
-            case 8:
-                start = int(random.integers(len(others) + 1))
-                data[at : at + size] = others[start : start + size]
-    return bytes(data)
-
-
-laughs = []
-for _ in range(40):
-    laughs = [laughs, laughs]  # a trillion lists, to who writes them out
-JUNK = [
-    None, True, False, -1, 0, 1, 2, 1.5, 1e300, -1e-9, float("nan"), float("inf"), 1 << 20, 1 << 31, 1 << 40, 1 << 63,
-    -(1 << 63), 1 << 300, "", "x", "x" * 5000, "a\x1b[31m\nb", "\u2028", "\ud800", "<pad>", "ByteLevel", "BPE", [], {},
-    [[]], [None], {"a": 1}, {"": {}}, [1, "2", [3.0]], {"type": "Sequence", "pretokenizers": []},
-]  # fmt: skip
-TORCH_JUNK = [
-    *JUNK, (), (1, 2), {1: 2}, {None: []}, laughs, collections.OrderedDict(a=1), torch.zeros(0), torch.zeros(()),
-    torch.ones(3), torch.full((16, 16), torch.nan), torch.full((24, 16), 3e38), torch.ones(16, dtype=torch.int64),
-    torch.ones(16, dtype=torch.complex64), torch.ones(16, dtype=torch.bool), torch.ones(()).expand(1 << 40),
-    torch.ones(16, 16).t(), torch.ones(5056, dtype=torch.uint8), torch.zeros(5056, dtype=torch.uint8),
-    torch.ones(16, dtype=torch.float8_e5m2), torch.eye(3).to_sparse(), torch.empty(9, device="meta"),
-]  # fmt: skip
-
-
-def changed(value, random, junk=JUNK):
-    """A deep copy of dicts and lists within each other, with one to three places of it changed."""
-    value = copy.deepcopy(value)
-    for _ in range(random.integers(1, 4)):
-        inside, key = value, None
-        while isinstance(inside, (dict, list)) and inside and (key is None or random.random() < 0.8):
-            holder = inside
-            keys = list(holder) if isinstance(holder, dict) else range(len(holder))
-            key = keys[random.integers(len(keys))]
-            inside = holder[key]
-        new = copy.deepcopy(junk[random.integers(len(junk))])
-        if key is None:
-            return new
-        match random.integers(6):
-            case 0:
-                del holder[key]
-            case 1 if isinstance(holder, dict):
-                holder[str(key)[1:]] = holder.pop(key)
-            case 2 if isinstance(inside, torch.Tensor):
-                holder[key] = changed_tensor(inside, random)
-            case 3 if isinstance(inside, (int, float)):
-                holder[key] = [-inside, inside + 1, float(inside), str(inside), inside * 10**9][random.integers(5)]
-            case _:
-                holder[key] = new
-    return value
-
-
-def changed_tensor(tensor, random):
-    ways = [
-        lambda t: t[None], lambda t: t[:-1], lambda t: t.double(), lambda t: t.bfloat16(), lambda t: t.long(),
-        lambda t: t * torch.inf, lambda t: t * 1e38, lambda t: -t, lambda t: t.flatten(), lambda t: t.tolist(),
-        lambda t: t.flatten()[:1].expand(1 << 40), lambda t: torch.nn.Parameter(t.float()), lambda t: t.t().t()[::2],
-        lambda t: t[..., :1].expand(t.shape), lambda t: t.cfloat(), lambda t: t.flatten()[0],
-    ]  # fmt: skip
-    try:
-        return ways[random.integers(len(ways))](tensor)
-    except (IndexError, RuntimeError):
-        return tensor.sum()
-
-
-def torch_bytes(content):
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
-def with_members(content, change, **options):
-    """A zip of another one's members, each with a right check sum; change(name, bytes) -> [(name, bytes), ...]."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", **options) as new:
-        for name in old.namelist():
-            for new_name, member in change(name, old.read(name)):
-                new.writestr(new_name, member)
-    return file.getvalue()
-
-
-def changed_members(content, random):
-    way, chosen = random.integers(6), random.random(9)
-
-    def change(name, member):
-        if not name.endswith("data.pkl") and random.random() < 0.7:
-            return [(name, member)]
-        mixed = mutated(member, random, content)
-        return [
-            [(name, mixed)], [(name, mixed)], [(name, member), (name, mixed)], [(name + "x", member)], [],
-            [(name, member.replace(b"J", b"K", 1) if chosen[0] < 0.5 else member[: len(member) // 2])],
-        ][way]  # fmt: skip
-
-    compression = zipfile.ZIP_DEFLATED if chosen[1] < 0.05 else zipfile.ZIP_STORED
-    return with_members(content, change, compression=compression)
-
-
-def tokenizer_pickle(text, **changes):
-    """A tokenizer's file around any text, with a right check sum."""
-    saved = {"format": "tinystories-bpe-tokenizer", "version": 1, "tokenizer": text}
-    return pickle.dumps(saved | {"sha256": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()} | changes, 4)
-
-
-def hostile(name, content, random, others=b""):
-    """A file that was made of a whole one: by bytes, or by what is in it, so that check sums and syntax are right."""
-    way = random.random()
-    if way < 0.35:
-        return mutated(content, random, others)
-    if name.endswith(".pth"):
-        if way < 0.55:
-            return changed_members(content, random)
-        return torch_bytes(changed(torch.load(io.BytesIO(content), weights_only=True), random, TORCH_JUNK))
-    if name.endswith(".pkl"):
-        saved = pickle.loads(content)
-        if way < 0.5:
-            return pickle.dumps(changed(saved, random), int(random.integers(6)))
-        if way < 0.65:
-            return tokenizer_pickle(mutated(saved["tokenizer"].encode(), random, others).decode("utf-8", "replace"))
-        return tokenizer_pickle(json.dumps(changed(json.loads(saved["tokenizer"]), random)))
-    if name.endswith(".json"):
-        return json.dumps(changed(json.loads(content), random)).encode()
-    if name.endswith(".jsonl"):
-        rows = changed([json.loads(line) for line in content.splitlines()], random)
-        return "".join(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows])).encode()
-    if name.endswith(".npz"):
-        return changed_members(content, random)
-    return mutated(content, random, others)
-
-
 def read_hostile(name, seeds, whole, folder, capfd):
     """Read a hostile file for each seed: how many of them worked, and the troubles of those that were no right end."""
     content, others, works, troubles = (whole / name).read_bytes(), (whole / "model.pth").read_bytes(), 0, []
@@ -355,10 +218,7 @@ def read_hostile(name, seeds, whole, folder, capfd):
     return works, troubles
 
 
-@pytest.fixture
-def no_waiting(monkeypatch):
-    """A file that is read once need not be on the disk."""
-    monkeypatch.setattr(os, "fsync", quiet)
+# Changed files --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -368,125 +228,31 @@ def test_a_file_of_changed_bytes_or_contents_is_read_or_refused(name, whole, tmp
     assert not troubles, "\n".join(troubles)
 
 
-# Named files ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["model.pth", "run/checkpoint-2.pth", "tokenizer.pkl"])
+def test_a_changed_bit_of_what_was_saved_is_refused(name, whole, tmp_path, capfd):
+    content = bytearray((whole / name).read_bytes())
+    if name.endswith(".pth"):
+        place = content.index(torch.load(whole / name)["model"]["tokens.weight"].numpy().tobytes()) + 100
+    else:
+        place = content.index(b"vocab") + 100
+    content[place] ^= 1
+    place_for(name, whole, tmp_path).write_bytes(content)
+    assert outcome(tmp_path / name, READERS[name], capfd) != "works"
 
 
-def model_file(whole, config=None, **changes):
-    content = torch.load(whole / "model.pth", weights_only=True)
-    return torch_bytes(content | {"config": content["config"] | (config or {})} | changes)
+def test_weights_so_large_that_nothing_can_be_computed_are_refused_or_written_with(whole, tmp_path, capfd):
+    for factor in (1e20, 1e30, 1e36):
+        (tmp_path / "model.pth").write_bytes(model_file(whole, model=scaled(whole, factor)))
+        outcome(tmp_path / "model.pth", read_model, capfd)
 
 
-def scaled(whole, factor):
-    return {name: tensor * factor for name, tensor in torch.load(whole / "model.pth")["model"].items()}
+def test_a_model_of_fewer_tokens_than_the_tokenizer_it_names_is_refused(whole, tmp_path, capfd):
+    (tmp_path / "model.pth").write_bytes(model_file(whole, tokenizer_fingerprint=small_tokenizer().fingerprint))
+    read = lambda path: load_model(path, small_tokenizer())
+    assert outcome(tmp_path / "model.pth", read, capfd) != "works"
 
 
-def zip_bomb(whole):
-    """Two gigabytes of zeros in two megabytes."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("archive/data.pkl", "w", force_zip64=True) as member:
-            for _ in range(1 << 11):
-                member.write(bytes(1 << 20))
-        archive.writestr("archive/version", "3\n")
-    return file.getvalue()
-
-
-def larger_storage(whole):
-    """A tensor whose storage is said to be larger than the numbers in the file."""
-    change = lambda name, member: [(name, member.replace(b"M\x80\x01", b"J\x80\x01\x00\x40"))]
-    return with_members((whole / "model.pth").read_bytes(), change)
-
-
-def checkpoint(whole, part, **changes):
-    content = torch.load(whole / "run/checkpoint-2.pth", weights_only=True)
-    inside = content[part] | changes if isinstance(content[part], dict) else changes["instead"]
-    return torch_bytes(content | {part: inside})
-
-
-def without_moments(whole):
-    saved = torch.load(whole / "run/checkpoint-2.pth", weights_only=True)["optimizers"]
-    for state in saved[0]["state"].values():
-        del state["exp_avg_sq"]
-    return checkpoint(whole, "optimizers", instead=saved)
-
-
-def tokenizer_json(whole, **changes):
-    """The tokenizer's JSON with other parts; those of the model are named model_..."""
-    content = json.loads((whole / "tokenizer.json").read_text())
-    content["model"] |= {name[6:]: value for name, value in changes.items() if name.startswith("model_")}
-    return json.dumps(content | {name: value for name, value in changes.items() if "model_" not in name}).encode()
-
-
-def with_token(whole, number):
-    vocabulary = json.loads((whole / "tokenizer.json").read_text())["model"]["vocab"]
-    return tokenizer_json(whole, model_vocab=vocabulary | {"zz": number})
-
-
-CLAIMS = {
-    "a billion layers": lambda whole: model_file(whole, {"num_layers": 10**9}),
-    "a huge hidden size": lambda whole: model_file(whole, {"hidden_size": 1 << 40}),
-    "a huge vocabulary": lambda whole: model_file(whole, {"vocab_size": 1 << 62}),
-    "a huge context": lambda whole: model_file(whole, {"max_seq_len": 1 << 40}),
-    "a context of a gigabyte": lambda whole: model_file(whole, {"max_seq_len": 1 << 25}),
-    "a huge number of heads": lambda whole: model_file(whole, {"num_heads": 1 << 70}),
-    "a tensor of stride 0": lambda whole: model_file(
-        whole, {"vocab_size": 1 << 25}, model=scaled(whole, 1) | {"tokens.weight": torch.ones(1).expand(1 << 25, 16)}),
-    "a larger storage": larger_storage,
-    "a window that is a list": lambda whole: model_file(whole, {"window_size": [4]}),
-    "a window of 2 to the 70": lambda whole: model_file(whole, {"window_size": 1 << 70}),
-    "a window of half a token": lambda whole: model_file(whole, {"window_size": 1.5}),
-    "a norm of a trillion lists": lambda whole: model_file(whole, {"norm": laughs}),
-    "a version that is a tensor": lambda whole: model_file(whole, version=torch.ones(3)),
-    "a format that is a tensor": lambda whole: model_file(whole, format=torch.ones(3)),
-    "a step that is a word with an escape": lambda whole: model_file(whole, step="\x1b[31m"),
-    "a zip bomb": zip_bomb,
-}  # fmt: skip
-CHECKPOINTS = {
-    "seconds without end": lambda whole: checkpoint(whole, "progress", seconds=float("inf")),
-    "seconds that are none": lambda whole: checkpoint(whole, "progress", seconds=float("nan")),
-    "centuries": lambda whole: checkpoint(whole, "progress", seconds=1e18),
-    "an infinite step": lambda whole: checkpoint(whole, "progress", step=float("inf")),
-    "10 to the 300 tokens": lambda whole: checkpoint(whole, "progress", tokens=10**300),
-    "a log as long as a word": lambda whole: checkpoint(whole, "progress", record_sizes={"train.log": "x"}),
-    "a best loss that is a tensor": lambda whole: checkpoint(whole, "progress", best=dict.fromkeys(
-        ("val_loss", "perplexity", "bits_per_byte", "accuracy", "step"), torch.ones(()))),
-    "no random states": lambda whole: checkpoint(whole, "random", instead=[]),
-    "an optimizer without second moments": without_moments,
-    "a learning rate that is a long word": lambda whole: checkpoint(whole, "flags", lr="x\x1b\n" * 100_000),
-    "a learning rate of a trillion lists": lambda whole: checkpoint(whole, "flags", lr=laughs),
-    "a learning rate that is a tensor": lambda whole: checkpoint(whole, "flags", lr=torch.ones(3)),
-}  # fmt: skip
-TOKENIZERS = {
-    "a token of id 4,000,000,000": lambda whole: with_token(whole, 4_000_000_000),
-    "a negative id": lambda whole: with_token(whole, -1),
-    "a prefix longer than its tokens": lambda whole: tokenizer_json(whole, model_continuing_subword_prefix="#" * 99),
-    "a decoder that strips": lambda whole: tokenizer_json(whole, decoder={
-        "type": "Strip", "content": "a", "start": 10**15, "stop": 10**15}),
-    "a normalizer of broken bytes": lambda whole: tokenizer_json(whole, normalizer={
-        "type": "Precompiled", "precompiled_charsmap": "AAAA"}),
-    "a normalizer that makes texts longer": lambda whole: tokenizer_json(whole, normalizer={
-        "type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10**7}),
-    "an expression that takes for ever": lambda whole: tokenizer_json(whole, pre_tokenizer={
-        "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}),
-    "such an expression before the bytes": lambda whole: tokenizer_json(whole, pre_tokenizer={
-        "type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
-            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}),
-    "padding to a trillion": lambda whole: tokenizer_json(whole, padding={
-        "strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-        "pad_type_id": 0, "pad_token": "x"}),
-    "100,000 brackets": lambda whole: b'{"model":' + b"[" * 100_000,
-    "a memo of 32 gigabytes": lambda whole: b"\x80\x04]r\xff\xff\xff\xff.",
-    "32 gigabytes of bytes": lambda whole: b"\x80\x05\x96" + (1 << 35).to_bytes(8, "little") + b"x.",
-    "32 gigabytes of text": lambda whole: b"\x80\x04\x8d" + (1 << 35).to_bytes(8, "little") + b"x.",
-    "a number of 2 gigabytes": lambda whole: b"\x80\x04\x8b" + (1 << 31).to_bytes(4, "little") + b"x.",
-    "a version of a trillion lists": lambda whole: tokenizer_pickle("", version=laughs),
-    "a version with an escape": lambda whole: tokenizer_pickle("", version="\x1b[31m\n" * 99),
-    "a gigabyte of zeros": lambda whole: None,
-}  # fmt: skip
-
-
-HARMLESS = [TOKENIZERS["padding to a trillion"], TOKENIZERS["a prefix longer than its tokens"]]  # no use is made of it
+# Claims and planted code ----------------------------------------------------------------------------------------------
 
 
 def hostile_case(name, files):
@@ -511,75 +277,10 @@ def test_a_file_that_claims_what_cannot_be_gets_one_line(name, file, whole, tmp_
     assert message != "works" or file in HARMLESS
 
 
-@pytest.mark.parametrize("name", ["model.pth", "run/checkpoint-2.pth", "tokenizer.pkl"])
-def test_a_changed_bit_of_what_was_saved_is_refused(name, whole, tmp_path, capfd):
-    content = bytearray((whole / name).read_bytes())
-    if name.endswith(".pth"):
-        place = content.index(torch.load(whole / name)["model"]["tokens.weight"].numpy().tobytes()) + 100
-    else:
-        place = content.index(b"vocab") + 100
-    content[place] ^= 1
-    place_for(name, whole, tmp_path).write_bytes(content)
-    assert outcome(tmp_path / name, READERS[name], capfd) != "works"
-
-
-def test_weights_so_large_that_nothing_can_be_computed_are_told_or_written_with(whole, tmp_path, capfd):
-    for factor in (1e20, 1e30, 1e36):
-        (tmp_path / "model.pth").write_bytes(model_file(whole, model=scaled(whole, factor)))
-        outcome(tmp_path / "model.pth", read_model, capfd)
-
-
-def test_a_model_of_fewer_tokens_than_the_tokenizer_it_names_is_refused(whole, tmp_path, capfd):
-    (tmp_path / "model.pth").write_bytes(model_file(whole, tokenizer_fingerprint=small_tokenizer().fingerprint))
-    read = lambda path: load_model(path, small_tokenizer())
-    assert outcome(tmp_path / "model.pth", read, capfd) != "works"
-
-
-# Planted payloads -----------------------------------------------------------------------------------------------------
-
-
-def touch(path):
-    Path(path).touch()
-
-
-class Made:
-    """Its pickle makes a file: by being made, or by being given its state."""
-
-    def __new__(cls, path=None):
-        if path:
-            touch(path)
-        return super().__new__(cls)
-
-    def __setstate__(self, state):
-        touch(state)
-
-
-def payloads(marker):
-    """Pickles that make a file, each by another operation."""
-    word = f"V{marker}\n".encode()
-    short = b"\x8c" + bytes([len(str(marker))]) + str(marker).encode()
-    bodies = {
-        "REDUCE": b"ctest_fuzz\ntouch\n(" + word + b"tR",
-        "STACK_GLOBAL": b"\x8c\x09test_fuzz\x8c\x05touch\x93" + short + b"\x85R",
-        "INST": b"(" + word + b"itest_fuzz\ntouch\n",
-        "OBJ": b"(ctest_fuzz\ntouch\n" + word + b"o",
-        "NEWOBJ": b"ctest_fuzz\nMade\n(" + word + b"t\x81",
-        "NEWOBJ_EX": b"ctest_fuzz\nMade\n(" + word + b"t}\x92",
-        "BUILD": b"ctest_fuzz\nMade\n(t\x81" + word + b"b",
-        "EXT1": b"\x82\xf0(" + word + b"tR",
-        "os.system": b"cos\nsystem\n(Vtouch '" + word[1:-1] + b"'\ntR",
-        "exec": b"cbuiltins\nexec\n(Vopen(" + repr(str(marker)).encode() + b", 'w')\ntR",
-    }  # fmt: skip
-    return bodies
-
-
-PLANTS = ["REDUCE", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "os.system", "exec"]
-
-
 @pytest.mark.parametrize("plant", [*PLANTS, *range(6)])
 def test_what_is_planted_in_a_file_is_not_run(plant, whole, tmp_path, capfd, no_waiting):
     marker = tmp_path / "marker"
-    copyreg.add_extension("test_fuzz", "touch", 0xF0)
+    copyreg.add_extension("hostile", "touch", 0xF0)
     try:
         if isinstance(plant, int):
             bare = pickle.dumps(Planted(str(marker)), plant)
@@ -601,18 +302,11 @@ def test_what_is_planted_in_a_file_is_not_run(plant, whole, tmp_path, capfd, no_
                     assert outcome(path, READERS[name], capfd) != "works"
                     assert not marker.exists()
     finally:
-        copyreg.remove_extension("test_fuzz", "touch", 0xF0)
-
-
-class Planted:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return touch, (self.path,)
+        copyreg.remove_extension("hostile", "touch", 0xF0)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
+
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

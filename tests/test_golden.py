@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from programs import ROOT
-from test_grade_runs import grade, main
+from graded import grade
+from programs import ROOT, main
 
 import chat_with_tinystories_model
 import generate_tinystories_text

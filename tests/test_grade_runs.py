@@ -15,9 +15,10 @@ from pathlib import Path
 import grade_runs
 import pytest
 import torch
+from graded import grade
 from grading import edited_records as checks
 from grading import rubric
-from programs import ROOT, TINY, command, run, write_data
+from programs import ROOT, TINY, command, main, run, write_data
 
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
@@ -26,13 +27,6 @@ from common.errors import UserError
 DATA = ["--cache_dir", "cache", "--eval_steps", "4"]
 STORIES = ["--dataset", "stories", *TINY, *DATA]
 TALKS = ["--dataset", "talks", *DATA, "--epochs", "1", "--batch_size", "8", "--logging_steps", "2"]
-
-
-def main(program, *words):
-    """Run a program's main function as if these words had been typed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{program.__name__}.py", *map(str, words)])
-        program.main()
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +55,6 @@ def made(tmp_path_factory):
         with open(folder / log, "wb") as out:
             subprocess.run(words, cwd=folder, stdout=out, stderr=subprocess.STDOUT, check=True, timeout=120)
     return folder
-
-
-def grade(folder, *flags):
-    """{name: (facts, [problems], [questions])} of a folder of submissions."""
-    args = grade_runs.parse_args([str(folder), "--processes", "1", *map(str, flags)])
-    found = grade_runs.grade_all(grade_runs.find(folder), args)
-    texts = lambda one, kind: [flag.text for flag in one.entry.flags if flag.kind == kind]
-    return {one.entry.name: (one.entry.facts, texts(one, "problem"), texts(one, "question")) for one in found}
 
 
 def edit(path, change):

@@ -1,4 +1,4 @@
-"""The house: what the top level shows, and in which direction the imports go."""
+"""The layout: what the top level shows, and in which direction the imports go."""
 
 import ast
 
@@ -42,6 +42,11 @@ def test_imports_go_one_way(part):
     assert files
     for path in files:
         assert OURS.intersection(imported(path)) <= BELOW[part], path
+
+
+def test_no_test_file_imports_from_another():
+    for path in ROOT.glob("tests/*.py"):
+        assert not [name for name in imported(path) if name.startswith("test_")], path
 
 
 def test_the_ignored_target_is_the_same_where_rows_are_made_and_where_the_loss_is_computed():

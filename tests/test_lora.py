@@ -1,12 +1,9 @@
 """LoRA: adapters that change nothing at first, learn alone, and are merged into an ordinary model."""
 
-import signal
-from unittest import mock
-
 import pytest
-import test_training
 import torch
-from test_training import LATEST, assert_equal_weights, interrupt, make_model, one_line, signal_at, train_in, weights
+from refusals import one_line
+from tiny_runs import assert_equal_weights, make_model, metrics, train_in, weights
 
 from common.errors import UserError
 from common.weights_files import load_model, save_model
@@ -67,35 +64,12 @@ def test_a_rank_above_that_of_a_matrix_is_refused():
     assert "--lora_rank 17" in one_line(raised)
 
 
-@pytest.fixture
-def with_adapters(monkeypatch):
-    """Let the runs of these tests train adapters."""
-
-    def make(**changes):
-        model = make_model(**changes)
-        add_adapters(model, 2)
-        return model
-
-    monkeypatch.setattr(test_training, "make_model", make)
-
-
-def test_a_run_with_adapters_learns_and_leaves_ordinary_models(tmp_path, with_adapters):
-    summary = train_in(tmp_path, epochs=4, lr=5e-2)
-    before, after = make_model().state_dict(), weights(tmp_path / "final_model.pth")
+def test_a_run_with_adapters_learns_and_writes_ordinary_models(tmp_path):
+    summary = train_in(tmp_path, lora_rank=2, epochs=4, lr=5e-2)
+    before = make_model().state_dict()
+    after = weights(tmp_path / "final_model.pth")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "blocks." in name and before[name].dim() == 2}
-    rows = test_training.metrics(tmp_path, "eval")
+    rows = metrics(tmp_path, "eval")
     assert summary["final_val_loss"] < rows[0]["val_loss"]
-
-
-@pytest.mark.parametrize("speed", [{}, {"amp": True, "amp_dtype": "bfloat16"}], ids=["float32", "bfloat16"])
-def test_a_resumed_run_with_adapters_ends_as_the_uninterrupted_one(tmp_path, with_adapters, speed):
-    with mock.patch("common.devices.has_bfloat16", lambda device: True):
-        train_in(tmp_path / "whole", eval_steps=3, **speed)
-        interrupt(tmp_path / "parts", 4, eval_steps=3, **speed)
-        with signal_at(7, signal.SIGTERM):
-            train_in(tmp_path / "parts", None, LATEST, eval_steps=3, **speed)
-        train_in(tmp_path / "parts", None, LATEST, eval_steps=3, **speed)
-    for name in ("final_model.pth", "best_model.pth"):
-        assert_equal_weights(weights(tmp_path / "parts" / name), weights(tmp_path / "whole" / name))

@@ -1,16 +1,21 @@
-"""How weights are updated: what Muon does to a matrix, and which weights go to which optimizer."""
+"""How weights are updated: what Muon does to a matrix, which weights go to which optimizer, the learning rate."""
+
+import math
 
 import pytest
 import torch
+from tiny_runs import assert_equal_weights, make_model, make_settings, metrics, train_in, weights
 
 from model import ModelConfig, Transformer
+from training import loop
 from training import optimizer as optimizer_module
-from training.optimizer import Muon, make_optimizers, orthogonal
+from training.optimizer import Muon, learning_rate, make_optimizers, orthogonal
 from training.settings import TrainingSettings
 
 
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("shape", [(16, 16), (16, 48), (48, 16), (3, 16, 24)])
+@pytest.mark.parametrize(
+    ("shape", "half"), [((16, 16), False), ((16, 48), True), ((48, 16), False), ((3, 16, 24), True)]
+)
 def test_an_orthogonal_update_keeps_directions_and_evens_out_their_sizes(shape, half, monkeypatch):
     monkeypatch.setattr(optimizer_module, "has_bfloat16", lambda device: half)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -50,6 +55,18 @@ def test_every_weight_is_updated_once_and_only_matrices_decay(arch, optimizer):
     assert by_muon == (inside if optimizer == "muon" else set())
 
 
+def test_only_matrices_decay():
+    model, settings = make_model(arch="gpt2"), make_settings(weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in make_optimizers(model, settings):
+        optimizer.step()
+    for parameter in model.parameters():
+        expected = 1 - settings.lr * 0.5 if parameter.dim() == 2 else 1.0
+        torch.testing.assert_close(parameter.data, torch.full_like(parameter, expected))
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_tiny_model_learns_a_short_sequence(optimizer):
     torch.manual_seed(0)
@@ -66,3 +83,57 @@ def test_a_tiny_model_learns_a_short_sequence(optimizer):
             each.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.1 < 2 < losses[0]
+
+
+# The learning rate ----------------------------------------------------------------------------------------------------
+
+
+def rates(total, **settings):
+    return [learning_rate(step, total, make_settings(lr=0.01, **settings)) for step in range(total + 1)]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "total", "warmup"), [("cosine", 100, 2), ("linear", 5000, 100), ("cosine", 80_000, 1000)]
+)
+def test_the_learning_rate_warms_up_over_2_percent_of_the_run_at_most_1000_steps(scheduler, total, warmup):
+    rate = rates(total, scheduler=scheduler)
+    assert rate[: warmup + 1] == pytest.approx([0.01 * (step + 1) / warmup for step in range(warmup)] + [0.01])
+    assert rate[warmup + 1] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "min_lr", "warmup"),
+    [  # each two values of two lists meet once
+        ("cosine", 0.0, None),
+        ("cosine", 0.001, 0),
+        ("cosine", 0.0, 7),
+        ("linear", 0.001, None),
+        ("linear", 0.0, 0),
+        ("linear", 0.001, 7),
+    ],
+)
+def test_the_learning_rate_falls_from_lr_to_min_lr(scheduler, min_lr, warmup):
+    rate = rates(200, scheduler=scheduler, min_lr=min_lr, warmup_steps=warmup)
+    first = 4 if warmup is None else warmup
+    assert max(rate) == rate[first] == pytest.approx(0.01)
+    assert rate[first:] == sorted(rate[first:], reverse=True)
+    assert rate[-1] == pytest.approx(min_lr, abs=1e-9)
+    halfway = (200 + first) // 2
+    assert rate[halfway] == pytest.approx((0.01 + min_lr) / 2, rel=0.02)
+    quarter = min_lr + (0.01 - min_lr) * (0.75 if scheduler == "linear" else math.cos(math.pi / 8) ** 2)
+    assert rate[(halfway + first) // 2] == pytest.approx(quarter, rel=0.02)
+
+
+def test_a_warmup_longer_than_the_run_never_reaches_lr():
+    assert max(rates(10, warmup_steps=50)) < 0.01
+
+
+def test_the_run_takes_its_steps_at_the_rates_of_the_schedule(finished):
+    rows = metrics(finished[0], "train")
+    assert [row["lr"] for row in rows] == [learning_rate(step, len(rows), make_settings()) for step in range(len(rows))]
+
+
+def test_at_a_rate_of_0_a_run_changes_no_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "learning_rate", lambda *_: 0.0)
+    train_in(tmp_path)
+    assert_equal_weights(weights(tmp_path / "final_model.pth"), make_model().state_dict())

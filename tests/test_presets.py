@@ -10,7 +10,8 @@ import pytest
 import torch
 from grading import edited_records as checks
 from programs import ROOT, TINY, run, write_data
-from test_training import LATEST, assert_equal_weights, interrupt, make_rows, metrics, one_line, train_in, weights
+from refusals import one_line
+from tiny_runs import LATEST, assert_equal_weights, interrupt, make_rows, metrics, train_in, weights
 
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2

@@ -1,24 +1,20 @@
 """Two processes on a CPU train what one trains; `torchrun` starts them, as it would on several GPUs."""
 
-import json
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from programs import ROOT, dialogue, run, story, write_rows
+from programs import ROOT, dialogue, free_port, main, story, write_rows
+from tiny_runs import metrics, weights
+
+import train_bpe_tokenizer_hf as step1
+import train_tinystories_chat_model as step4
+import train_tinystories_model as step2
 
 SHAPE = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
 SHAPE += ["--max_seq_len", "48", "--dropout", "0"]
 FLAGS = ["--cache_dir", "cache", "--batch_size", "8", "--gradient_accumulation_steps", "2", "--logging_steps", "3"]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def torchrun(folder, program, *flags, status=0):
@@ -38,23 +34,19 @@ def trained(tmp_path_factory):
     write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(50, 60)])
     write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(30)])
     write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(30, 36)])
-    run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 350)
+    main(step1, "--dataset", "stories", "--vocab_size", 350, folder=folder)
     stories = ["--dataset", "stories", *FLAGS, *SHAPE, "--epochs", "2"]
-    run(folder, "train_tinystories_model", *stories, "--output_dir", "one")
+    main(step2, *stories, "--output_dir", "one", folder=folder)
     torchrun(folder, "train_tinystories_model", *stories, "--output_dir", "two")
     talks = ["--dataset", "talks", *FLAGS, "--dropout", "0", "--epochs", "1"]
     talks += ["--pretrained_model_path", "one/best_model.pth"]
-    run(folder, "train_tinystories_chat_model", *talks, "--output_dir", "chat_one")
+    main(step4, *talks, "--output_dir", "chat_one", folder=folder)
     torchrun(folder, "train_tinystories_chat_model", *talks, "--output_dir", "chat_two")
     more = ["--dataset", "talks=2", "--dataset", "more=1", "--batching", "packed", "--lora_rank", "4"]
     write_rows(folder / "more/train.jsonl", [dialogue(n) for n in range(36, 90)])
-    run(folder, "train_tinystories_chat_model", *talks[2:], *more, "--output_dir", "mixed_one")
+    main(step4, *talks[2:], *more, "--output_dir", "mixed_one", folder=folder)
     torchrun(folder, "train_tinystories_chat_model", *talks[2:], *more, "--output_dir", "mixed_two")
     return folder, stories
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["model"]
 
 
 @pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two"), ("mixed_one", "mixed_two")])
@@ -67,12 +59,10 @@ def test_two_ranks_end_with_the_weights_of_one_process(trained, one, two):
 @pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two"), ("mixed_one", "mixed_two")])
 def test_two_ranks_record_what_one_process_records_and_only_once(trained, one, two):
     folder, _ = trained
-    rows = [
-        [json.loads(line) for line in Path(folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in (one, two)
-    ]
-    assert [(row["event"], row["step"]) for row in rows[0]] == [(row["event"], row["step"]) for row in rows[1]]
-    for first, second in zip(*rows, strict=True):
+    rows_of_one = metrics(folder / one)
+    rows_of_two = metrics(folder / two)
+    assert [(row["event"], row["step"]) for row in rows_of_one] == [(row["event"], row["step"]) for row in rows_of_two]
+    for first, second in zip(rows_of_one, rows_of_two, strict=True):
         for name in ("train_loss", "val_loss", "accuracy", "grad_norm", "tokens"):
             assert first.get(name, 0) == pytest.approx(second.get(name, 0), rel=2e-3)
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pytest
 from programs import ROOT, TINY, command, run, write_data
+from tiny_runs import metrics
 
 from training import run_folder
 
@@ -43,10 +44,6 @@ def misfits(content, kinds):
     return wrong | (content.keys() ^ kinds.keys())
 
 
-def read_rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with a run that was cut off once, what the console said of each sitting, and a chat run after it."""
@@ -78,7 +75,7 @@ def test_every_row_of_a_real_run_is_as_docs_records_md_describes_it(runs):
     folder, _ = runs
     tables, seen = schema(), set()
     for name in ("tinystories_model", "tinystories_chat_model"):
-        for row in read_rows(folder / name):
+        for row in metrics(folder / name):
             assert not misfits(row, tables[""] | tables[row["event"]]), row
             seen.add(row["event"])
         summary = json.loads((folder / name / "summary.json").read_text(encoding="utf-8"))
@@ -90,7 +87,7 @@ def test_every_row_of_a_real_run_is_as_docs_records_md_describes_it(runs):
 
 def test_the_first_row_describes_the_run(runs):
     folder, _ = runs
-    rows = read_rows(folder / "tinystories_model")
+    rows = metrics(folder / "tinystories_model")
     first, summary = rows[0], json.loads((folder / "tinystories_model/summary.json").read_text(encoding="utf-8"))
     assert first["event"] == "run" and [row["event"] for row in rows].count("run") == 1
     assert first["run_id"] == summary["run_id"] and re.fullmatch("[0-9a-f]{32}", first["run_id"])
@@ -104,7 +101,7 @@ def test_the_first_row_describes_the_run(runs):
 
 def test_steps_and_times_go_forwards_also_where_the_run_was_cut_off(runs):
     folder, _ = runs
-    rows = read_rows(folder / "tinystories_model")
+    rows = metrics(folder / "tinystories_model")
     for name in ("step", "tokens", "seconds"):
         values = [row[name] for row in rows]
         assert values == sorted(values)
@@ -114,13 +111,13 @@ def test_steps_and_times_go_forwards_also_where_the_run_was_cut_off(runs):
 
 def test_each_evaluation_is_followed_by_a_sample(runs):
     folder, _ = runs
-    rows = read_rows(folder / "tinystories_model")
+    rows = metrics(folder / "tinystories_model")
     places = [index for index, row in enumerate(rows) if row["event"] == "eval"]
     assert len(places) > 2
     for index in places:
         assert rows[index + 1]["event"] == "sample" and rows[index + 1]["step"] == rows[index]["step"]
         assert rows[index + 1]["text"].startswith("Once upon a time")
-    chat = [row["text"] for row in read_rows(folder / "tinystories_chat_model") if row["event"] == "sample"]
+    chat = [row["text"] for row in metrics(folder / "tinystories_chat_model", "sample")]
     assert chat and all(text.startswith("user: ") and "\nassistant: " in text for text in chat)
 
 
@@ -128,7 +125,7 @@ def test_grep_val_loss_in_the_log_gives_the_curve(runs):
     folder, _ = runs
     log = (folder / "tinystories_model/train.log").read_text(encoding="utf-8")
     curve = [re.search(r" step (\d+)/\d+ .* val_loss (\S+) ", line) for line in log.splitlines() if "val_loss" in line]
-    evaluations = [row for row in read_rows(folder / "tinystories_model") if row["event"] == "eval"]
+    evaluations = metrics(folder / "tinystories_model", "eval")
     assert [(int(found[1]), float(found[2])) for found in curve] == [
         (row["step"], round(row["val_loss"], 4)) for row in evaluations
     ]
@@ -148,10 +145,10 @@ def test_a_redirected_log_has_a_plain_line_an_event_with_time_step_loss_and_spee
 
 def test_the_end_is_recorded_however_it_came(runs, tmp_path):
     folder, _ = runs
-    assert [row["ended"] for row in read_rows(folder / "tinystories_model") if row["event"] == "end"] == ["finished"]
+    assert [row["ended"] for row in metrics(folder / "tinystories_model", "end")] == ["finished"]
     flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--output_dir", tmp_path]
     run(folder, "train_tinystories_model", *flags, "--lr", 1e30, "--max_grad_norm", 0, "--max_bad_steps", 2, status=1)
-    rows, log = read_rows(tmp_path), (tmp_path / "train.log").read_text(encoding="utf-8")
+    rows, log = metrics(tmp_path), (tmp_path / "train.log").read_text(encoding="utf-8")
     assert rows[-1]["event"] == "end" and rows[-1]["ended"].startswith("failed: 2 steps in a row")
     assert not misfits(rows[-2], schema()[""] | schema()["skip"])
     assert log.splitlines()[-1].startswith("error: 2 steps in a row") and not (tmp_path / "summary.json").exists()
@@ -170,14 +167,14 @@ def test_the_event_file_has_a_sample_an_evaluation_and_the_flags(runs):
         "\n".join(line[4:] for line in event.tensor_proto.string_val[0].decode().splitlines())
         for event in board.Tensors("Sample/text_summary")
     ]
-    assert texts == [row["text"] for row in read_rows(chat) if row["event"] == "sample"]
+    assert texts == [row["text"] for row in metrics(chat, "sample")]
     content = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     flags = HParamsPluginData.FromString(content).session_start_info.hparams
     assert flags["lr"].number_value == 5e-4 and flags["dataset"].string_value == "['talks']"
     assert "_hparams_/session_end_info" in board.summary_metadata
 
 
-def test_a_picture_that_cannot_be_drawn_is_said_and_fails_nothing(runs, tmp_path, monkeypatch, capsys):
+def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_nothing(runs, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     flags = {"overwrite": False, "resume_from_checkpoint": None, "pilot_run": False}
     left = run_folder.Run(Namespace(output_dir=str(tmp_path), **flags))

@@ -1,15 +1,12 @@
 """Where stories and dialogues come from: each kind of file gives the same rows; what is wrong is said in one line."""
 
-import csv
 import importlib
-import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
+from programs import ROOT, run, write_table
+from refusals import error_of
 
 from common.errors import UserError
 from corpus.sources import BadRows, file_split, open_dataset, read_stories
@@ -17,8 +14,7 @@ from corpus.sources import BadRows, file_split, open_dataset, read_stories
 datasets = pytest.importorskip("datasets")
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
-REPOSITORY = Path(__file__).parents[1]
-SHARED = REPOSITORY.parent / "shared"
+SHARED = ROOT.parent / "shared"
 STORIES = ["Tom has a red ball.", 'Zoé said: "Hello, fox!" 🦊', "It was late, so they slept. The end."]
 LONG_STORIES = ["One day, Tom ran.\nHe fell.\n\nHe cried.", 'Zoé said:\n"Hello, fox!" 🦊', "The end."]
 SEPARATOR = "<|endoftext|>"
@@ -34,34 +30,15 @@ def own_library_cache(tmp_path_factory, monkeypatch):
 
 def write(path, stories, column="text"):
     """Write stories as the path's suffix says."""
+    if path.suffix != ".txt":
+        return write_table(path, [{"number": number, column: story} for number, story in enumerate(stories)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"number": number, column: story} for number, story in enumerate(stories)]
-    if path.suffix == ".jsonl":
-        path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    elif path.suffix == ".txt":
-        path.write_bytes("".join(story + "\n" for story in stories).encode())
-    elif path.suffix == ".csv":
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".parquet":
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
+    path.write_bytes("".join(story + "\n" for story in stories).encode())
     return path
 
 
 def stories_of(path, split="train", **options):
     return list(read_stories(open_dataset(str(path))[split], **options))
-
-
-def error_of(function, *args, **options):
-    """The message of the UserError that function raises: one line, for what the user can mend."""
-    with pytest.raises(UserError) as raised:
-        function(*args, **options)
-    assert "\n" not in str(raised.value) and raised.value.status == 2
-    return str(raised.value)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -88,7 +65,7 @@ def test_a_split_can_be_read_again(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_empty_stories_are_passed_over(tmp_path, suffix):
+def test_empty_stories_are_skipped(tmp_path, suffix):
     path = write(tmp_path / f"stories{suffix}", [STORIES[0], "", STORIES[1], "   ", STORIES[2], ""])
     assert stories_of(path) == STORIES
 
@@ -171,8 +148,10 @@ def test_the_projects_own_kinds_of_file_need_no_library(tmp_path, monkeypatch):
 # Folders --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", ["validation", "valid", "val", "test"])
+@pytest.mark.parametrize(  # each name and each kind of file once
+    ("name", "suffix"),
+    [("validation", ".jsonl"), ("valid", ".json"), ("val", ".txt"), ("test", ".csv"), ("validation", ".parquet")],
+)
 def test_a_folder_has_a_training_and_a_validation_file(tmp_path, suffix, name):
     write(tmp_path / f"train{suffix}", STORIES)
     write(tmp_path / f"{name}{suffix}", STORIES[:1])
@@ -216,7 +195,7 @@ def test_a_folder_may_hold_one_file_of_any_name(tmp_path, name):
     assert stories_of(tmp_path) == STORIES
 
 
-def test_what_is_no_data_in_a_folder_is_passed_over(tmp_path):
+def test_what_is_no_data_in_a_folder_is_skipped(tmp_path):
     write(tmp_path / "train.jsonl", STORIES)
     for name in ("README.md", "LICENSE", "dataset_infos.yaml", "train.jsonl.bak"):
         (tmp_path / name).write_text("not a story")
@@ -234,19 +213,19 @@ def test_a_readme_beside_the_stories_is_not_read_in_their_place(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet", "no/such/stories", "nowhere/stories.txt"])
-def test_a_missing_path_is_said(tmp_path, monkeypatch, name):
+def test_a_missing_path_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for path in (name, str(tmp_path / name)):
         message = error_of(open_dataset, path)
         assert f"no file or folder {path}" in message and "--dataset" in message
 
 
-def test_an_empty_folder_is_said(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     message = error_of(open_dataset, str(tmp_path))
     assert str(tmp_path) in message and "train.jsonl" in message
 
 
-def test_a_folder_without_training_data_is_said(tmp_path):
+def test_a_folder_without_training_data_is_refused(tmp_path):
     write(tmp_path / "validation.jsonl", STORIES)
     write(tmp_path / "test.jsonl", STORIES)
     message = error_of(open_dataset, str(tmp_path))
@@ -254,33 +233,33 @@ def test_a_folder_without_training_data_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["stories.tsv", "stories", "stories.zip"])
-def test_an_unknown_kind_of_file_is_said(tmp_path, name):
+def test_an_unknown_kind_of_file_is_refused(tmp_path, name):
     (tmp_path / name).write_text("Tom ran.")
     message = error_of(open_dataset, str(tmp_path / name))
     assert str(tmp_path / name) in message and ".jsonl .json .txt .csv .parquet" in message
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_empty_file_is_said(tmp_path, suffix):
+def test_an_empty_file_is_refused(tmp_path, suffix):
     (tmp_path / f"stories{suffix}").write_bytes(b"")
     assert str(tmp_path / f"stories{suffix}") in error_of(stories_of, tmp_path / f"stories{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".txt"])
-def test_a_file_of_empty_stories_is_said(tmp_path, suffix):
+def test_a_file_of_empty_stories_is_refused(tmp_path, suffix):
     path = write(tmp_path / f"stories{suffix}", ["", "  "])
     assert f"no stories in {path}" in (message := error_of(stories_of, path)) and "--dataset" in message
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
-def test_a_wrong_column_is_said_with_the_columns_that_are_there(tmp_path, suffix):
+def test_a_wrong_column_is_refused_with_the_columns_that_are_there(tmp_path, suffix):
     message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", STORIES, "story"))
     for part in (str(path), " 1", "number, story", '"text"', "--text_column"):
         assert part in message
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
-def test_a_column_of_numbers_is_said(tmp_path, suffix):
+def test_a_column_of_numbers_is_refused(tmp_path, suffix):
     message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", [7, 8]))
     for part in (str(path), " 1", '"text"', "7", "not text"):
         assert part in message
@@ -305,13 +284,13 @@ def test_a_column_of_numbers_is_said(tmp_path, suffix):
         pytest.param("a.csv", b'text\n"Tom ran.\nZoe', "", id="broken csv"),
     ],
 )
-def test_broken_data_is_said_with_its_place(tmp_path, name, content, part):
+def test_broken_data_is_refused_with_its_place(tmp_path, name, content, part):
     (tmp_path / name).write_bytes(content)
     message = error_of(stories_of, tmp_path / name)
     assert str(tmp_path / name) in message and part in message.removeprefix(str(tmp_path / name))
 
 
-def test_a_truncated_parquet_file_is_said(tmp_path):
+def test_a_truncated_parquet_file_is_refused(tmp_path):
     path = write(tmp_path / "stories.parquet", STORIES)
     path.write_bytes(path.read_bytes()[:-100])
     assert str(path) in error_of(stories_of, path)
@@ -356,7 +335,7 @@ def test_the_splits_of_a_hub_data_set_are_found(hub, name):
     assert stories_of(HUB_NAME, "validation") == STORIES[:1]
 
 
-def test_a_hub_data_set_without_a_train_split_is_said(hub):
+def test_a_hub_data_set_without_a_train_split_is_refused(hub):
     hub.splits = {"everything": STORIES}
     message = error_of(open_dataset, HUB_NAME)
     assert HUB_NAME in message and "train" in message and "everything" in message
@@ -402,24 +381,24 @@ def network_errors():
 
 
 @pytest.mark.parametrize("error", network_errors(), ids=repr)
-def test_a_hub_out_of_reach_is_said_with_a_local_way_round(hub, error):
+def test_a_hub_out_of_reach_is_named_with_a_local_way_round(hub, error):
     hub.error = error
     message = error_of(open_dataset, HUB_NAME)
     assert HUB_NAME in message and f"--dataset {LOCAL_ADVICE}" in message
 
 
-def test_a_name_that_the_hub_does_not_know_is_said(hub):
+def test_a_name_that_the_hub_does_not_know_is_refused(hub):
     hub.error = huggingface_hub.errors.RepositoryNotFoundError("404 Client Error\nNot Found", response=mock.Mock())
     message = error_of(open_dataset, HUB_NAME)
     assert f"no data set {HUB_NAME}" in message and LOCAL_ADVICE in message
 
 
-def test_a_name_that_no_data_set_can_have_is_said(monkeypatch):
+def test_a_name_that_no_data_set_can_have_is_refused(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert "no data set a story?" in error_of(open_dataset, "a story?")
 
 
-def test_a_hub_that_stops_answering_is_said(hub, monkeypatch):
+def test_a_hub_that_stops_answering_is_refused(hub, monkeypatch):
     class Breaking:
         def iter(self, batch_size):
             yield {"text": STORIES}
@@ -432,31 +411,23 @@ def test_a_hub_that_stops_answering_is_said(hub, monkeypatch):
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-def run_step_1(folder, *flags, **environment):
-    """Run train_bpe_tokenizer_hf.py in a folder; returns (exit status, stdout, lines on stderr)."""
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "train_bpe_tokenizer_hf.py"), *flags],
-        cwd=folder, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=30,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr.splitlines()
-
-
 def test_step_1_ends_with_one_line_where_the_hub_is_out_of_reach(tmp_path):
     (tmp_path / "work").mkdir()
     online = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "http_proxy", "HTTP_PROXY"), "")
     away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
-    status, out, lines = run_step_1(tmp_path / "work", **online, **away)
-    assert (status, out, len(lines)) == (2, "", 1)
-    assert lines[0].startswith("error: ") and f"--dataset {LOCAL_ADVICE}" in lines[0]
+    done = run(tmp_path / "work", "train_bpe_tokenizer_hf", status=2, environment=online | away)
+    (line,) = done.stderr.splitlines()
+    assert done.stdout == "" and line.startswith("error: ") and f"--dataset {LOCAL_ADVICE}" in line
     assert list((tmp_path / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["stories.parquet", "stories.jsonl"])
 def test_step_1_ends_with_one_line_where_the_data_is_broken(tmp_path, name):
     (tmp_path / name).write_bytes(b"text\nZo\xe9\n")
-    status, out, lines = run_step_1(tmp_path, "--dataset", name, HF_HOME=str(tmp_path / "home"))
-    assert (status, out, len(lines)) == (2, "", 1)
-    assert lines[0].startswith(f"error: {name}")
+    environment = {"HF_HOME": str(tmp_path / "home")}
+    done = run(tmp_path, "train_bpe_tokenizer_hf", "--dataset", name, status=2, environment=environment)
+    (line,) = done.stderr.splitlines()
+    assert done.stdout == "" and line.startswith(f"error: {name}")
     assert not list(tmp_path.glob("*.pkl*"))
 
 
@@ -485,7 +456,7 @@ def test_lines_of_text_that_are_not_utf_8_may_be_skipped(tmp_path):
     assert list(read_stories(file_split(tmp_path / "a.txt"), bad=bad)) == ["one", "three"] and bad.count == 1
 
 
-def test_a_file_of_bad_rows_only_is_said(tmp_path):
+def test_a_file_of_bad_rows_only_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": \n' * 3)
     with pytest.raises(UserError, match="no stories in .*; 3 bad rows skipped; the first: .*line 1"):
         list(read_stories(file_split(tmp_path / "a.jsonl"), bad=BadRows(skip=True)))

@@ -18,7 +18,7 @@ from grading import run_files, submissions, unpacking
 from grading.submissions import find, opened
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_training import LATEST, make_model, metrics, train_in
+from tiny_runs import LATEST, make_model, metrics, train_in
 
 from common.errors import UserError
 from common.weights_files import save_model

@@ -1,18 +1,18 @@
 """The tokenizer: every text comes back unchanged, nothing in a text is a special token, and its file runs no code."""
 
 import json
-import os
 import pickle
 import pickletools
 from pathlib import Path
 
 import pytest
 import tokenizers
+from hostile import Planted
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from refusals import error_of
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from common.errors import UserError
 from data import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -46,10 +46,8 @@ def write_json_tokenizer(path, tokenizer, **changes):
 
 
 def error_of_loading(path):
-    with pytest.raises(UserError) as raised:
-        load_tokenizer(path)
-    message = str(raised.value)
-    assert str(path) in message and "\n" not in message and raised.value.status == 2
+    message = error_of(load_tokenizer, path)
+    assert str(path) in message
     return message
 
 
@@ -268,26 +266,15 @@ def test_another_version_is_refused(tokenizer, tmp_path):
     assert "version 2" in error_of_loading(tmp_path / "new.pkl")
 
 
-def test_a_missing_file_says_how_to_get_one(tmp_path):
+def test_a_missing_file_is_refused_with_how_to_get_one(tmp_path):
     assert "train_bpe_tokenizer_hf.py" in error_of_loading(tmp_path / "nowhere.pkl")
     assert "train_bpe_tokenizer_hf.py" in error_of_loading(tmp_path)  # a folder is no file either
 
 
-class Plant:
-    """Its pickle makes a folder where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("inside", "protocol"), [(False, 0), (True, 2), (False, 4), (True, 4)])
 def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, inside, protocol):
     target = tmp_path / "planted"
-    content = SAVED | {"tokenizer": Plant(target)} if inside else Plant(target)
+    content = SAVED | {"tokenizer": Planted(target)} if inside else Planted(target)
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps(content, protocol))
     error_of_loading(tmp_path / "bad.pkl")
     assert not target.exists()

@@ -1,12 +1,18 @@
-"""What several tests share: a tiny network, one dialogue as tokens."""
+"""A tiny network, prompts for it, and what it writes."""
 
 import pytest
 import torch
 
 from corpus.dialogues import render_dialogues
+from data import SPECIAL_TOKENS
+from generation.beam_search import beam_search
+from generation.generate import Rules, generate
+from generation.sampling import Sampling
 from model import ModelConfig, Transformer
 
-VOCAB, CONTEXT = 29, 12
+SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
+VOCAB = 29
+CONTEXT = 12
 SHAPE = {
     "vocab_size": VOCAB,
     "num_layers": 2,
@@ -16,6 +22,8 @@ SHAPE = {
     "max_seq_len": CONTEXT,
     "dropout": 0.0,
 }
+LONG = "Once upon a time, Tom had a cat. " * 20
+TEXTS = ["Once upon a time, Tom had a cat. Ünï, €5!", "The dog ran away. Mia looked for it.", LONG]
 both = pytest.mark.parametrize("arch", ["gpt2", "llama"])
 with_and_without_window = pytest.mark.parametrize("window", [None, 1, 5])
 
@@ -45,3 +53,22 @@ def assert_same(one, other, tolerance=1e-5):
 def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
     """(ids, pairs dropped, bytes of what the assistant says) of one dialogue; see `render_dialogues`."""
     return render_dialogues(tokenizer, [turns], max_tokens, open_ended)[0][:3]
+
+
+def how(count, options):
+    """The Sampling and the Rules that options stand for; without any, tokens are drawn as the model has them."""
+    rules = {name: options.pop(name) for name in ("end", "banned", "stopped") if name in options}
+    drawn = {"temperature": 1.0, "top_k": 0}
+    if options.get("num_beams", 1) > 1:
+        drawn = {}
+    return Sampling(**{"max_new_tokens": count} | drawn | options), Rules(**rules)
+
+
+def write(model, prompts, count, keys=None, **options):
+    """What generate yields, as one list a row."""
+    return [list(row) for row in zip(*generate(model, prompts, *how(count, options), keys), strict=True)]
+
+
+def search(model, prompts, count, beams, **options):
+    """What beam_search finds."""
+    return beam_search(model, prompts, *how(count, options | {"num_beams": beams}))

@@ -74,12 +74,13 @@ def lint():
 def test(*arguments):
     """run the tests"""
     setup()
-    run("test", "-m pytest -q", *arguments)
+    run("test", "-m pytest -q -n auto --dist loadfile", *arguments)  # a process a core, each file in one of them
 
 
 def test_faults(*arguments):
     """kill runs, fill disks and damage files, some 20 minutes"""
-    test("-m", "faults", *arguments)
+    setup()
+    run("test-faults", "-m pytest -q -m faults", *arguments)
 
 
 def pilot():

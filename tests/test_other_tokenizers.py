@@ -6,19 +6,17 @@ import os
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import pytest
 import tokenizers
+from foreign_tokenizers import LLAMA3, TEXTS, as_text, error_of, others, reloaded, saved, wrapped
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from programs import ROOT, TINY, run, write_data
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from programs import ROOT
+from tokenizers import models, pre_tokenizers, processors
 
-import train_bpe_tokenizer_hf
-from common.errors import UserError
 from corpus import other_tokenizers
 from corpus.other_tokenizers import BYTES, for_oniguruma, open_pretrained
-from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer, wrap_tokenizer
+from data import SPECIAL_TOKENS, train_tokenizer
 from generation.sampling import Sampling
 from generation.writer import Writer
 
@@ -27,18 +25,8 @@ errors = pytest.importorskip("huggingface_hub.errors")
 GPT2 = Path(__file__).parents[2] / "shared/gpt2_tokenizer"
 with_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's vocabulary beside the repository")
 with_tiktoken = pytest.mark.skipif(not importlib.util.find_spec("tiktoken"), reason="needs tiktoken")
-
-TEXTS = [
-    "Once upon a time there was a little fox. 🦊 The fox wasn't little, it HADN'T been.",
-    'Zoé said: "I don\'t know!"\r\n\n\n  The   fox did not know 1234567 things.\t\n',
-    "שלום, the little fox said... مرحبا 你好 12 345 ١٢٣٤٥   \n \n x  ",
-    "<|endoftext|> <eos> <user>hello<assistant> 'S 'Re \u2028\u00a0\u3000 ſ K",
-]
 KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # of what is not assigned yet, each library's Unicode knows more
 ANY_TEXT = st.text(KNOWN, max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)" + (
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 PATTERNS = {  # as tiktoken has them
     "r50k": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
     "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
@@ -48,56 +36,13 @@ PATTERNS = {  # as tiktoken has them
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-
 SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
 PLAIN = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-
 examine = settings(max_examples=100, deadline=None)
-
-
-def others(split=None, size=400, special=("<|begin|>", "<|endoftext|>")):
-    """A byte-level BPE as others make it, its special tokens after the last id; split: an expression."""
-    backend = tokenizers.Tokenizer(models.BPE())
-    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
-    cut = [pre_tokenizers.Split(tokenizers.Regex(split), "isolated")] if split else []
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*cut, whole]) if cut else whole
-    backend.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend.train_from_iterator(
-        TEXTS * 3, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    )
-    backend.add_special_tokens(list(special))
-    return backend
-
-
-def saved(folder, backend, **changes):
-    """The path of its tokenizer.json, some entries of it changed; those of the model are named model_..."""
-    content = json.loads(backend.to_str())
-    content["model"] |= {name[6:]: value for name, value in changes.items() if name.startswith("model_")}
-    content |= {name: value for name, value in changes.items() if not name.startswith("model_")}
-    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
-    return str(folder / "tokenizer.json")
 
 
 def sequence(*steps):
     return {"type": "Sequence", "pretokenizers": steps}
-
-
-def wrapped(name):
-    return wrap_tokenizer(open_pretrained(str(name))[0], name)
-
-
-def error_of(name):
-    with pytest.raises(UserError) as raised:
-        wrapped(name)
-    message = str(raised.value)
-    assert str(name) in message and "\n" not in message and raised.value.status == 2
-    return message
-
-
-def reloaded(tokenizer, folder):
-    tokenizer.save(folder / "wrapped.pkl")
-    return load_tokenizer(folder / "wrapped.pkl")
 
 
 # Ids ------------------------------------------------------------------------------------------------------------------
@@ -108,12 +53,6 @@ def pair(request, tmp_path_factory):
     """(another's tokenizer, ours around it, read back from step 1's file)."""
     folder, backend = tmp_path_factory.mktemp("others"), others(request.param)
     return backend, reloaded(wrapped(saved(folder, backend)), folder)
-
-
-def as_text(backend, text):
-    """Another's ids of a text in which nothing is a special token."""
-    backend.encode_special_tokens = True
-    return backend.encode(text, add_special_tokens=False).ids
 
 
 @examine
@@ -137,6 +76,12 @@ def test_the_special_tokens_come_after_the_last_id(pair):
     assert tokenizer.never_written == [*range(size - 2, size + 7)]  # its own two as well
     assert backend.token_to_id("<|endoftext|>") == size - 1
     assert tokenizer.decode([*range(size - 2, size + 7)]) == ""
+
+
+def test_nothing_that_no_text_has_is_written(pair):
+    _, tokenizer = pair
+    writer = Writer(mock.Mock(), tokenizer, Sampling())
+    assert sorted([*writer.rules().banned, tokenizer.special["<eos>"]]) == tokenizer.never_written
 
 
 def test_the_fingerprint_tells_tokenizers_apart_that_cut_otherwise(tmp_path):
@@ -168,6 +113,13 @@ def test_two_files_are_the_tokenizer_that_they_were_saved_from(tmp_path, windows
     assert tokenizer.never_written == [*range(400, 408)] and tokenizer.decode([400]) == ""
 
 
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    backend = tokenizers.Tokenizer(models.BPE.from_file(str(GPT2 / "vocab.json"), str(GPT2 / "merges.txt")))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return reloaded(wrapped(GPT2), tmp_path_factory.mktemp("gpt2")), backend
+
+
 @with_gpt2
 @examine
 @given(text=ANY_TEXT)
@@ -176,13 +128,6 @@ def test_gpt2s_ids_stay_what_they_were(gpt2, text):
     tokenizer, backend = gpt2
     assert tokenizer.encode(text) == as_text(backend, text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory):
-    backend = tokenizers.Tokenizer(models.BPE.from_file(str(GPT2 / "vocab.json"), str(GPT2 / "merges.txt")))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return reloaded(wrapped(GPT2), tmp_path_factory.mktemp("gpt2")), backend
 
 
 @with_gpt2
@@ -213,8 +158,11 @@ def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression
     assert "expression" in error_of(saved(tmp_path, others(), pre_tokenizer=cut))
 
 
-@pytest.mark.parametrize("behavior", ["Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"])
-@pytest.mark.parametrize("expression", ["", r"\s|", r"(?=a)", r"\p{L}*"])
+@pytest.mark.parametrize(
+    ("behavior", "expression"),
+    [("Isolated", ""), ("MergedWithPrevious", r"\s|"), ("MergedWithNext", r"(?=a)"), ("Contiguous", r"\p{L}*"),
+     ("MergedWithPrevious", r"(?=a)"), ("MergedWithNext", r"\s|"), ("Isolated", r"\p{L}*"), ("Contiguous", "")],
+)  # fmt: skip
 def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression):
     split = SPLIT | {"pattern": {"Regex": expression}, "behavior": behavior}
     digits, marks = {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": behavior}
@@ -274,7 +222,7 @@ def test_a_special_token_that_could_be_typed_is_refused(tmp_path):
         assert "could be typed" in error_of(saved(tmp_path, others(special=()), added_tokens=added))
 
 
-def test_a_normalizer_of_unicode_forms_and_a_post_processor_are_left_out_and_said(tmp_path):
+def test_a_normalizer_of_unicode_forms_and_a_post_processor_are_left_out_and_reported(tmp_path):
     backend = others()
     backend.normalizer = tokenizers.normalizers.NFC()
     around = processors.TemplateProcessing("<|begin|> $A", None, [("<|begin|>", 400)])
@@ -320,7 +268,7 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
     error_of(tmp_path / "tokenizer.json")
 
 
-def test_a_folder_without_a_tokenizer_and_missing_paths_are_said(tmp_path):
+def test_a_folder_without_a_tokenizer_and_missing_paths_are_named(tmp_path):
     assert "merges.txt" in error_of(tmp_path)
     (tmp_path / "vocab.json").write_text("{}")
     assert "merges.txt" in error_of(tmp_path)
@@ -360,8 +308,7 @@ def hub(monkeypatch, tmp_path):
     return hub
 
 
-@pytest.mark.parametrize("offline", [False, True])
-@pytest.mark.parametrize("two_files", [False, True])
+@pytest.mark.parametrize(("offline", "two_files"), [(False, False), (True, True), (False, True)])
 def test_a_hub_name_stands_for_its_files(hub, monkeypatch, offline, two_files):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     hub.error = ConnectionError("asked") if offline else None
@@ -375,7 +322,7 @@ def test_a_hub_name_stands_for_its_files(hub, monkeypatch, offline, two_files):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_hub_name_without_such_files_is_said(hub, monkeypatch, offline):
+def test_a_hub_name_without_such_files_is_refused(hub, monkeypatch, offline):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     (hub.folder / "tokenizer.model").write_bytes(b"")
     assert "neither tokenizer.json nor vocab.json with merges.txt" in error_of("someone/small")
@@ -389,7 +336,7 @@ def test_a_hub_name_without_such_files_is_said(hub, monkeypatch, offline):
         (errors.GatedRepoError("403\nGated", response=mock.Mock()), "gated"),
     ],
 )
-def test_a_hub_out_of_reach_is_said_with_a_local_way_round(hub, error, part):
+def test_a_hub_out_of_reach_is_named_with_a_local_way_round(hub, error, part):
     hub.error = error
     message = error_of("someone/small")
     assert part in message and "--from_pretrained FOLDER" in message
@@ -471,7 +418,7 @@ def test_gpt2_of_tiktoken_is_gpt2_of_its_files(tmp_path, gpt2):
 
 
 @with_tiktoken
-def test_tiktoken_out_of_reach_and_unknown_encodings_are_said():
+def test_tiktoken_out_of_reach_and_unknown_encodings_are_named():
     def fail(name):
         raise ConnectionError("no route\nto host")
 
@@ -480,81 +427,6 @@ def test_tiktoken_out_of_reach_and_unknown_encodings_are_said():
     assert "cl100k_base" in error_of("tiktoken:nope")
 
 
-def test_where_tiktoken_is_missing_that_is_said():
+def test_where_tiktoken_is_missing_the_extra_is_named():
     with mock.patch.dict("sys.modules", tiktoken=None):
         assert "[tiktoken]" in error_of("tiktoken:cl100k_base")
-
-
-# The programs ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """A folder with data, and with a tokenizer of more than 65,535 tokens as step 1 wraps it."""
-    folder = tmp_path_factory.mktemp("large")
-    write_data(folder)
-    backend = others(LLAMA3)
-    content = json.loads(backend.to_str())["model"]
-    letters = [letter for letter in BYTES if letter.isalpha()]
-    pairs = [(one, other) for one in content["vocab"] for other in letters if one + other not in content["vocab"]]
-    made = {one + other: (one, other) for one, other in pairs}
-    vocabulary = content["vocab"] | {token: 400 + number for number, token in enumerate([*made][: 70_000 - 400])}
-    merges = content["merges"] + [list(made[token]) for token in [*made][: 70_000 - 400]]
-    (folder / "others").mkdir()
-    saved(folder / "others", others(LLAMA3, special=()), model_vocab=vocabulary, model_merges=merges)
-    done = run(folder, "train_bpe_tokenizer_hf", "--from_pretrained", "others", "--dataset", "stories")
-    return folder, done
-
-
-def test_a_vocabulary_above_65535_goes_through_training_and_writing(large):
-    folder, done = large
-    assert "vocabulary: 70,007 tokens" in done.stdout and "<system> 70006" in done.stdout
-    assert "bytes per token: " in done.stdout and not done.stderr
-    flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--epochs", "1", "--hidden_size", "8"]
-    flags += ["--max_train_samples", "9", "--max_eval_samples", "3"]
-    assert "loss" in run(folder, "train_tinystories_model", *flags).stdout
-    (description,) = {json.loads(path.read_text())["dtype"] for path in folder.glob("cache/*/description.json")}
-    assert description == "uint32"
-    tokens = [np.memmap(path, np.uint32, "r") for path in folder.glob("cache/*/tokens.bin")]
-    assert {70_002, 70_003} <= set(np.concatenate(tokens).tolist())  # <bos>, <eos>
-    text = run(folder, "generate_tinystories_text", "--prompt", "Tom <|endoftext|>", "--max_new_tokens", 9).stdout
-    assert text.startswith("Tom <|endoftext|>")
-
-
-def test_inspect_shows_how_a_text_is_cut_and_writes_nothing(large):
-    folder, _ = large
-    before = sorted(folder.iterdir())
-    out = run(folder, "train_bpe_tokenizer_hf", "--inspect", "a fox \U0001f98a").stdout.splitlines()
-    tokenizer = load_tokenizer(folder / "bpe_tokenizer_tinystories.pkl")
-    assert [int(line.split()[0]) for line in out[:-1]] == tokenizer.encode("a fox \U0001f98a")
-    assert "".join(line.split("  ")[-1] for line in out[:-1]).replace(" ", "") == "a fox \U0001f98a".encode().hex()
-    assert out[0].split()[1] == "'a'" and "' fox'" in out[1]
-    assert out[-1].startswith(f"{len(out) - 1} tokens, 10 bytes: ")
-    assert run(folder, "train_bpe_tokenizer_hf", "--inspect", "a fox", "--from_pretrained", "others").stdout
-    assert run(folder, "train_bpe_tokenizer_hf", "--inspect", "").stdout == "0 tokens, 0 bytes\n"
-    assert sorted(folder.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--inspect", "a", "--vocab_size", "300"], ["--inspect", "a", "--dataset", "stories"],
-        ["--from_pretrained", "others", "--sample", "3"], ["--inspect", "a", "--output", "nowhere.pkl"],
-        ["--from_pretrained", "others"], ["--from_pretrained", "stories", "--output", "other.pkl"],
-    ],
-)  # fmt: skip
-def test_step_1_says_in_one_line_where_it_cannot_go_on(large, monkeypatch, flags):
-    folder, _ = large
-    before = sorted(folder.iterdir())
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr("sys.argv", ["step 1", *flags])
-    with pytest.raises(UserError) as raised:
-        train_bpe_tokenizer_hf.main()
-    assert "\n" not in str(raised.value) and raised.value.status == 2
-    assert sorted(folder.iterdir()) == before
-
-
-def test_nothing_that_no_text_has_is_written(pair):
-    _, tokenizer = pair
-    writer = Writer(mock.Mock(), tokenizer, Sampling())
-    assert sorted([*writer.rules().banned, tokenizer.special["<eos>"]]) == tokenizer.never_written

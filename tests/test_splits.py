@@ -1,31 +1,77 @@
-"""Several data sets as one: what --dataset says, which texts an epoch has, and what is set aside."""
+"""Training and validation texts: what is set aside, several data sets as one, which texts an epoch has."""
 
 import json
-import signal
 from argparse import Namespace
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_data import SPECIAL, cache_of, numbered_texts, predicted_of, texts_of
-from test_training import LATEST, assert_equal_weights, interrupt, make_cache, signal_at, train_in, weights
+from programs import write_rows
+from tiny import SPECIAL
+from tiny_data import cache_of, numbered_texts, predicted_of, texts_of
 
 from common.errors import UserError
 from common.flags import FlagParser, parse_flags
-from corpus.splits import DIALOGUES_SET_ASIDE, Mixture, open_text, split_weight
+from corpus.splits import DIALOGUES_SET_ASIDE, Mixture, open_text, split_weight, training_and_validation
 from corpus.token_cache import cache_dialogues
 from data import IGNORED, Rows, train_tokenizer
 from training.resume import fingerprints_of
 from training.settings import add_data_flags
 
-
-def mixture_of(counts, weights=None):
-    """A Mixture of sets of so many texts, each text of another length, no token twice."""
-    texts = iter(numbered_texts(*(3 + number % 7 for number in range(sum(counts)))))
-    return Mixture([cache_of([next(texts) for _ in range(count)], np.uint32) for count in counts], weights)
+# Training and validation ----------------------------------------------------------------------------------------------
 
 
-# The flag -------------------------------------------------------------------------------------------------------------
+def splits_of(training, validation=None):
+    """Splits and the function that reads them: a split is a number of texts here."""
+    splits = {"train": SimpleNamespace(name="training stories", texts=training)}
+    if validation:
+        splits["validation"] = SimpleNamespace(name="validation stories", texts=validation)
+    read = lambda split, limit: cache_of(numbered_texts(*[4] * min(split.texts, limit or split.texts)))
+    return splits, read
+
+
+@pytest.mark.parametrize("texts, set_aside", [(2, 1), (10, 1), (99, 1), (300, 3), (1000, 10)])
+def test_without_a_validation_split_the_last_hundredth_is_set_aside(said, texts, set_aside):
+    train, validation = training_and_validation(*splits_of(texts))
+    everything = texts_of(cache_of(numbered_texts(*[4] * texts)))
+    assert texts_of(train) == everything[:-set_aside]
+    assert texts_of(validation) == everything[-set_aside:]
+    assert train.sizes.tolist() + validation.sizes.tolist() == list(range(100, 100 + texts))
+    assert len(said) == 1 and f"last {set_aside} of {texts:,} " in said[0]
+
+
+def test_a_validation_split_is_taken_as_it_is(said):
+    train, validation = training_and_validation(*splits_of(50, 7))
+    assert (len(train), len(validation), said) == (50, 7, [])
+
+
+def test_one_text_cannot_be_divided(said):
+    with pytest.raises(UserError, match="training stories has only one text"):
+        training_and_validation(*splits_of(1))
+
+
+@pytest.mark.parametrize("max_train, max_eval, lengths", [(9, 4, (9, 4)), (9, None, (9, 7)), (None, 99, (50, 7))])
+def test_limits_hold_where_there_is_a_validation_split(said, max_train, max_eval, lengths):
+    caches = training_and_validation(*splits_of(50, 7), max_train, max_eval)
+    assert tuple(map(len, caches)) == lengths
+
+
+@pytest.mark.parametrize("max_train, max_eval, lengths", [(400, 3, (396, 3)), (None, 5, (990, 5)), (400, 9, (396, 4))])
+def test_limits_hold_where_validation_texts_are_set_aside(said, max_train, max_eval, lengths):
+    train, validation = training_and_validation(*splits_of(1000), max_train, max_eval)
+    assert (len(train), len(validation)) == lengths
+    assert not set(train.text(len(train) - 1)[1:-1]) & set(validation.text(0)[1:-1])
+
+
+def test_texts_set_aside_are_in_no_row_of_the_training(said):
+    train, validation = training_and_validation(*splits_of(200))
+    trained_on = set(Rows(train, 8, SPECIAL, seed=1).batch(0, 100)[0].flat) - set(SPECIAL.values())
+    assert len(trained_on) == 2 * 198
+    assert not trained_on & set(np.concatenate(texts_of(validation)).tolist())
+
+
+# The flag --dataset ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -45,13 +91,13 @@ def test_a_weight_stands_after_the_name_of_a_path_or_of_the_hub(tmp_path, monkey
 
 
 @pytest.mark.parametrize("flag", ["a=", "a=half", "a=0", "a=-1", "a=nan", "a=inf", "=0.5", "a=0.5.jsonl"])
-def test_a_weight_that_is_none_is_said_in_one_line(flag):
+def test_a_weight_that_is_none_is_refused_in_one_line(flag):
     with pytest.raises(UserError) as raised:
         split_weight(flag)
     assert f"--dataset {flag}: " in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_the_flag_may_be_given_several_times_and_its_default_goes_then():
+def test_the_flag_may_be_given_several_times_in_place_of_its_default():
     parser = FlagParser("")
     add_data_flags(parser, "a hub's")
     parser.add_argument("--config")
@@ -61,7 +107,13 @@ def test_the_flag_may_be_given_several_times_and_its_default_goes_then():
         assert parse("--dataset", "one", "--dataset=two=0.5").dataset == ["one", "two=0.5"]
 
 
-# An epoch -------------------------------------------------------------------------------------------------------------
+# An epoch of a mixture ------------------------------------------------------------------------------------------------
+
+
+def mixture_of(counts, weights=None):
+    """A Mixture of sets of so many texts, each text of another length, no token twice."""
+    texts = iter(numbered_texts(*(3 + number % 7 for number in range(sum(counts)))))
+    return Mixture([cache_of([next(texts) for _ in range(count)], np.uint32) for count in counts], weights)
 
 
 @pytest.mark.parametrize(
@@ -121,27 +173,7 @@ def test_sets_without_weights_are_joined():
     assert rows.bytes == mixture.sizes.sum() and mixture.lengths().tolist() == [len(text) for text in texts_of(mixture)]
 
 
-# A run ----------------------------------------------------------------------------------------------------------------
-
-
-def mixed_rows(packed=True, weights=(2, 1)):
-    return Rows(Mixture([make_cache(8, seed=1), make_cache(30, seed=4)], weights), 16, SPECIAL, packed, seed=1)
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_resumed_run_on_a_mixture_ends_as_the_uninterrupted_one(tmp_path, packed):
-    rows = lambda: mixed_rows(packed)
-    train_in(tmp_path / "whole", rows(), epochs=5)
-    interrupt(tmp_path / "parts", 3, rows=rows(), epochs=5)
-    with signal_at(9, signal.SIGTERM):
-        train_in(tmp_path / "parts", rows(), LATEST, epochs=5)
-    summary = train_in(tmp_path / "parts", rows(), LATEST, epochs=5)
-    assert summary["epoch"] == 5
-    for name in ("final_model.pth", "best_model.pth"):
-        assert_equal_weights(weights(tmp_path / "parts" / name), weights(tmp_path / "whole" / name))
-
-
-# From the flags -------------------------------------------------------------------------------------------------------
+# From the flags to the texts ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +183,7 @@ def tokenizer():
 
 def write(path, count):
     rows = [{"prompt": f"Question {number}?", "response": f"Answer {number}."} for number in range(count)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
 
 
 def opened(tokenizer, *datasets, **limits):
@@ -172,7 +204,7 @@ def test_the_last_twentieth_of_dialogues_is_set_aside_a_thousand_at_most(
     assert any(f"the last {set_aside:,} of {count:,}" in line for line in said)
 
 
-def test_weighted_sets_are_mixed_and_what_that_means_is_said(tokenizer, tmp_path, monkeypatch, said):
+def test_weighted_sets_are_mixed_and_what_that_means_is_reported(tokenizer, tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "general").mkdir()
     for name, count in (("persona.jsonl", 40), ("general/train.jsonl", 400), ("general/valid.jsonl", 7)):
@@ -214,7 +246,7 @@ def test_sets_that_make_no_sense_together_are_refused(tokenizer, tmp_path, monke
 def test_a_limit_counts_dialogues_that_are_used(tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Question {n}?", "response": "Answer." if n % 2 else "  "} for n in range(40)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "a.jsonl", rows)
     train, validation = opened(tokenizer, "a.jsonl", max_train_samples=10)
     assert len(train) + len(validation) == 10
 
@@ -225,7 +257,7 @@ def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found
     monkeypatch.chdir(tmp_path)
     long, pair = "Tom has a red ball. " * 9, {"prompt": "Hi!", "response": "Hello."}
     rows = [pair, pair | {"response": long}, pair | {"prompt": long}, pair | {"prompt": long}, pair]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "a.jsonl", rows)
     for _ in range(2):
         said.clear()
         opened(tokenizer, "a.jsonl")

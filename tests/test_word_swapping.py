@@ -1,4 +1,4 @@
-"""Word swapping: what may stand for what, in the whole text, and the same again after going on."""
+"""Word swapping: what may stand for what, in the whole text, and the same again after resuming."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_nothing_is_swapped_with_probability_0(similar, cache):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_rows_are_swapped_anew_in_each_epoch_and_equally_after_going_on(similar, tokenizer, cache, packed):
+def test_rows_are_swapped_anew_in_each_epoch_and_equally_after_resuming(similar, tokenizer, cache, packed):
     change = similar(0.5).swapped
     rows = Rows(cache, 64, tokenizer.special, packed, seed=1, change=change)
     epochs = [rows.batch(epoch * rows.per_epoch, rows.per_epoch)[0] for epoch in range(3)]

@@ -1,0 +1,126 @@
+"""Losses that are not finite and full memory: nothing is lost, and the run says what to do."""
+
+import contextlib
+import math
+import re
+
+import pytest
+import torch
+from refusals import one_line
+from tiny_runs import (
+    CPU,
+    LATEST,
+    SIX_STEPS,
+    assert_equal_weights,
+    interrupt,
+    losses_not_finite_at,
+    make_model,
+    make_rows,
+    make_settings,
+    metrics,
+    train_in,
+    weights,
+)
+
+from common.devices import Precision
+from common.errors import UserError
+from training import loop
+from training.reports import less_memory
+from training.step import micro_batches, training_step
+
+
+@pytest.mark.parametrize(("optimizer", "value"), [("adamw", math.nan), ("muon", math.inf)])
+def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted(tmp_path, optimizer, value, capsys):
+    with losses_not_finite_at(2, 4, 5, value=value):
+        summary = train_in(tmp_path, optimizer=optimizer, **SIX_STEPS | {"epochs": 2, "logging_steps": 1})
+    assert summary["skipped_steps"] == 3 and summary["ended"] == "finished"
+    assert [(row["step"], row["skipped"]) for row in metrics(tmp_path, "skip")] == [(2, 1), (4, 2), (5, 3)]
+    assert [row["step"] for row in metrics(tmp_path, "train")] == [1, 3, 6, 7, 8, 9, 10, 11, 12]
+    assert "step 5/12 skipped: loss not finite (1 new, 3 in all)" in capsys.readouterr().out
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "final_model.pth").values())
+    assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (tmp_path / "metrics.jsonl").read_text()))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_skipped_step_changes_nothing(scaled):
+    """On CUDA the scaler leaves the step out on the device; here it is tried on the CPU."""
+    model = make_model()
+    settings = make_settings()
+    precision = Precision(CPU)
+    if scaled:
+        precision.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    optimizers = loop.make_optimizers(model, settings)
+    batches = micro_batches(make_rows(), 0, settings, CPU)
+    step = lambda: training_step(model, optimizers, precision, batches, settings)
+    assert step().good
+    state = lambda: [t.clone() for o in optimizers for s in o.state.values() for t in s.values()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before_state = state()
+    with losses_not_finite_at(1):
+        result = step()
+    assert not result.good and not result.norm.isfinite() and not result.loss.isfinite()
+    assert_equal_weights(model.state_dict(), before)
+    assert all(torch.equal(one, other) for one, other in zip(state(), before_state, strict=True))
+    assert step().good and not torch.equal(model.state_dict()["norm.weight"], before["norm.weight"])
+
+
+def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
+    model, settings, precision = make_model(), make_settings(), Precision(CPU)
+    precision.dtype, precision.scale, precision.autocast = torch.float16, None, contextlib.nullcontext
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    optimizers = loop.make_optimizers(model, settings)
+    batches = micro_batches(make_rows(), 0, settings, CPU)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = training_step(model, optimizers, precision, batches, settings)
+    assert result.good and not result.norm.isfinite() and precision.scaler.get_scale() == 2.0**126
+    assert_equal_weights(model.state_dict(), before)
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):
+    settings = SIX_STEPS | {"epochs": 3, "save_steps": 2, "max_bad_steps": 4}
+    with losses_not_finite_at(3, *range(6, 20)), pytest.raises(UserError) as refusal:
+        train_in(tmp_path, **settings)
+    assert "4 steps in a row" in one_line(refusal) and "checkpoint-4.pth" in one_line(refusal)
+    assert refusal.value.status == 1 and metrics(tmp_path, "skip")[-1]["step"] == 9
+    assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-2.pth", "checkpoint-4.pth"]
+
+
+def test_bad_steps_are_counted_across_resuming(tmp_path):
+    settings = SIX_STEPS | {"epochs": 3, "max_bad_steps": 4}
+    with losses_not_finite_at(2, 3):
+        interrupt(tmp_path, 3, **settings)
+    with losses_not_finite_at(1, 2), pytest.raises(UserError, match="4 steps in a row"):
+        train_in(tmp_path, flags=LATEST, **settings)
+    assert metrics(tmp_path, "skip")[-1]["skipped"] == 4
+
+
+# Full memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "ranks", "advice"),
+    [
+        (64, 1, 1, "--batch_size 32 --gradient_accumulation_steps 2"),
+        (9, 2, 1, "--batch_size 3 --gradient_accumulation_steps 6"),
+        (7, 1, 1, "--batch_size 1 --gradient_accumulation_steps 7"),
+        (6, 1, 2, "--batch_size 2 --gradient_accumulation_steps 3"),
+        (2, 1, 2, "smaller model"),
+        (1, 4, 1, "smaller model"),
+    ],
+)
+def test_a_full_memory_is_answered_with_smaller_batches_that_make_the_same_steps(size, count, ranks, advice):
+    said = less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
+    assert f"--batch_size {size}" in said and advice in said
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[...] DefaultCPUAllocator: can't allocate")]
+)
+def test_a_full_memory_ends_the_run_with_one_line(tmp_path, monkeypatch, error):
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(loop, "training_step", full)
+    with pytest.raises(UserError) as refusal:
+        train_in(tmp_path)
+    assert "--batch_size 2 --gradient_accumulation_steps 2" in one_line(refusal) and refusal.value.status == 1

@@ -1,0 +1,103 @@
+"""The chat: its commands, what it forgets, what it saves."""
+
+import pytest
+from tiny import render_dialogue
+
+import chat_with_tinystories_model as chat_module
+from chat_with_tinystories_model import COMMANDS, Chat
+from corpus.dialogues import read_dialogues
+from corpus.sources import open_dataset
+
+
+def roles(chat):
+    return [role for role, _ in chat.turns]
+
+
+def command(chat, line):
+    name, _, text = line.partition(" ")
+    assert name in COMMANDS
+    return chat.command(name, text)
+
+
+def test_the_chat_undoes_retries_and_resets(make_writer, capsys):
+    chat = Chat(make_writer(max_new_tokens=3))
+    first = "".join(chat.reply("Hi"))
+    assert chat.turns == [("user", "Hi"), ("assistant", first.strip())]
+    assert command(chat, "/retry") == "Hi" and chat.turns == []
+    assert "".join(chat.reply("Hi")) != first
+    list(chat.reply("A?"))
+    assert roles(chat) == ["user", "assistant"] * 2
+    assert command(chat, "/undo") is None and roles(chat) == ["user", "assistant"]
+    command(chat, "/reset")
+    assert chat.turns == []
+    for line in ("/undo", "/retry"):
+        assert command(chat, line) is None and "nothing was said" in capsys.readouterr().err
+
+
+def test_the_chat_sets_the_temperature_and_refuses_nonsense(make_writer, capsys):
+    chat = Chat(make_writer())
+    command(chat, "/temperature 0.5")
+    assert chat.writer.sampling.temperature == 0.5
+    for line in ("/temperature", "/temperature hot", "/temperature -1", "/temperature nan"):
+        command(chat, line)
+        assert chat.writer.sampling.temperature == 0.5 and len(capsys.readouterr().err.splitlines()) < 3
+
+
+def test_a_system_text_stands_before_the_turns_until_it_is_removed(make_writer, monkeypatch):
+    writer, asked_with = make_writer(max_new_tokens=2), []
+    chat = Chat(writer)
+    monkeypatch.setattr(writer, "stream", lambda ids, key: asked_with.append(ids) or iter(["Yes."]))
+    command(chat, "/system Be Tom")
+    list(chat.reply("Hi"))
+    turns = [("system", "Be Tom"), ("user", "Hi")]
+    assert asked_with[0] == render_dialogue(writer.tokenizer, turns, open_ended=True)[0]
+    command(chat, "/reset")
+    command(chat, "/system")
+    list(chat.reply("Hi"))
+    assert asked_with[1] == render_dialogue(writer.tokenizer, turns[1:], open_ended=True)[0]
+
+
+def test_the_chat_reports_once_that_it_forgets(make_writer, capsys):
+    chat = Chat(make_writer(max_new_tokens=8, min_new_tokens=8))
+    for number in range(6):
+        list(chat.reply(f"Tom had a cat {number}"))
+        assert len(roles(chat)) % 2 == 0 and roles(chat)[0] == "user"
+    assert capsys.readouterr().err.count("forgets the oldest turns") == 1
+    assert len(chat.turns) == 12  # they can still be saved
+    command(chat, "/reset")
+    for number in range(6):
+        list(chat.reply(f"Tom had a cat {number}"))
+    assert capsys.readouterr().err.count("forgets the oldest turns") == 1
+
+
+def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, capsys):
+    chat, path = Chat(make_writer(max_new_tokens=8, min_new_tokens=8)), tmp_path / "talk.jsonl"
+    command(chat, f"/save {path}")
+    assert not path.exists()
+    list(chat.reply("Hi <eos> Tom \u00e9"))
+    command(chat, f"/save {path}")
+    command(chat, "/system Be Tom")
+    command(chat, f"/save {path}")
+    first, second = read_dialogues(open_dataset(str(path))["train"])
+    assert first == chat.turns and second == [("system", "Be Tom"), *chat.turns]
+    for name in ("talk.txt", "", tmp_path / "no folder" / "t.jsonl"):
+        command(chat, f"/save {name}")
+        assert "added" not in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypatch):
+    chat = Chat(make_writer())
+
+    def stream(ids, key):
+        yield "Once"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat.writer, "stream", stream)
+    with pytest.raises(KeyboardInterrupt):
+        list(chat.reply("Hi"))
+    assert chat.turns == [("user", "Hi"), ("assistant", "Once")]
+    assert command(chat, "/retry") == "Hi" and not chat.turns
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(chat_module, "chat_prompt", lambda *_: stream(None, None).throw(KeyboardInterrupt))
+        list(chat.reply("Hi"))
+    assert chat.turns == [("user", "Hi"), ("assistant", "")]

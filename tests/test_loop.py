@@ -1,0 +1,71 @@
+"""The loop: when a run evaluates, saves and stops, and which model is the best."""
+
+import math
+
+import pytest
+import torch
+from tiny_runs import CPU, VOCAB, assert_equal_weights, make_rows, make_validation, metrics, train_in, weights
+
+from common.devices import Precision
+from common.weights_files import load_model
+from training import loop
+from training.step import evaluate
+
+
+def test_training_lowers_the_validation_loss(finished):
+    first, *_, last = metrics(finished[0], "eval")
+    assert last["val_loss"] < first["val_loss"] < math.log(VOCAB) + 0.1
+
+
+def test_the_best_model_is_the_one_with_the_lowest_validation_loss(tmp_path, val_losses, monkeypatch):
+    val_losses[:] = [4.0, 2.0, 3.0, 2.0] + [5.0] * 20
+    seen, evaluate = [], loop.evaluate
+
+    def watched(model, *args, **options):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return evaluate(model, *args, **options)
+
+    monkeypatch.setattr(loop, "evaluate", watched)
+    summary = train_in(tmp_path, eval_steps=1)
+    assert len(seen) > 4
+    assert_equal_weights(weights(tmp_path / "best_model.pth"), seen[1])
+    assert_equal_weights(weights(tmp_path / "final_model.pth"), seen[-1])
+    assert (summary["best_step"], summary["best_val_loss"]) == (2, 2.0)
+    content = torch.load(tmp_path / "best_model.pth", weights_only=True)
+    assert (content["step"], content["val_loss"], content["run_id"]) == (2, 2.0, summary["run_id"])
+    content = torch.load(tmp_path / "final_model.pth", weights_only=True)
+    assert (content["step"], content["val_loss"]) == (len(seen), 5.0)
+
+
+def test_the_best_model_has_the_loss_in_the_summary(finished):
+    folder, summary = finished
+    for kind in ("best", "final"):
+        model, _ = load_model(folder / f"{kind}_model.pth")
+        result = evaluate(model, make_validation(), Precision(CPU))
+        assert result["val_loss"] == pytest.approx(summary[f"{kind}_val_loss"], rel=1e-6)
+
+
+def test_every_epoch_ends_with_an_evaluation(tmp_path):
+    rows = make_rows()
+    train_in(tmp_path, rows, eval_steps=10_000, epochs=3)
+    ends = [math.ceil(epoch * rows.per_epoch / 4) for epoch in (1, 2, 3)]
+    assert [row["step"] for row in metrics(tmp_path, "eval")] == ends
+    assert metrics(tmp_path, "train")[-1]["step"] == ends[-1]
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    train_in(tmp_path, save_steps=1, keep_checkpoints=3)
+    last = metrics(tmp_path, "train")[-1]["step"]
+    kept = {f"checkpoint-{step}.pth" for step in (last - 2, last - 1, last)}
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == kept
+    assert {row["step"] for row in metrics(tmp_path, "checkpoint")} == set(range(1, last + 1))
+
+
+def test_early_stopping_stops_after_so_many_evaluations_without_a_lower_loss(tmp_path, val_losses):
+    val_losses[:] = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 9.0]
+    summary = train_in(tmp_path, eval_steps=1, epochs=4, early_stopping_patience=2)
+    assert summary["ended"] == metrics(tmp_path, "end")[-1]["ended"] == "stopped early"
+    assert metrics(tmp_path, "train")[-1]["step"] == 6
+    assert (summary["best_step"], summary["best_val_loss"], summary["final_val_loss"]) == (4, 1.0, 1.0)
+    assert "early stop" in (tmp_path / "train.log").read_text()
+    assert (tmp_path / "final_model.pth").exists()

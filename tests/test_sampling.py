@@ -1,0 +1,112 @@
+"""Sampling: what a token is drawn from, how it is drawn, and which flags are refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import VOCAB, assert_same
+
+from common.errors import UserError
+from generation.sampling import Sampling, draw, penalize, probabilities
+
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
+
+def spread(logits, **options):
+    """The chances of all tokens (B, V), those that may not be drawn with 0."""
+    chances, tokens = probabilities(logits, **options)
+    return torch.zeros_like(logits).scatter(-1, tokens.expand(len(logits), -1), chances)
+
+
+def random_logits(rows=50):
+    return 3 * torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0}, {"temperature": 0.3}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 9, "top_p": 0.9}]
+)
+def test_probabilities_sum_to_1(options):
+    chances = spread(random_logits(), **options)
+    assert (chances >= 0).all()
+    assert_same(chances.sum(-1), torch.ones(50))
+
+
+def test_temperature_divides_the_logits_and_0_takes_the_likeliest_token():
+    logits = random_logits()
+    assert_same(spread(logits), logits.softmax(-1))
+    assert_same(spread(logits, temperature=2.0), (logits / 2).softmax(-1))
+    assert torch.equal(spread(logits, temperature=0), F.one_hot(logits.argmax(-1), VOCAB).float())
+
+
+@pytest.mark.parametrize("k", [1, 4, VOCAB, VOCAB + 10])
+def test_top_k_leaves_the_k_likeliest_tokens_in_their_proportions(k):
+    logits = random_logits()
+    chances, k = spread(logits, top_k=k), min(k, VOCAB)
+    assert ((chances > 0).sum(-1) == k).all()
+    kept = logits.softmax(-1).topk(k).values
+    assert_same(chances.topk(k).values, kept / kept.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])
+def test_top_p_leaves_the_fewest_tokens_that_have_at_least_p(p):
+    logits = random_logits()
+    for chances, full in zip(spread(logits, top_p=p), logits.softmax(-1), strict=True):
+        kept = chances > 0
+        assert full[kept].sum() >= p - 1e-6
+        assert full[kept].sum() - full[kept].min() < p
+        assert not kept.all() and full[kept].min() >= full[~kept].max()
+        assert_same(chances[kept], full[kept] / full[kept].sum())
+
+
+@pytest.mark.parametrize("p", [0.01, 0.3, 1.0])
+def test_min_p_leaves_the_tokens_that_are_not_much_less_likely_than_the_likeliest(p):
+    full = random_logits().softmax(-1)
+    chances = spread(random_logits(), min_p=p)
+    assert torch.equal(chances > 0, full >= p * full.amax(-1, keepdim=True))
+    assert_same(chances.sum(-1), torch.ones(50))
+
+
+def test_draw_takes_tokens_as_often_as_they_are_likely():
+    count, chances = 20_000, torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    uniform = torch.from_numpy(np.random.default_rng(0).random(count, np.float32))
+    drawn = torch.bincount(draw(chances.expand(count, -1), torch.arange(7)[None], uniform), minlength=len(chances))
+    spread = (count * chances * (1 - chances)).sqrt()
+    assert ((drawn - count * chances).abs() <= 4 * spread).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.6}])
+def test_draw_never_takes_a_token_of_probability_0(options):
+    logits = random_logits(500)
+    logits[:, [0, 1, VOCAB - 1]] = -math.inf
+    for uniform in (0.0, float(np.nextafter(np.float32(1), np.float32(0)))):  # the least and the largest
+        drawn = draw(*probabilities(logits, **options), torch.full((500,), uniform))
+        assert (spread(logits, **options)[range(500), drawn] > 0).all()
+
+
+def test_the_repetition_penalty_lowers_the_logits_of_what_was_seen():
+    logits, seen = torch.tensor([[4.0, -1.0, 3.0, -2.0]]), torch.tensor([[True, True, False, False]])
+    assert penalize(logits, seen, 2.0).tolist() == [[2.0, -2.0, 3.0, -2.0]]
+
+
+# The flags ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"max_new_tokens": 0}, {"min_new_tokens": -1}, {"min_new_tokens": 9, "max_new_tokens": 8}, {"temperature": -1},
+        {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": -0.1}, {"min_p": 2},
+        {"repetition_penalty": 0}, {"num_beams": 0}, {"stop": [""]}, {"seed": -1}, {"num_beams": 2, "top_p": 0.5},
+    ],
+)  # fmt: skip
+def test_flags_that_make_no_sense_are_refused_by_name(flags):
+    with pytest.raises(UserError) as refusal:
+        Sampling(**flags)
+    assert all(f"--{name}" in str(refusal.value) for name in list(flags)[:1]) and "\n" not in str(refusal.value)
+
+
+def test_min_new_tokens_above_the_default_raises_max_new_tokens():
+    assert Sampling().max_new_tokens == 200
+    assert Sampling(min_new_tokens=1300).max_new_tokens == 1300
