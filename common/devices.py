@@ -18,6 +18,7 @@ PEAK_TFLOPS = {"T4": 65, "L4": 121, "A100": 312, "H100": 990, "H200": 990}  # de
 WORTH_COMPILING = 600  # seconds that a run must take without the compiler
 USUAL_MFU = 0.2  # of a run without the compiler, to guess how long it takes
 USUAL_FLOPS = 50e12  # a second, where the device is not known
+READ_DEVICE = re.compile(r"\bdevice: (.*)")  # with which grading reads the line that `choose_device` logs
 
 
 def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:

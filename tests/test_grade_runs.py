@@ -16,8 +16,8 @@ import grade_runs
 import pytest
 import torch
 from graded import grade
-from grading import edited_records as checks
 from grading import rubric
+from grading.copies import pairs
 from programs import ROOT, TINY, command, main, run, write_data
 
 import train_tinystories_chat_model as step4
@@ -161,7 +161,7 @@ def test_an_honest_run_has_no_problem(graded, name):
         ("copy", "the same timestamps as copied_from: copies of one run"),
         ("copied_from", "the same timestamps as copy: copies of one run"),
         ("log_only", "only a console log was handed in"),
-        ("broken", "broken.zip is damaged"),
+        ("broken", "broken.zip: damaged"),
         ("climbing", "its path leads out of the archive"),
     ],
 )
@@ -269,7 +269,7 @@ def times_back(folder):
         (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 there and 1 here"),
         (lambda f: edit_json(f / "args.json", epochs=9), "--epochs is 9 in args.json and 2 in the log's command"),
         (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
-        (lambda f: (f / "best_model.pth").write_bytes(b"no"), "best_model.pth is damaged"),
+        (lambda f: (f / "best_model.pth").write_bytes(b"no"), "best_model.pth is no file of weights of this course"),
         (lambda f: (f / "train.log").unlink(), "missing: train.log"),
         (lambda f: next(f.glob("events*")).unlink(), "missing: TensorBoard's event file"),
         (lambda f: (f / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl: 1 row cannot be used"),
@@ -349,13 +349,16 @@ def test_an_honest_run_is_not_accused(made, tmp_path, name, change, left):
 
 
 def test_copies_are_of_two_persons_and_of_more_than_the_same_second():
+    nothing = {"validation curve": set(), "weights": set()}
     moment = lambda loss: {("the log's", step, "12:00:00", loss) for step in range(9)}
-    named = {
-        "anna/one": checks.Traces("anna", "1" * 32), "anna/two": checks.Traces("anna", "1" * 32),
-        "bert": checks.Traces("bert", "2" * 32, moment(1.5)), "carl": checks.Traces("carl", "3" * 32, moment(1.6)),
-        "dora": checks.Traces("dora", "4" * 32, moment(1.6)),
+    traces = lambda person, run_id, moments=(): nothing | {
+        "person": {person}, "run id": {run_id * 32}, "timestamps": set(moments),
     }  # fmt: skip
-    flags = checks.pairs(named)
+    named = {
+        "anna/one": traces("anna", "1"), "anna/two": traces("anna", "1"), "bert": traces("bert", "2", moment(1.5)),
+        "carl": traces("carl", "3", moment(1.6)), "dora": traces("dora", "4", moment(1.6)),
+    }  # fmt: skip
+    flags = pairs(named)
     assert flags.keys() == {"carl", "dora"} and "the same timestamps as dora" in flags["carl"][0].text
 
 
@@ -423,10 +426,9 @@ def test_the_example_rubric_gives_points(graded, tmp_path):
     criteria = rubric.read_rubric(example_rubric(tmp_path))
     assert sum(one.points for one in criteria) == 100
     facts = graded[1]["good"][0] | {"who": "good", "finished": True, "problems": 0, "questions": 0}
-    best = rubric.points(criteria, facts | {"validation loss": 0.5})
-    assert sum(got for _, got, _ in best) == 100
-    worst = rubric.points(criteria, facts | {"finished": False, "validation loss": None, "problems": 3})
-    assert sum(got for _, got, _ in worst) < 50
+    total = lambda facts: sum(one.points_for(facts)[1] for one in criteria)
+    assert total(facts | {"validation loss": 0.5}) == 100
+    assert total(facts | {"finished": False, "validation loss": None, "problems": 3}) < 50
 
 
 @pytest.mark.parametrize(
@@ -450,7 +452,7 @@ def test_a_rubric_that_makes_no_sense_is_refused_in_a_line(tmp_path, text, said)
 
 def test_a_rubric_s_unknown_fact_is_refused_with_those_there_are():
     with pytest.raises(UserError, match="beauty is none of who, steps"):
-        rubric.points([rubric.Criterion("x", "beauty", "above", 1, 5)], {"who": "a", "steps": 3})
+        rubric.Criterion("x", "beauty", "above", 1, 5).points_for({"who": "a", "steps": 3})
 
 
 def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):

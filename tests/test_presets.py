@@ -8,7 +8,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from grading import edited_records as checks
+from grading.edited_records import command_and_args
+from grading.facts import differences, flags_typed
+from grading.logs import Log
+from grading.submissions import Submission
 from programs import ROOT, TINY, run, write_data
 from refusals import one_line
 from tiny_runs import LATEST, assert_equal_weights, interrupt, make_rows, metrics, train_in, weights
@@ -214,13 +217,11 @@ def test_a_file_that_is_missing_or_of_the_other_program_is_refused_in_one_line(c
 
 # What is said of a run that was handed in -----------------------------------------------------------------------------
 
-PROGRAMS = {"train_tinystories_model.py": step2.parse_args, "train_tinystories_chat_model.py": step4.parse_args}
-
 
 def handed_in(*words, command=None):
     args = vars(step2.parse_args(words)) | {"program": "train_tinystories_model.py"}
-    log = Namespace(command=f"python train_tinystories_model.py {command}") if command else None
-    return Namespace(args=args, rows=[], log=log)
+    log = Log(command=f"python train_tinystories_model.py {command}") if command else Log()
+    return Submission(args=args, log=log)
 
 
 @pytest.mark.parametrize(
@@ -231,26 +232,26 @@ def handed_in(*words, command=None):
     ],
 )  # fmt: skip
 def test_what_differs_is_told_from_the_preset_on(flags, said):
-    assert checks.differences(handed_in(*flags.split()), PROGRAMS) == said
+    assert differences(handed_in(*flags.split())) == said
 
 
 @pytest.mark.parametrize("preset", ["9M", ["8M"], None, "list"])
 def test_a_made_up_preset_is_none(preset):
     run = handed_in("--lr", "0.5")
     run.args["preset"] = preset
-    assert checks.differences(run, PROGRAMS) == "--lr 0.5"
+    assert differences(run) == "--lr 0.5"
     run.args["preset"], run.args["program"] = "8M", "train_tinystories_chat_model.py"
-    assert "--preset" not in checks.differences(run, PROGRAMS)  # which the chat trainer lacks
+    assert "--preset" not in differences(run)  # which the chat trainer lacks
 
 
 @pytest.mark.parametrize("words", ["--config FILE", "--config=FILE", "--lr 0.1 --config FILE"])
 def test_a_file_that_the_log_of_a_stranger_names_is_not_opened(tmp_path, words):
     run = handed_in(command=words.replace("FILE", file_of(tmp_path, {"lr": 0.5})))
-    assert checks.flags_typed(run, PROGRAMS) is None and checks.command_and_args(run, PROGRAMS) == []
+    assert flags_typed(run) is None and list(command_and_args(run)) == []
     typed = handed_in("--preset", "8M", command="--preset 8M")
-    assert checks.command_and_args(typed, PROGRAMS) == []
+    assert list(command_and_args(typed)) == []
     lied = handed_in("--preset", "28M", command="--preset 8M")
-    assert "--preset is 28M in args.json and 8M" in checks.command_and_args(lied, PROGRAMS)[0].text
+    assert "--preset is 28M in args.json and 8M" in next(command_and_args(lied)).text
 
 
 # --max_steps ----------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from grading.edited_records import Flag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import svg_plots
-from pages.report import MOST_STORIES, Entry, Flag, cut, write_report
+from pages.report import MOST_STORIES, Entry, cut, write_report
 
 HOSTILE = (
     "</bdi></td><script>alert(1)</script>\"'&<img src=http://x.example/y onerror=alert(1)>\x00\x1b[31m\u202e{{table}}"

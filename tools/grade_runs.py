@@ -9,15 +9,16 @@ runs in one folder.  A problem is read off the records, a question is something 
 you judge.  docs/grading.md explains each.
 """
 
+import argparse
 import csv
+import io
 import os
 import re
 import sys
 import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,25 +26,15 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from grading.edited_records import (
-    Traces,
-    curves,
-    facts_of,
-    is_finished,
-    pairs,
-    problem,
-    problems_of,
-    samples,
-    traces_of,
-)
-from grading.rubric import points, read_rubric
+from grading.copies import Traces, pairs, traces_of
+from grading.edited_records import problem, problems_of
+from grading.facts import curves, facts_of, samples
+from grading.rubric import read_rubric
 from grading.submissions import Submission, find, opened
 from grading.verify import verified
 from pages.report import Entry, write_report
 from pages.svg_plots import thinned
 
-import train_tinystories_chat_model
-import train_tinystories_model
 from common.errors import UserError
 from common.files import written_atomically
 from common.flags import FlagParser
@@ -51,23 +42,10 @@ from common.program import run_program
 from corpus.sources import open_dataset
 from corpus.token_cache import default_cache_dir
 
-TRAINERS = train_tinystories_model, train_tinystories_chat_model
-PROGRAMS = {f"{trainer.__name__}.py": trainer.parse_args for trainer in TRAINERS}
-KINDS = "problem", "question"
-LONGEST = 400  # characters of a text that is printed
 IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
-@dataclass
-class Graded:
-    """What is left of a run that was read: what is shown of it, and what tells a copy."""
-
-    entry: Entry
-    traces: Traces = field(default_factory=Traces)
-    finished: bool = False
-
-
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/grade_runs.py FOLDER [flags]"
     parser.add_argument("folder", help="of the submissions")
@@ -99,158 +77,159 @@ def parse_args(argv=None):
         path = getattr(args, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
-        if path and Path(path).is_dir():
-            raise UserError(f"--{name} {path} is a folder; name a file")
     return args
 
 
-def grade(item, args):
-    """Read one submission (name, path) -> a list of Graded, one a run."""
-    torch.set_num_threads(1)
-    name, path = item
-    with opened(path, name) as runs:
-        return [graded(run, args) for run in runs]
+# Grading --------------------------------------------------------------------------------------------------------------
 
 
-def graded(run, args):
-    try:
-        entry = Entry(run.name, facts_of(run, PROGRAMS), problems_of(run, PROGRAMS), curves(run), samples(run))
-        if args.verify:
-            entry.flags += verified(run, args)
-        entry.curves = {what: thinned(curve) for what, curve in entry.curves.items()}
-        return Graded(entry, traces_of(run), is_finished(run))
-    except Exception as error:  # what nobody foresaw in one submission must not stop the others
-        return unreadable(run, f"its records hold what no run writes ({type(error).__name__})")
+def grade_all(submissions: dict[str, Path], args: argparse.Namespace) -> list[Entry]:
+    """Grade {name: path}: an `Entry` for each run, in the order of their names, copies flagged."""
+    graded = []
+    bar = {"total": len(submissions), "unit": " submissions", "disable": not sys.stderr.isatty(), "leave": False}
+    for runs in tqdm(grade_each(submissions, args), **bar):
+        graded += runs
+    copies = pairs({entry.name: traces for entry, traces in graded})
+    for entry, _ in graded:
+        entry.flags += copies.get(entry.name, [])
+    return [entry for entry, _ in graded]
 
 
-def unreadable(run, reason):
-    empty = Submission(run.name, run.person)
-    return Graded(Entry(run.name, facts_of(empty, PROGRAMS), [problem(f"cannot be read: {reason}")]))
-
-
-def grade_all(submissions, args):
-    """Grade {name: path}, several at once -> a list of Graded in the order of their names, copies flagged."""
-    bar = tqdm(total=len(submissions), unit=" submissions", disable=not sys.stderr.isatty(), leave=False)
-    work, processes, found = partial(grade, args=args), min(args.processes, len(submissions)), []
+def grade_each(submissions: dict[str, Path], args: argparse.Namespace) -> Iterator[list[tuple[Entry, Traces]]]:
+    """Yield the runs of each submission; several are read at once."""
+    processes = min(args.processes, len(submissions))
     if processes == 1:
-        for item in submissions.items():
-            found += work(item)
-            bar.update()
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            waiting = [(item, pool.submit(work, item)) for item in submissions.items()]
-            for item, result in waiting:
-                found += graded_alone(item, work, result)
-                bar.update()
-    bar.close()
-    for name, flags in pairs({one.entry.name: one.traces for one in found}).items():
-        next(one for one in found if one.entry.name == name).entry.flags.extend(flags)
-    return found
+        for name, path in submissions.items():
+            yield grade(name, path, args)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        results = {name: pool.submit(grade, name, path, args) for name, path in submissions.items()}
+        for name, result in results.items():
+            try:
+                yield result.result()
+            except BrokenProcessPool:  # a process has died, and took the others with it
+                yield grade_in_own_process(name, submissions[name], args)
 
 
-def graded_alone(item, work, result):
-    """The result of a submission; where a process has died, and took others with it, that of a process of its own."""
-    try:
-        return result.result()
-    except BrokenProcessPool:
-        pass
+def grade_in_own_process(name: str, path: Path, args: argparse.Namespace) -> list[tuple[Entry, Traces]]:
     try:
         with ProcessPoolExecutor(1) as pool:
-            return pool.submit(work, item).result()
+            return pool.submit(grade, name, path, args).result()
     except BrokenProcessPool:
-        return [unreadable(Submission(item[0], item[0]), "reading it ended the process; is the memory full?")]
+        return [unreadable(name, name, "reading it ended the process; is the memory full?")]
+
+
+def grade(name: str, path: Path, args: argparse.Namespace) -> list[tuple[Entry, Traces]]:
+    """Read one submission: for each of its runs what is shown, and what tells a copy."""
+    torch.set_num_threads(1)
+    with opened(path, name) as runs:
+        return [grade_run(run, args) for run in runs]
+
+
+def grade_run(run: Submission, args: argparse.Namespace) -> tuple[Entry, Traces]:
+    try:
+        entry = Entry(run.name, facts_of(run), problems_of(run), samples=samples(run))
+        entry.curves = {what: thinned(curve) for what, curve in curves(run).items()}
+        if args.verify:
+            entry.flags.extend(verified(run, args))
+        return entry, traces_of(run)
+    except Exception as error:  # what nobody foresaw in one submission must not stop the others
+        return unreadable(run.name, run.person, f"its records hold what no run writes ({type(error).__name__})")
+
+
+def unreadable(name: str, person: str, reason: str) -> tuple[Entry, Traces]:
+    run = Submission(person=person)
+    return Entry(name, facts_of(run), [problem(f"cannot be read: {reason}")]), traces_of(run)
 
 
 # What is printed and written ------------------------------------------------------------------------------------------
 
 
-def row_of(one, rubric):
-    """{column: value} of a run for the CSV file and the report."""
-    entry = one.entry
-    counts = {f"{kind}s": sum(flag.kind == kind for flag in entry.flags) for kind in KINDS}
-    row = {"who": entry.name} | entry.facts | counts
-    if rubric:
+def row_of(entry: Entry) -> dict:
+    """{column: value} of a run, for the table and the CSV file."""
+    row = {"who": entry.name} | entry.facts
+    for kind in ("problem", "question"):
+        row[f"{kind}s"] = sum(flag.kind == kind for flag in entry.flags)
+    if entry.points:
         row["points"] = sum(got for _, got, _ in entry.points)
     return row
 
 
-def print_table(found, rubric):
-    rows = [{name: shown(value) for name, value in row_of(one, rubric).items()} for one in found]
-    columns = ["who", *IN_TABLE, "problems", "questions", *(["points"] if rubric else [])]
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
-    numeric = {name for name in columns if all(re.fullmatch(r"[\d.,]+|-", row[name]) for row in rows)}
-    aligned = lambda name, text: text.rjust(widths[name]) if name in numeric else text.ljust(widths[name])
-    for row in ({name: name for name in columns}, *rows):
-        print("  ".join(aligned(name, row[name]) for name in columns).rstrip())
-    for one in found:
-        entry = one.entry
-        if entry.flags or entry.facts["differs from the handout"] or entry.points:
-            print(f"\n{entry.name}")
-        if entry.facts["differs from the handout"]:
-            differs = textwrap.shorten(entry.facts["differs from the handout"], LONGEST, placeholder=" ...")
-            print_line("differs from the handout", differs)
-        for flag in entry.flags:
-            print_line(flag.kind, flag.text)
-        for what, got, of in entry.points:
-            print_line("points", f"{got:g} of {of:g} for {what}")
-        if entry.facts["sample"]:
-            print_line("sample", textwrap.shorten(entry.facts["sample"], LONGEST, placeholder=" ..."))
+def print_table(entries: list[Entry]) -> None:
+    rows = [row_of(entry) for entry in entries]
+    columns = [name for name in ("who", *IN_TABLE, "problems", "questions", "points") if name in rows[0]]
+    cells = [aligned([name, *(shown(row[name]) for row in rows)]) for name in columns]
+    for line in zip(*cells, strict=True):
+        print("  ".join(line).rstrip())
 
 
-def print_line(kind, text):
-    print(textwrap.fill(f"{kind}: {text}", 120, initial_indent="  ", subsequent_indent="    "))
+def aligned(texts: list[str]) -> list[str]:
+    """A column of the table, its head and its cells, padded to one width; numbers stand on the right."""
+    width = max(map(len, texts))
+    if all(re.fullmatch(r"[\d.,]+|-", text) for text in texts[1:]):
+        return [text.rjust(width) for text in texts]
+    return [text.ljust(width) for text in texts]
 
 
-def shown(value):
+def shown(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
-def write_csv(found, path, rubric):
-    rows = []
-    for one in found:
-        said = {f"{kind} texts": "; ".join(f.text for f in one.entry.flags if f.kind == kind) for kind in KINDS}
-        rows.append(row_of(one, rubric) | said | {f"points: {what}": got for what, got, _ in one.entry.points})
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def print_details(entry: Entry) -> None:
+    """Print what was found in a run, and what it wrote."""
+    print(f"\n{entry.name}")
+    lines = [("differs from the handout", entry.facts["differs from the handout"])]
+    lines += [(flag.kind, flag.text) for flag in entry.flags]
+    lines += [("points", f"{got:g} of {of:g} for {what}") for what, got, of in entry.points]
+    lines.append(("sample", entry.facts["sample"]))
+    for what, text in lines:
+        if text:
+            text = textwrap.shorten(text, 400, placeholder=" ...")
+            print(textwrap.fill(f"{what}: {text}", 120, initial_indent="  ", subsequent_indent="    "))
+
+
+def write_csv(entries: list[Entry], path: str) -> None:
+    """Write the table, with all problems, questions and points."""
+    text = io.StringIO(newline="")
+    lines = csv.writer(text)
+    for entry in entries:
+        row = row_of(entry)
+        for kind in ("problem", "question"):
+            row[f"{kind} texts"] = "; ".join(flag.text for flag in entry.flags if flag.kind == kind)
+        row |= {f"points: {what}": got for what, got, _ in entry.points}
+        if entry is entries[0]:
+            lines.writerow(row)  # its names: the same for all
+        lines.writerow(map(harmless, row.values()))
     with written_atomically(path) as file:
-        file.write("\ufeff".encode())  # so that spreadsheets take it for UTF-8
-        lines = csv.DictWriter(Encoded(file), names)
-        lines.writeheader()
-        lines.writerows({name: harmless(value) for name, value in row.items()} for row in rows)
+        file.write(text.getvalue().encode("utf-8-sig", "replace"))  # with this mark spreadsheets take it for UTF-8
 
 
-class Encoded:
-    """A binary file as the csv module writes to it."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def write(self, text):
-        return self.file.write(text.encode("utf-8", "replace"))
-
-
-def harmless(value):
+def harmless(value: object) -> object:
     """A text that a spreadsheet does not take for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def main():
+def main() -> None:
     args = parse_args()
-    rubric = read_rubric(args.rubric) if args.rubric else None
-    for dataset in filter(None, (args.dataset, args.chat_dataset)):
-        open_dataset(dataset)  # a name that is wrong is wrong for all
-    found = grade_all(find(args.folder), args)
-    for one in found if rubric else []:
-        one.entry.points = points(rubric, row_of(one, None) | {"finished": one.finished})
-    print_table(found, rubric)
+    rubric = read_rubric(args.rubric) if args.rubric else []
+    for dataset in (args.dataset, args.chat_dataset):
+        if dataset:
+            open_dataset(dataset)  # a name that is wrong is wrong for all
+    entries = grade_all(find(args.folder), args)
+    for entry in entries:
+        facts = row_of(entry) | {"finished": entry.facts["state"] == "finished"}
+        entry.points = [criterion.points_for(facts) for criterion in rubric]
+    print_table(entries)
+    for entry in entries:
+        print_details(entry)
     if args.csv:
-        write_csv(found, args.csv, rubric)
+        write_csv(entries, args.csv)
+        print(f"wrote {args.csv}", file=sys.stderr)
     if args.report:
-        write_report([one.entry for one in found], args.report, f"Submissions in {Path(args.folder).resolve().name}")
-    for name in ("csv", "report"):
-        if getattr(args, name):
-            print(f"wrote {getattr(args, name)}", file=sys.stderr)
+        write_report(entries, args.report, f"Submissions in {Path(args.folder).resolve().name}")
+        print(f"wrote {args.report}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ RESUMED = "going on from {checkpoint} at step {step} of {total_steps}"
 READ_RESUMED = re.compile(rf"going on from .* at step {COUNT} of ")
 
 MODEL = "model: {in_all:,} parameters, {in_layers:,} of them in the layers; {shape}"
-READ_PARAMETERS = re.compile(rf"\bmodel: {COUNT} parameters")
 READ_PARAMETERS_IN_LAYERS = re.compile(rf"\bparameters, {COUNT} of them in the layers")
 
 DATA = "training: {texts:,} texts in {rows:,} rows of at most {length} tokens, {batching}; validation: {held:,} texts"

@@ -9,17 +9,14 @@
 A criterion is met or not; for a scale, write several.  A fact that a run lacks meets nothing.
 """
 
-import math
+import operator
 import tomllib
 from dataclasses import dataclass
 
 from common.errors import UserError, one_line
+from common.numbers import finite_number
 
-TESTS = {
-    "below": lambda value, bound: number(value) and value < bound,
-    "above": lambda value, bound: number(value) and value > bound,
-    "is": lambda value, wanted: value is not None and value == wanted,
-}
+TESTS = {"below": operator.lt, "above": operator.gt, "is": operator.eq}
 
 
 @dataclass
@@ -30,45 +27,41 @@ class Criterion:
     bound: object
     points: float
 
+    def points_for(self, facts: dict) -> tuple[str, float, float]:
+        """(what for, points got, points there are) of a run.  facts: {column: value}.  Raises UserError."""
+        if self.fact not in facts:
+            raise UserError(f"the rubric's fact {one_line(self.fact)} is none of {', '.join(facts)}")
+        value = facts[self.fact]
+        is_met = (self.test == "is" or finite_number(value) is not None) and TESTS[self.test](value, self.bound)
+        return self.what, self.points if is_met else 0, self.points
 
-def number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
-
-def read_rubric(path):
-    """The criteria of a .toml file.  Raises UserError, which names the criterion."""
+def read_rubric(path: str) -> list[Criterion]:
+    """Read the criteria of a .toml file.  Raises UserError, which names the criterion."""
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    listed = content.get("criterion")
-    if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+    except ValueError as error:
+        raise UserError(f"{path} is not TOML in UTF-8: {error}") from None
+    entries = content.get("criterion")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path} has no [[criterion]]; docs/grading.md has an example")
-    return [criterion(one, f"{path}, criterion {place}") for place, one in enumerate(listed, start=1)]
+    return [read_criterion(entry, f"{path}, criterion {number}") for number, entry in enumerate(entries, start=1)]
 
 
-def criterion(entry, where):
-    tests = [name for name in TESTS if name in entry]
+def read_criterion(entry: dict, where: str) -> Criterion:
+    """Check one [[criterion]]; where: its file and number, for a UserError."""
     unknown = entry.keys() - {"what", "fact", "points", *TESTS}
     if unknown:
         raise UserError(f"{where}: {one_line(min(unknown))} is none of what, fact, points, {', '.join(TESTS)}")
+    tests = [name for name in TESTS if name in entry]
     if len(tests) != 1:
         raise UserError(f"{where}: give one of {', '.join(TESTS)}")
-    points = entry.get("points")
-    if not isinstance(entry.get("fact"), str) or not number(points) or not math.isfinite(points):
+    test = tests[0]
+    fact = entry.get("fact")
+    points = finite_number(entry.get("points"))
+    if not isinstance(fact, str) or points is None:
         raise UserError(f"{where}: fact must be the name of a column, points a number")
-    (test,) = tests
-    if test != "is" and not number(entry[test]):
+    if test != "is" and finite_number(entry[test]) is None:
         raise UserError(f"{where}: {test} must be a number")
-    return Criterion(str(entry.get("what", entry["fact"])), entry["fact"], test, entry[test], entry["points"])
-
-
-def points(rubric, facts):
-    """[(what for, points got, points there are)] of one run.  facts: {column: value}.  Raises UserError."""
-    for one in rubric:
-        if one.fact not in facts:
-            raise UserError(f"the rubric's fact {one_line(one.fact)} is none of {', '.join(facts)}")
-    return [(one.what, one.points * bool(TESTS[one.test](facts[one.fact], one.bound)), one.points) for one in rubric]
+    return Criterion(str(entry.get("what", fact)), fact, test, entry[test], points)

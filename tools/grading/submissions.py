@@ -1,48 +1,35 @@
 """What was handed in, as data: runs' folders, archives of them, redirected console logs.  It judges nothing.
 
 In reading order: `find`, what a folder of submissions holds; `opened`, the runs of one of them.  Taking files out of
-folders and archives is in unpacking.py, reading them in run_files.py.  What cannot be read, or not whole, becomes a
-line among the run's problems, and never stops the others.
+folders and archives is in unpacking.py, reading them in run_files.py and logs.py.  What cannot be read,
+or not whole, becomes a line among the run's problems, and never stops the others.
 """
 
 import contextlib
 import os
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import UserError, one_line
-from grading.run_files import (
-    LIKE_A_LOG,
-    Log,
-    content_of,
-    parts_of,
-    read_board,
-    read_log,
-    read_model,
-    read_object,
-    read_rows,
-    text_of,
-)
+from common.errors import UserError, one_line, reason_of
+from grading.logs import Log, parts_of, read_log, text_of
+from grading.run_files import Model, content_of, read_board, read_model, read_object, read_rows
 from grading.unpacking import (
-    LINK,
-    NOT_PLAIN,
+    BOARD,
+    RECORDS,
+    TEXTS,
+    TOKENIZER,
     Found,
+    Place,
     TooMuch,
-    is_archive,
     is_ignored,
     look_into,
-    shown,
-    unpack,
     without_suffix,
 )
 
-MODELS = ("best_model.pth", "final_model.pth")
-RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", *MODELS)
-TOKENIZER = "bpe_tokenizer_tinystories.pkl"
-BOARD = "events.out.tfevents."
-LONGEST_NAME = 255
-TEXTS = (".log", ".txt", ".out")
+OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # what may lie beside the submissions
 MOST_TEXTS = 50  # that are looked at in one submission, in search of logs
 
 
@@ -52,21 +39,27 @@ class Submission:
 
     name: str = ""  # "anna", or "anna/tinystories_chat_model" where anna handed in several runs
     person: str = ""
-    problems: list = field(default_factory=list)  # in words
+    problems: list[str] = field(default_factory=list)
     args: dict | None = None
-    rows: list = field(default_factory=list)  # of metrics.jsonl, as FIELDS has them
-    log: Log | None = None
+    rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, as FIELDS has them
+    first_row: dict = field(default_factory=dict)  # the one that says what the run is
+    log: Log = field(default_factory=Log)
+    log_name: str = ""  # "train.log", "the log" if it is a console's, "" where there is none
     summary: dict | None = None
     board: dict = field(default_factory=dict)  # {TensorBoard's tag: [(step, wall time, value)]}
-    models: dict = field(default_factory=dict)  # {"best_model.pth": Model}
-    files: set = field(default_factory=set)  # names
-    paths: dict = field(default_factory=dict)  # {name: where the file can be read while the submission is opened}
+    models: dict[str, Model] = field(default_factory=dict)  # {"best_model.pth": Model}
+    paths: dict[str, Path] = field(default_factory=dict)  # {name: where it can be read while the submission is opened}
+
+    @property
+    def history(self) -> list[dict]:
+        """What happened, row by row: as metrics.jsonl says, or, where it has no row, the log."""
+        return self.rows or self.log.rows
 
 
 # Folders --------------------------------------------------------------------------------------------------------------
 
 
-def find(folder):
+def find(folder: str | Path) -> dict[str, Path]:
     """{name: path} of the submissions in a folder, in the order of their names.  Raises UserError where there is none.
 
     A folder that is itself a run's is the only one.
@@ -74,130 +67,113 @@ def find(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; pass the one that the submissions are in")
-    of_ours = (".html", ".csv", ".toml", ".pkl")  # what the one who grades keeps here
-    paths = [path for path in folder.iterdir() if not is_ignored(path.name) and path.suffix.lower() not in of_ours]
-    paths.sort(key=lambda path: path.name)
-    if any(path.name in RECORDS for path in paths):
-        return {name_of(folder.resolve()): folder}
-    if not paths:
-        raise UserError(f"{folder} holds no submissions; pass the folder that they are in")
     found = {}
-    for path in paths:
-        name = name_of(path)
-        found[path.name if name in found else name] = path
+    for path in sorted(folder.iterdir()):
+        if path.name in RECORDS:
+            return {folder.resolve().name: folder}
+        if not is_ignored(path.name) and path.suffix.lower() not in OF_THE_GRADER:
+            name = name_of(path)
+            found[path.name if name in found else name] = path
+    if not found:
+        raise UserError(f"{folder} holds no submissions; pass the folder that they are in")
     return found
 
 
-def name_of(path):
+def name_of(path: Path) -> str:
     return path.name if path.is_dir() else without_suffix(path.name)
 
 
 @contextlib.contextmanager
-def opened(path, name=None):
-    """The runs of one submission, a list of Submission; what was unpacked is there until the block ends."""
-    path = Path(path)
-    name = shown(name or name_of(path), LONGEST_NAME)
+def opened(path: Path, name: str | None = None) -> Iterator[list[Submission]]:
+    """The runs of one submission; what was unpacked is there until the block ends."""
+    name = one_line(name or name_of(path), 255)
     with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as folder:
         try:
             runs = read(path, name, Path(folder))
         except Exception as error:  # a submission that nobody foresaw must not stop the others
-            reason = one_line(str(error) or type(error).__name__)
-            runs = [Submission(name, name, [f"{shown(path.name)} cannot be read ({reason})"])]
+            reason = one_line(reason_of(error))
+            runs = [Submission(name, name, [f"{one_line(path.name[-60:])} cannot be read ({reason})"])]
         yield runs
 
 
-def read(path, name, target):
+def read(path: Path, name: str, target: Path) -> list[Submission]:
     """The runs of a submission; target: an empty folder for what is unpacked."""
-    found = Found(is_wanted, target)
-    is_text = path.is_file() and not is_archive(path.name)
+    found = Found(target)
     try:
-        if path.is_symlink():
-            found.refuse(path.name, LINK)
-        elif path.is_dir():
-            look_into(path, found)
-        elif not path.is_file():
-            found.refuse(path.name, NOT_PLAIN)
-        elif is_text:
-            found.add((), path.name, path)
-        else:
-            unpack(path, found)
+        look_into(path, (path.name,), found)
     except TooMuch as error:
-        found.problems.append(f"{shown(path.name)}: {error}; the rest was not read")
-    folders = sorted((place, names) for place, names in found.folders.items() if any(n in RECORDS for n in names))
-    texts = [(place, file, where) for place, names in found.folders.items() for file, where in names.items() if where]
-    texts = sorted((place, file, where) for place, file, where in texts if is_text or is_log_name(file))[:MOST_TEXTS]
-    if len(folders) == 1 and "train.log" not in folders[0][1]:  # the console's log may stand beside the run's folder
-        folders[0][1].update({file: where for _, file, where in texts if file not in folders[0][1]})
-    runs = [(place, read_run(names)) for place, names in folders]
-    if not runs:
-        runs = [((*place, part), run) for place, file, where in texts for part, run in read_text(file, where)]
-    problems = found.said()
-    tokenizer = next((names[TOKENIZER] for names in found.folders.values() if names.get(TOKENIZER)), None)
+        found.refuse(path.name, f"{error}; the rest was not read")
+    runs = list(runs_in(found.files))
+    problems = found.problems()
     if not runs:
         runs = [((), Submission())]
         problems.append(
-            "no run in it: neither a run's records nor a log of one was found "
+            "no run in it: neither a run's records nor a log with steps was found "
             "(what is read: folders, .zip, .tar.gz, .tgz, .tar, logs as text)"
         )
+    tokenizers = [path for place, path in found.files.items() if place[-1] == TOKENIZER]
     shared = len(os.path.commonprefix([place for place, _ in runs]))
     for place, run in runs:
-        run.person, run.name = name, "/".join((name, *map(shown, place[shared:]))) if len(runs) > 1 else name
-        run.problems[:0] = problems
-        run.paths |= {"tokenizer": tokenizer} if tokenizer else {}
+        run.person = name
+        run.name = "/".join([name, *map(one_line, place[shared:])]) if len(runs) > 1 else name
+        run.problems = problems + run.problems
+        if tokenizers:
+            run.paths.setdefault(TOKENIZER, tokenizers[0])
     return [run for _, run in runs]
 
 
-def is_log_name(name):
-    return name.lower().endswith(TEXTS)
+# Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def is_wanted(name):
-    return name in RECORDS or name == TOKENIZER or name.startswith(BOARD) or is_log_name(name)
+def runs_in(files: dict[Place, Path]) -> Iterator[tuple[Place, Submission]]:
+    """Yield the runs of a submission: those of the folders with records, or, where there are none, of the logs."""
+    folders = defaultdict(dict)  # {place: {name: path}}
+    for place in sorted(files):
+        folders[place[:-1]][place[-1]] = files[place]
+    with_records = {place: paths for place, paths in folders.items() if not paths.keys().isdisjoint(RECORDS)}
+    logs = [place for place in sorted(files) if place[-1].lower().endswith(TEXTS)][:MOST_TEXTS]
+    for folder, paths in with_records.items():
+        near = [place for place in logs if place[:-1] == folder or len(with_records) == 1]
+        yield folder, read_run(paths, {place[-1]: files[place] for place in near})
+    if not with_records:
+        for place in logs:
+            for part, run in read_console(place[-1], files[place]):
+                yield (*place[:-1], part), run
 
 
-# A run ----------------------------------------------------------------------------------------------------------------
-
-
-def read_run(files):
-    """The run of a folder; files: {name: where it can be read, or None}."""
-    paths = {name: path for name, path in files.items() if path}
-    run = Submission(files={shown(name, LONGEST_NAME) for name in files})
-    run.paths = {name: paths[name] for name in RECORDS if name in paths}
-    say = run.problems.append
+def read_run(paths: dict[str, Path], logs: dict[str, Path]) -> Submission:
+    """The run of a folder, {name: path}; logs: where the console's may be, if there is no train.log."""
+    run = Submission(paths=paths)
     if "args.json" in paths:
-        run.args = read_object(paths["args.json"], "args.json", say)
+        run.args = read_object(paths["args.json"], "args.json", run.problems)
     if "summary.json" in paths:
-        run.summary = read_object(paths["summary.json"], "summary.json", say)
+        run.summary = read_object(paths["summary.json"], "summary.json", run.problems)
     if "metrics.jsonl" in paths:
-        run.rows = read_rows(paths["metrics.jsonl"], say)
-    run.board = read_board({name: path for name, path in sorted(paths.items()) if name.startswith(BOARD)}, say)
+        run.rows = read_rows(paths["metrics.jsonl"], run.problems)
+        run.first_row = next((row for row in run.rows if row["event"] == "run"), {})
+    run.board = read_board({name: path for name, path in paths.items() if name.startswith(BOARD)}, run.problems)
+    models = {name: read_model(path, name, run.problems) for name, path in paths.items() if name.endswith(".pth")}
+    run.models = {name: model for name, model in models.items() if model}
     if "train.log" in paths:
-        run.log = read_log(text_of(content_of(paths["train.log"], "train.log", say)), "train.log", say)
-    else:
-        texts = {name: path for name, path in paths.items() if is_log_name(name)}
-        logs = [one for name, path in sorted(texts.items())[:MOST_TEXTS] for _, one in read_text(name, path)]
-        if logs:  # one console may have held several runs
-            run_id = next((row["run_id"] for row in run.rows if row["event"] == "run"), None)
-            longest = max(logs, key=lambda one: len(one.log.rows))
-            found = next((one for one in logs if one.log.run_id == run_id), longest)
-            run.log = found.log
-            run.problems += found.problems
-    for name in MODELS:
-        if name in paths:
-            run.models[name] = read_model(paths[name], name, say)
-    run.models = {name: model for name, model in run.models.items() if model}
+        run.log_name = "train.log"
+        text = text_of(content_of(paths["train.log"], "train.log", run.problems))
+        run.log = read_log(text, "train.log", run.problems)
+        return run
+    consoles = [console for name, path in logs.items() for _, console in read_console(name, path)]
+    of_this_run = [console for console in consoles if console.log.run_id == run.first_row.get("run_id", "none")]
+    longest = max(of_this_run or consoles, key=lambda console: len(console.log.rows), default=Submission())
+    run.log = longest.log
+    run.log_name = longest.log_name
+    run.problems += longest.problems
     return run
 
 
-def read_text(name, path):
-    """(name, run) of each of the runs whose lines a text holds: one after the other if a script ran several."""
-    said = []
-    text = text_of(content_of(path, name, said.append))
-    if not LIKE_A_LOG.search(text[: 1 << 20]):
-        return []
-    logs, stem = [], without_suffix(name)
-    for part in parts_of(text):
-        run = Submission(problems=list(said), files={shown(name, LONGEST_NAME)})
-        run.log = read_log(part, name, run.problems.append)
-        logs.append(run)
-    return [(stem if len(logs) == 1 else f"{stem}-{count}", run) for count, run in enumerate(logs, start=1)]
+def read_console(name: str, path: Path) -> Iterator[tuple[str, Submission]]:
+    """Yield (name, run) of each run whose lines a text holds: several where a script ran one after the other."""
+    problems = []
+    parts = parts_of(text_of(content_of(path, name, problems)))
+    stem = without_suffix(name)
+    for number, part in enumerate(parts, start=1):
+        run = Submission(problems=list(problems), paths={name: path}, log_name="the log")
+        run.log = read_log(part, name, run.problems)
+        yield stem if len(parts) == 1 else f"{stem}-{number}", run

@@ -30,18 +30,12 @@ DASHES = ("none", "6 3", "2 3", "7 3 2 3")
 
 
 @dataclass
-class Flag:
-    kind: str  # "problem" or "question"
-    text: str
-
-
-@dataclass
 class Entry:
-    """What is known of one submission."""
+    """What is known of one submission; flags: `edited_records.Flag`s."""
 
     name: str
     facts: dict  # {column: text, number, truth or None}, the same columns in the same order for all
-    flags: list[Flag] = field(default_factory=list)
+    flags: list = field(default_factory=list)
     curves: dict = field(default_factory=dict)  # val_loss, train_loss, lr, tokens_per_second: [(step, value)]
     samples: list = field(default_factory=list)  # [(step, text)]
     points: list = field(default_factory=list)  # [(what for, got, of)]; empty without a rubric

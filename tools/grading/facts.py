@@ -1,0 +1,159 @@
+"""What a run's records say of it: the columns of the table, the curves, and what differs from the handout.
+
+In reading order: `facts_of`; how far the run came; `differences`.
+"""
+
+import operator
+import shlex
+
+import train_tinystories_chat_model
+import train_tinystories_model
+from common.errors import UserError
+from common.flags import LENGTH
+from grading.submissions import Submission
+from training.presets import PRESETS
+
+PARSERS = {"story": train_tinystories_model.parse_args, "chat": train_tinystories_chat_model.parse_args}
+CURVES = {"val_loss": "eval", "train_loss": "train", "lr": "train", "tokens_per_second": "train"}
+FREE = {  # flags that are each student's own affair
+    "output_dir", "cache_dir", "tokenizer_path", "overwrite", "resume_from_checkpoint", "device", "program",
+    "pretrained_model_path", "vocab_size", "wandb", "logging_steps", "save_steps", "keep_checkpoints", "pilot_run",
+    "config", "preset",
+}  # fmt: skip
+
+
+def facts_of(run: Submission) -> dict:
+    """{column: value} of the table, the same columns for every run; None where the records do not say."""
+    best = min(evaluations(run), key=operator.itemgetter("val_loss"), default={})
+    seconds = highest(run, "seconds")
+    tokens = highest(run, "tokens")
+    texts = samples(run)
+    state = f"stopped at {progress(run)}" if run.history else None
+    return {
+        "model": kind_of(run),
+        "state": "finished" if is_finished(run) else state,
+        "steps": highest(run, "step"),
+        "tokens": run.log.tokens if tokens is None else tokens,
+        "validation loss": rounded(best.get("val_loss"), 4),
+        "perplexity": rounded(best.get("perplexity"), 2),
+        "bits per byte": rounded(best.get("bits_per_byte"), 4),
+        "hours": None if seconds is None else round(seconds / 3600, 2),
+        "device": device_of(run),
+        "differs from the handout": differences(run),
+        "sample": texts[-1][1] if texts else None,
+    }
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def highest(run: Submission, name: str) -> float | None:
+    return max((row[name] for row in run.history if name in row), default=None)
+
+
+def evaluations(run: Submission) -> list[dict]:
+    return [row for row in run.history if row["event"] == "eval" and row.get("val_loss") is not None]
+
+
+def by_step(rows: list[dict], event: str, name: str) -> dict[int, float]:
+    """{step: value} of a field; where a step came twice, its last value."""
+    return {row["step"]: row[name] for row in rows if row["event"] == event and row.get(name) is not None}
+
+
+def curves(run: Submission) -> dict[str, list[tuple]]:
+    """{name: [(step, value)]} for the report."""
+    return {name: sorted(by_step(run.history, event, name).items()) for name, event in CURVES.items()}
+
+
+def samples(run: Submission) -> list[tuple[int, str]]:
+    """[(step, text)] of the texts that the model wrote on its way."""
+    texts = [(row["step"], row["text"]) for row in run.rows if row["event"] == "sample"]
+    if not texts and run.log.sample:
+        texts.append((last_step(run), run.log.sample))
+    return texts
+
+
+def device_of(run: Submission) -> str | None:
+    return run.first_row.get("hardware", {}).get("device") or run.log.device
+
+
+# How far the run came -------------------------------------------------------------------------------------------------
+
+
+def last_step(run: Submission) -> int:
+    return highest(run, "step") or 0
+
+
+def total_steps(run: Submission) -> int | None:
+    """Of the last sitting: a run may be resumed with more or fewer epochs than it began with."""
+    return run.log.total_steps or run.first_row.get("total_steps")
+
+
+def progress(run: Submission) -> str:
+    """Such as "12 of 30"."""
+    total = total_steps(run)
+    return f"{last_step(run):,}" + (f" of {total:,}" if total else "")
+
+
+def ended(run: Submission) -> str | None:
+    """How the run ended, in its own words; None where its records just stop."""
+    if run.rows:
+        return run.rows[-1].get("ended")
+    return "finished" if run.log.best and run.log.final else None
+
+
+def is_finished(run: Submission) -> bool:
+    """Whether the run came to its end, as it says and as its steps say."""
+    how = ended(run)
+    if how == "stopped early":
+        return run.args is None or bool(run.args.get("early_stopping_patience"))
+    total = total_steps(run)
+    return how == "finished" and (not run.rows or not total or last_step(run) >= total)
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
+
+
+def kind_of(run: Submission) -> str | None:
+    """Which trainer made the run, "story" or "chat", as far as the records say."""
+    said = (run.args or {}).get("program") or run.first_row.get("program") or run.log.command
+    if not said:
+        return None
+    return "chat" if "train_tinystories_chat_model" in str(said) else "story"
+
+
+def flags_typed(run: Submission) -> dict | None:
+    """The flags of the command in the log; None where it does not say them, or leaves some to a file."""
+    try:
+        words = shlex.split(run.log.command or "")
+        scripts = [word for word in words if word.endswith(".py")]
+        if not scripts or any(word.partition("=")[0] == "--config" for word in words):
+            return None
+        kind = "chat" if scripts[0].endswith("chat_model.py") else "story"
+        return vars(PARSERS[kind](words[words.index(scripts[0]) + 1 :]))
+    except (UserError, ValueError, SystemExit):
+        return None
+
+
+def differences(run: Submission) -> str | None:
+    """The flags that are not the handout's, in words; those of a pilot or a preset are compared with its own."""
+    kind = kind_of(run)
+    flags = run.args or flags_typed(run)
+    if kind is None or flags is None:
+        return None
+    words = []
+    if flags.get("pilot_run"):
+        words.append("--pilot_run")
+    preset = flags.get("preset")
+    if kind == "story" and preset in list(PRESETS) and preset != "course":  # a stranger's may be of any type
+        words += ["--preset", preset]
+    needed = ["--pretrained_model_path", "any"] if kind == "chat" else []
+    usual = vars(PARSERS[kind](needed + words))
+    for name, value in usual.items():
+        held = flags.get(name, value)
+        replaced = name in LENGTH and held is None  # by the other one of them
+        if held != value and name not in FREE and not replaced:
+            shown = " ".join(map(str, held)) if isinstance(held, list) else held
+            words.append(f"--{name} {shown}")
+    return " ".join(words) or "nothing"
