@@ -395,7 +395,7 @@ def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
     import datasets
 
     datasets.Dataset.from_list([{"text": story(n)} for n in range(30)]).to_parquet(str(folder / "stories.parquet"))
-    tuning = ["--dataset", "talks.jsonl", "--tokenizer_path", "tokenizer.pkl", *cache, "--epochs", 1, "--overwrite"]
+    tuning = ["--tokenizer_path", "tokenizer.pkl", *cache, "--epochs", 1, "--overwrite"]
     first_step = ["--vocab_size", 300, "--output", "new.pkl", "--overwrite", "--dataset"]
     writing = ["--max_new_tokens", 5]
     calls = {  # what reads the file that stands in the first place
@@ -405,7 +405,7 @@ def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
         "model.pth": ("generate_tinystories_text", *writing, "--tokenizer_path", "tokenizer.pkl", "--model_path"),
         "tokenizer.pkl": ("generate_tinystories_text", *writing, "--model_path", model, "--tokenizer_path"),
         "talks.jsonl": ("train_tinystories_chat_model", "--pretrained_model_path", model, *tuning, "--dataset"),
-        "model.pth ": ("train_tinystories_chat_model", *tuning, "--pretrained_model_path"),
+        "model.pth ": ("train_tinystories_chat_model", "--dataset", "talks.jsonl", *tuning, "--pretrained_model_path"),
         "tokenizer.pkl ": ("chat_with_tinystories_model", *writing, "--model_path", model, "--tokenizer_path"),
         "model.pth  ": ("chat_with_tinystories_model", *writing, "--tokenizer_path", "tokenizer.pkl", "--model_path"),
     }  # fmt: skip
