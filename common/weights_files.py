@@ -111,9 +111,12 @@ def check_weights(config: ModelConfig, weights: dict) -> None:
         raise ValueError(f"a context of {config.max_seq_len}")
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     for name in shapes.keys() | weights.keys():
-        found = weights[name].shape if name in weights else "none"
-        if shapes.get(name) != found:
-            raise ValueError(f"{name} is {list(found)}, not {list(shapes.get(name, []))}")
+        if name not in weights:
+            raise ValueError(f"{name} is missing")
+        if name not in shapes:
+            raise ValueError(f"{name} is no part of the network")
+        if weights[name].shape != shapes[name]:
+            raise ValueError(f"{name} is {list(weights[name].shape)}, not {list(shapes[name])}")
         if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite or not float32")
 

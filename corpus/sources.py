@@ -226,7 +226,7 @@ def within(seconds: float, function: Callable, *args, **options):
 # Readers --------------------------------------------------------------------------------------------------------------
 
 
-def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8, or pass --skip_bad_rows") -> str:
+def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8") -> str:
     """A line's text.  Raises UserError if it is not UTF-8."""
     try:
         return line.decode("utf-8")
@@ -235,7 +235,7 @@ def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8, o
         raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
 
 
-def parsed(text: str, place: object, advice: str = "mend it, or pass --skip_bad_rows") -> object:
+def parsed(text: str, place: object, advice: str = "mend it") -> object:
     """A text's JSON.  Raises UserError if it is none."""
     try:
         return json.loads(text)
@@ -343,7 +343,7 @@ class BadRows:
     def add(self, error: UserError) -> None:
         """Count a bad row, or raise its error."""
         if not self.skip:
-            raise error
+            raise UserError(f"{error}, or pass --skip_bad_rows")
         self.first = self.first or str(error)
         self.count += 1
 

@@ -63,7 +63,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     places = {}  # of the ids
     for row, place in reader(path):
         if isinstance(row, UserError):
-            raise UserError(str(row).replace(", or pass --skip_bad_rows", ""))  # a flag of the trainers
+            raise row
         row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False)))  # also what an escape stands for
         if path.suffix == ".txt":
             row = row["text"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring import judge as judge_module
 from scoring import measures
-from scoring.judge import Judge, endpoint, key_from, parse_grades
+from scoring.judge import Judge, endpoint, find_grades, key_from
 from tiny import render_dialogue
 
 from common.devices import Precision
@@ -46,8 +46,9 @@ def test_copied_passages_are_those_that_a_naive_search_finds(texts, training):
     passages = measures.CopiedPassages(texts)
     for text in training:
         passages.compare(text)
-    found = passages.matches()
-    for text, matches in zip(texts, found, strict=True):
+    passages.finish()
+    for text in texts:
+        matches = passages.matches(text)
         for end in range(1, len(text) + 1):
             runs = [text[start:end] for start in range(end)]
             copied = [len(run) for run in runs if any(occurs(run, other) for other in training)]
@@ -236,11 +237,11 @@ def test_an_address_is_taken_with_and_without_its_end():
 
 
 def test_grades_are_found_among_words_and_refused_beyond_their_limits():
-    assert parse_grades(f"Well {{then}}:\n```json\n{json.dumps(GRADED)}\n```") == GRADED
-    assert parse_grades(json.dumps(GRADED | {"age_group": "d (8-9)"})) == GRADED | {"age_group": "D"}
+    assert find_grades(f"Well {{then}}:\n```json\n{json.dumps(GRADED)}\n```") == GRADED
+    assert find_grades(json.dumps(GRADED | {"age_group": "d (8-9)"})) == GRADED | {"age_group": "D"}
     for change in ({"grammar": 11}, {"grammar": "7"}, {"creativity": 0}, {"consistency": True}, {"age_group": "G"}):
-        assert parse_grades(json.dumps(GRADED | change)) is None
-    assert parse_grades("[1, 2]") is None and parse_grades("") is None
+        assert find_grades(json.dumps(GRADED | change)) is None
+    assert find_grades("[1, 2]") is None and find_grades("") is None
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -427,7 +428,10 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["samples.jsonl", "--output", "new", "--csv", "new"], "would be overwritten"),
         (["talks/train.jsonl"], 'line 1: no "text"'),
         (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl"], "was not trained with this tokenizer"),
-        (["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"], "none of these tokenizers"),
+        (
+            ["1.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl", "0.pkl"],
+            "was not trained with this tokenizer",
+        ),
         (["0.pth", "--prompts_file", "no.txt", "--tokenizer_path", "0.pkl"], "no file no.txt"),
         (["samples.jsonl", "--training_set", "nothing.jsonl"], "nothing.jsonl; pass --training_set"),
     ],

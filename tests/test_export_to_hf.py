@@ -340,7 +340,7 @@ def test_neither_transformers_nor_safetensors_is_needed(monkeypatch, tmp_path, t
     save(tmp_path, tokenizer)
     for name in ("transformers", "safetensors", "huggingface_hub"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert set(contents(export(monkeypatch, tmp_path, tokenizer))) == set(export_to_hf.NAMES)
+    assert set(contents(export(monkeypatch, tmp_path, tokenizer))) == export_to_hf.NAMES
 
 
 def test_it_runs_from_a_shell(tmp_path, tokenizer):
@@ -509,7 +509,7 @@ def test_an_upload_that_fails_leaves_the_folder_whole(monkeypatch, tmp_path, tok
     monkeypatch.setattr(export_to_hf, "SLOWEST_UPLOAD", 1e9)
     message = error_of(monkeypatch, tmp_path, tokenizer, "--push_to_hub", "me/tiny", status=1)
     assert "the upload failed" in message and "hf upload" in message
-    assert set(contents(tmp_path / "out")) == set(export_to_hf.NAMES)
+    assert set(contents(tmp_path / "out")) == export_to_hf.NAMES
 
 
 def test_the_default_model_can_be_exported(monkeypatch, tmp_path, tokenizer):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import svg_plots
-from pages.report import MOST_STORIES, Entry, Flag, safe, write_report
+from pages.report import MOST_STORIES, Entry, Flag, cut, write_report
 
 HOSTILE = (
     "</bdi></td><script>alert(1)</script>\"'&<img src=http://x.example/y onerror=alert(1)>\x00\x1b[31m\u202e{{table}}"
@@ -108,7 +108,7 @@ def test_a_long_text_is_cut_and_its_length_said(tmp_path):
         and f"not shown: {500 - MOST_STORIES}" in page
         and "and 400 more" in page
     )
-    assert safe("abc", 3) == "<bdi>abc</bdi>"
+    assert "<bdi>anna</bdi>" in page and cut("abc", 3) == "abc"
 
 
 def test_two_hundred_submissions_stay_small(tmp_path):

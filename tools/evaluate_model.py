@@ -16,9 +16,10 @@ import argparse
 import csv
 import dataclasses
 import io
-import json
+import statistics
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -35,22 +36,25 @@ from common.devices import Precision, choose_device, ready_to_write
 from common.errors import UserError, one_line
 from common.files import write_json, written_atomically
 from common.flags import FlagParser, add_fields, settings_from
+from common.numbers import finite_number
 from common.program import run_program
 from common.text import without_controls
-from common.weights_files import load_model
+from common.weights_files import check_tokenizer, load_model
 from corpus.dialogues import read_dialogues, read_turns
-from corpus.sources import BadRows, json_lines, open_dataset, read_stories
+from corpus.sources import BadRows, Split, add_skip_flag, json_lines, open_dataset, read_stories
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.token_cache import cache_dialogues, cache_stories, default_cache_dir
-from data import Rows, load_tokenizer
-from generation.prompt_files import Samples, read_prompts
+from data import Rows, Tokenizer, load_tokenizer
+from generation.prompt_files import Prompt, Samples, read_prompts
 from generation.sampling import Sampling
 from generation.writer import Writer
-from training.settings import add_skip_flag
+from model import Transformer
 from training.step import evaluate
 
+RUBRIC = Path(__file__).resolve().parent / "scoring/judge_rubric.txt"
 LONG_PASSAGE = 12  # words in a row; more of them are hardly a coincidence
-LABEL_WIDTH, COLUMN_WIDTH = 36, 12
+LABEL_WIDTH = 36
+COLUMN_WIDTH = 12
 PASSAGE_SHOWN = 200  # characters
 
 # name: (label, format, definition), in the order of the table
@@ -100,7 +104,7 @@ class Scored:
     """A model or a file of samples.  samples: what it wrote, see `read_samples`; scores: {name in MEASURES: value}."""
 
     name: str
-    samples: list = field(default_factory=list)
+    samples: list[dict] = field(default_factory=list)
     scores: dict = field(default_factory=dict)
     passage: str = ""  # the longest that was copied
 
@@ -108,12 +112,12 @@ class Scored:
 # Flags ----------------------------------------------------------------------------------------------------------------
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/evaluate_model.py MODEL [MODEL ...] [flags]"
-    beside = {"width": 118, "subsequent_indent": " " * LABEL_WIDTH}
-    lines = [textwrap.fill(f"  {label:{LABEL_WIDTH - 2}}{text}", **beside) for label, _, text in MEASURES.values()]
-    parser.epilog = "\n".join(["the measures:", *lines])
+    lines = [f"  {label:{LABEL_WIDTH - 2}}{definition}" for label, _, definition in MEASURES.values()]
+    wrapped = [textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH) for line in lines]
+    parser.epilog = "\n".join(["the measures:", *wrapped])
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a model file (.pth) or a file of samples (.jsonl)")
     parser.add_argument(
         "--tokenizer_path", nargs="+", default=["bpe_tokenizer_tinystories.pkl"], metavar="FILE",
@@ -148,14 +152,12 @@ def parse_args(argv=None):
     group.add_argument("--csv", metavar="FILE", help="write the table as CSV")
     group = parser.add_argument_group("the judge")
     group.add_argument(
-        "--judge",
-        metavar="URL",
+        "--judge", metavar="URL",
         help="an OpenAI-compatible endpoint that grades the texts, as http://localhost:8000/v1",
-    )
+    )  # fmt: skip
     group.add_argument("--judge_model", help="the name that it has there")
-    rubric = Path(__file__).resolve().parent / "scoring/judge_rubric.txt"
     group.add_argument(
-        "--judge_rubric", default=rubric, metavar="FILE", help="how to grade (default: tools/scoring/judge_rubric.txt)"
+        "--judge_rubric", default=RUBRIC, metavar="FILE", help="how to grade (default: tools/scoring/judge_rubric.txt)"
     )
     group.add_argument(
         "--judge_limit", type=int, default=1000, help="requests at most, repeated ones too (default: %(default)s)"
@@ -164,60 +166,70 @@ def parse_args(argv=None):
         "--judge_key_variable", default="OPENAI_API_KEY", metavar="NAME",
         help="the environment variable that holds the key, if it needs one (default: %(default)s)",
     )  # fmt: skip
-    return checked(parser.parse_args(argv))
-
-
-def checked(args):
-    """Raise UserError for what can be said before any work is done."""
-    for name in ("max_eval_samples", "max_train_samples", "judge_limit"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    for path in args.models:
-        if not Path(path).is_file():
-            raise UserError(f"no file {path}; pass a model file (.pth) or a file of samples (.jsonl)")
-    if len(set(args.models)) < len(args.models):
-        raise UserError("one MODEL is named twice")
-    asked = [path for path in args.models if not is_samples(path)]
-    if asked and not args.dataset and not args.prompts_file:
-        raise UserError(f"nothing to score {asked[0]} on; pass --dataset, --prompts_file or both")
-    for name in ("dataset", "prompts_file"):
-        if getattr(args, name) and not asked:
-            raise UserError(f"--{name} is for model files, and there are only samples to score")
-    if args.prompts_file and not Path(args.prompts_file).is_file():
-        raise UserError(f"no file {args.prompts_file}; pass --prompts_file one that is there")
-    read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric]
-    others = {Path(path).resolve() for path in read if path}
-    for path in filter(None, (args.output, args.csv)):
-        if Path(path).resolve() in others:
-            raise UserError(f"{path} would be overwritten, and is used for something else; write to another file")
-        others.add(Path(path).resolve())
-        if not Path(path).parent.is_dir() or Path(path).is_dir():
-            raise UserError(f"cannot write {path}: it is a folder, or its folder is not there")
-    writes = args.prompts_file or len(asked) < len(args.models)
-    for name in ("training_set", "judge"):
-        if getattr(args, name) and not writes:
-            raise UserError(f"--{name} scores what the models write; pass --prompts_file, too")
-    if args.judge and not args.judge_model:
-        raise UserError("--judge needs --judge_model, the name of the model that grades")
+    args = parser.parse_args(argv)
+    check(args)
+    check_outputs(args)
     return args
 
 
-def is_samples(path):
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that make no sense, alone or together, before any work is done."""
+    for name in ("max_eval_samples", "max_train_samples", "judge_limit"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
+    for path in args.models:
+        if not Path(path).is_file():
+            raise UserError(f"no file {path}; pass a model file (.pth) or a file of samples (.jsonl)")
+    asked = [path for path in args.models if not is_samples(path)]
+    texts = args.prompts_file or len(asked) < len(args.models)
+    wrong = {
+        "one MODEL is named twice": len(set(args.models)) < len(args.models),
+        "nothing to score model files on; pass --dataset, --prompts_file or both":
+            asked and not args.dataset and not args.prompts_file,
+        "--dataset is for model files, and there are only samples to score": args.dataset and not asked,
+        "--prompts_file is for model files, and there are only samples to score": args.prompts_file and not asked,
+        "--training_set scores what the models write; pass --prompts_file, too": args.training_set and not texts,
+        "--judge scores what the models write; pass --prompts_file, too": args.judge and not texts,
+        "--judge needs --judge_model, the name of the model that grades": args.judge and not args.judge_model,
+        f"--judge_rubric {args.judge_rubric} is no file; pass one of UTF-8 text": not Path(args.judge_rubric).is_file(),
+    }  # fmt: skip
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise UserError(message)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise UserError for a file of results that cannot be written, or would overwrite another file."""
+    read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric]
+    written = [path for path in (args.output, args.csv) if path]
+    used = [Path(path).resolve() for path in (*read, *written) if path]
+    for path in written:
+        if used.count(Path(path).resolve()) > 1:
+            raise UserError(f"{path} would be overwritten, and is used for something else; write to another file")
+        if not Path(path).parent.is_dir() or Path(path).is_dir():
+            raise UserError(f"cannot write {path}: it is a folder, or its folder is not there")
+
+
+def is_samples(path: str) -> bool:
     return Path(path).suffix == ".jsonl"
 
 
 # Held-out text --------------------------------------------------------------------------------------------------------
 
 
-def holds_dialogues(split, column):
+def holds_dialogues(split: Split, column: str) -> bool:
     """Whether a split's rows are dialogues: the first one that can be read has no column of stories."""
     first = next((row for row, _ in split.rows() if isinstance(row, dict)), {})
     return column not in first
 
 
-def held_out_scores(model, tokenizer, splits, args, dialogues, precision):
+def held_out_scores(
+    model: Transformer, tokenizer: Tokenizer, splits: dict[str, Split], args: argparse.Namespace, dialogues: bool,
+    precision: Precision,
+) -> dict:  # fmt: skip
     """{"loss", "perplexity", "bits_per_byte"} on the texts that the trainers evaluate on, in the way they do it."""
-    length, special = model.config.max_seq_len, tokenizer.special
+    length = model.config.max_seq_len
 
     def read(split, limit):
         if dialogues:
@@ -229,7 +241,7 @@ def held_out_scores(model, tokenizer, splits, args, dialogues, precision):
     else:
         set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
         _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=set_aside)
-    rows = Rows(cache, length, special, packed=not dialogues, replies_only=dialogues)
+    rows = Rows(cache, length, tokenizer.special, packed=not dialogues, replies_only=dialogues)
     result = evaluate(model, rows, precision)
     return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}
 
@@ -237,70 +249,74 @@ def held_out_scores(model, tokenizer, splits, args, dialogues, precision):
 # What the models write ------------------------------------------------------------------------------------------------
 
 
-def ask(writer, prompts, chat):
+def ask(writer: Writer, prompts: list[Prompt], chat: bool) -> list[dict]:
     """What a model writes to prompts: rows like those of `read_samples`."""
     samples = Samples(writer, prompts, chat=chat)
-    bar = tqdm(unit=" texts", total=len(samples), leave=False, disable=not sys.stderr.isatty())
-    with bar:
-        return [row for rows in samples.rows() for row in rows if not bar.update()]
+    written = []
+    with tqdm(total=len(samples), unit=" texts", leave=False, disable=None) as bar:
+        for rows in samples.rows():
+            written += rows
+            bar.update(len(rows))
+    return written
 
 
-def read_samples(path):
+def read_samples(path: str) -> list[dict]:
     """The rows of a file that --output_file wrote: dicts with `text`, perhaps `prompt`, `tokens`, `ended`, `words`."""
-    kinds, rows = {"prompt": (str, list), "tokens": int, "ended": str, "words": (list, str)}, []
-    for row, place in json_lines(path):
+    rows = []
+    for row, place in json_lines(Path(path)):
         if isinstance(row, UserError):
-            raise UserError(str(row).replace(", or pass --skip_bad_rows", ""))
+            raise row
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f'{place}: no "text"; pass a file that was written with --output_file')
-        for name, kind in kinds.items():
-            if row.get(name) is not None and not isinstance(row[name], kind):
-                raise UserError(f'{place}: "{name}" holds {one_line(json.dumps(row[name]))}; mend it')
-        if isinstance(row.get("prompt"), list):
-            try:
-                read_turns(row["prompt"])
-            except ValueError as error:
-                raise UserError(f"{place}: {error}; mend it") from None
+        try:
+            last_turn(row)
+        except ValueError as error:
+            raise UserError(f"{place}: {error}; mend it") from None
         rows.append(row)
     if not rows:
         raise UserError(f"no samples in {path}; pass a file that was written with --output_file")
     return rows
 
 
-def last_turn(prompt):
-    """The text of a prompt, of a dialogue its last turn's."""
-    if isinstance(prompt, str):
-        return prompt
-    return read_turns(prompt)[-1][1] if prompt else ""
+def last_turn(sample: dict) -> str:
+    """The text of a sample's prompt; of a dialogue that of its last turn, "" if there is none."""
+    prompt = sample.get("prompt") or ""
+    if not isinstance(prompt, str):
+        _, prompt = read_turns(prompt)[-1]
+    return prompt
 
 
-def written_scores(samples):
+def written_scores(samples: list[dict]) -> dict:
     """The measures of texts that need nothing beside them and their prompts."""
     texts = [measures.words(sample["text"]) for sample in samples]
-    ended = [None if sample.get("ended") is None else sample["ended"] == "eos" for sample in samples]
-    wanted, others = [], []
+    wanted_words = []
+    prompt_words = []
     for sample, text in zip(samples, texts, strict=True):
-        if words := sample.get("words"):
-            words = words.split(",") if isinstance(words, str) else map(str, words)  # a string from a .csv
-            wanted.append(measures.words_come_back(words, text))
+        wanted = sample.get("words")
+        if isinstance(wanted, list):
+            wanted = ",".join(str(word) for word in wanted)  # as a .csv has them
+        if wanted:
+            wanted_words.append(measures.words_come_back(str(wanted).split(","), text))
         else:
-            others.append(measures.content_words_come_back(last_turn(sample.get("prompt") or ""), text))
+            prompt_words.append(measures.content_words_come_back(last_turn(sample), text))
     return {
         "texts": len(samples),
-        "words": measures.mean(map(len, texts)),
-        "tokens": measures.mean(sample.get("tokens") for sample in samples),
-        "ended": measures.mean(ended),
-        **{f"distinct_{n}": measures.distinct(texts, n) for n in (1, 2, 3)},
+        "words": measures.mean(len(text) for text in texts),
+        "tokens": measures.mean(finite_number(sample.get("tokens")) for sample in samples),
+        "ended": measures.mean(sample["ended"] == "eos" for sample in samples if sample.get("ended")),
+        "distinct_1": measures.distinct(texts, 1),
+        "distinct_2": measures.distinct(texts, 2),
+        "distinct_3": measures.distinct(texts, 3),
         "repeated_4": measures.mean(measures.repeated(text, 4) for text in texts),
-        "wanted_words": measures.mean(wanted),
-        "prompt_words": measures.mean(others),
+        "wanted_words": measures.mean(wanted_words),
+        "prompt_words": measures.mean(prompt_words),
     }
 
 
 # What they copied -----------------------------------------------------------------------------------------------------
 
 
-def open_training_set(name):
+def open_training_set(name: str) -> Split:
     """The split that a model learned from."""
     try:
         return open_dataset(name)["train"]
@@ -308,7 +324,7 @@ def open_training_set(name):
         raise UserError(str(error).replace("--dataset", "--training_set")) from None
 
 
-def training_texts(split, args):
+def training_texts(split: Split, args: argparse.Namespace) -> Iterator[str]:
     """Yield the texts that a model learned to write from a split: stories, or what the assistant says in dialogues."""
     bad = BadRows(args.skip_bad_rows)
     if holds_dialogues(split, args.text_column):
@@ -320,162 +336,167 @@ def training_texts(split, args):
         log.info(f"{split.name}: {bad.summary()}")
 
 
-def score_copying(scored, splits, args):
+def score_copying(scored: list[Scored], splits: list[Split], args: argparse.Namespace) -> None:
     """Add the measures of copying to the scores: one pass through the training sets for all models together."""
-    texts = [[measures.words(sample["text"]) for sample in one.samples] for one in scored]
-    passages = measures.CopiedPassages(list(chain.from_iterable(texts)))
+    passages = measures.CopiedPassages([measures.words(sample["text"]) for one in scored for sample in one.samples])
     for split in splits:
         count = 0
         log.info(f"{split.name}: looking for passages that were copied")
-        for text in tqdm(training_texts(split, args), unit=" texts", leave=False, disable=not sys.stderr.isatty()):
+        for text in tqdm(training_texts(split, args), unit=" texts", leave=False, disable=None):
             passages.compare(measures.words(text))
             count += 1
         log.info(f"{split.name}: compared with {count:,} texts")
-    matches = iter(passages.matches())
-    for one, own_texts in zip(scored, texts, strict=True):
-        own = [next(matches) for _ in own_texts]
-        longest = [max(lengths, default=0) for lengths in own]
-        found, grams = (sum(counts) for counts in zip(*map(measures.copied_ngrams, own), strict=True))
-        for sample, text, lengths in zip(one.samples, own_texts, own, strict=True):
-            sample["copied"] = " ".join(measures.longest_passage(text, lengths))
-        one.passage = one.samples[longest.index(max(longest))]["copied"]
+    passages.finish()
+    for one in scored:
+        counts = []  # (5-grams that a training text has, too, all 5-grams) of each text
+        for sample in one.samples:
+            text = measures.words(sample["text"])
+            matches = passages.matches(text)
+            sample["copied"] = " ".join(measures.longest_passage(text, matches))
+            counts.append(measures.copied_ngrams(matches))
+        lengths = [len(sample["copied"].split()) for sample in one.samples]
+        one.passage = one.samples[lengths.index(max(lengths))]["copied"]
+        found = sum(found for found, _ in counts)
+        total = sum(total for _, total in counts)
         one.scores |= {
-            "copied_longest": max(longest),
-            "copied_mean": measures.mean(longest),
-            "copied_over_12": measures.mean(length > LONG_PASSAGE for length in longest),
-            "copied_5": found / grams if grams else None,
+            "copied_longest": max(lengths),
+            "copied_mean": measures.mean(lengths),
+            "copied_over_12": measures.mean(length > LONG_PASSAGE for length in lengths),
+            "copied_5": found / total if total else None,
         }
 
 
 # The judge ------------------------------------------------------------------------------------------------------------
 
 
-def make_judge(args):
-    try:
-        rubric = Path(args.judge_rubric).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"--judge_rubric {args.judge_rubric} cannot be read; pass a file of UTF-8 text") from None
+def make_judge(args: argparse.Namespace) -> Judge:
+    rubric = Path(args.judge_rubric).read_text(encoding="utf-8", errors="replace").strip()
     return Judge(
         endpoint(args.judge), args.judge_model, rubric, Path(args.cache_dir) / "judge", args.judge_limit,
         key_from(args.judge_key_variable), args.judge_key_variable,
     )  # fmt: skip
 
 
-def beginning_of(prompt):
-    """A prompt as the judge reads it."""
-    return prompt if isinstance(prompt, str) else "\n".join(f"{role}: {text}" for role, text in read_turns(prompt))
-
-
-def score_judged(scored, judge):
-    """Add the judge's grades to the samples, and their means to the scores, also where the judge ends with an error.
+def grade_samples(scored: list[Scored], judge: Judge) -> None:
+    """Add the judge's grades to the samples.
 
     The models' texts come in turn, so that a limit on the requests leaves each model as many grades.
     """
     in_turn = chain.from_iterable(zip_longest(*(one.samples for one in scored)))
     samples = [sample for sample in in_turn if sample is not None]
-    try:
-        for sample in tqdm(samples, unit=" grades", leave=False, disable=not sys.stderr.isatty()):
-            if grades := judge.grade(beginning_of(sample.get("prompt") or ""), sample["text"]):
-                sample["grades"] = grades
-    finally:
-        log.info(judge.summary())
-        for one in scored:
-            graded = [sample["grades"] for sample in one.samples if "grades" in sample]
-            ages = sorted(grades["age_group"] for grades in graded)
-            one.scores |= {name: measures.mean(grades[name] for grades in graded) for name in GRADES}
-            one.scores |= {"graded": len(graded), "age_group": ages[(len(ages) - 1) // 2] if ages else None}
+    for sample in tqdm(samples, unit=" grades", leave=False, disable=None):
+        beginning = sample.get("prompt") or ""
+        if not isinstance(beginning, str):
+            beginning = "\n".join(f"{role}: {text}" for role, text in read_turns(beginning))
+        grades = judge.grade(beginning, sample["text"])
+        if grades:
+            sample["grades"] = grades
+
+
+def judged_scores(samples: list[dict]) -> dict:
+    graded = [sample["grades"] for sample in samples if "grades" in sample]
+    if not graded:
+        return {}
+    means = {name: measures.mean(grades[name] for grades in graded) for name in GRADES}
+    age_group = statistics.median_low(grades["age_group"] for grades in graded)
+    return {"graded": len(graded)} | means | {"age_group": age_group}
 
 
 # The results ----------------------------------------------------------------------------------------------------------
 
 
-def table(scored, dialogues):
-    """The lines of the table: a row a measure that any model has, a column a model."""
-    names = [chr(ord("A") + number) if number < 26 else f"M{number + 1}" for number in range(len(scored))]
-    yield from (f"{name}: {one.name}" for name, one in zip(names, scored, strict=True))
-    yield ""
-    yield " " * LABEL_WIDTH + "".join(f"{name:>{COLUMN_WIDTH}}" for name in names)
-    for measure, (label, form, _) in MEASURES.items():
+def rows_of(scored: list[Scored]) -> Iterator[tuple[str, list]]:
+    """Yield (measure, its value for each model) of the measures that any model has."""
+    for measure in MEASURES:
         values = [one.scores.get(measure) for one in scored]
-        if measure in SECTIONS and any(value is not None for value in values):
-            yield SECTIONS[measure] + (" (what the assistant says)" if measure == "loss" and dialogues else "")
         if any(value is not None for value in values):
-            cells = ["-" if value is None else form.format(value) for value in values]
-            yield f"  {label:{LABEL_WIDTH - 2}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells)
+            yield measure, values
+
+
+def table(scored: list[Scored], dialogues: bool) -> Iterator[str]:
+    """Yield the lines of the table: a row a measure, a column a model.  dialogues: of the held-out text."""
+    letters = [chr(ord("A") + number) for number in range(len(scored))]
+    for letter, one in zip(letters, scored, strict=True):
+        yield f"{letter}: {one.name}"
+    yield ""
+    yield " " * LABEL_WIDTH + "".join(f"{letter:>{COLUMN_WIDTH}}" for letter in letters)
+    for measure, values in rows_of(scored):
+        label, form, _ = MEASURES[measure]
+        if measure == "loss" and dialogues:
+            yield f"{SECTIONS[measure]} (what the assistant says)"
+        elif measure in SECTIONS:
+            yield SECTIONS[measure]
+        cells = ["-" if value is None else form.format(value) for value in values]
+        yield f"  {label:{LABEL_WIDTH - 2}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells)
     if any(one.passage for one in scored):
         yield "the longest passage that each copied"
-        for name, one in zip(names, scored, strict=True):
-            yield f"  {name}: {one_line(without_controls(one.passage), PASSAGE_SHOWN)}"
+        for letter, one in zip(letters, scored, strict=True):
+            yield f"  {letter}: {one_line(without_controls(one.passage), PASSAGE_SHOWN)}"
 
 
-def write_results(scored, args, chat):
-    """Write --output and --csv."""
-    if args.output:
-        names = ("dataset", "training_set", "prompts_file", "max_eval_samples", "max_train_samples", "judge_model")
-        names += tuple(item.name for item in dataclasses.fields(Sampling))
-        about = {name: getattr(args, name) for name in names} | {"chat": chat}
-        definitions = {name: definition for name, (_, _, definition) in MEASURES.items()}
-        models = [{"model": one.name, "scores": one.scores, "samples": one.samples} for one in scored]
-        write_json(args.output, {"about": about, "measures": definitions, "models": models})
-        log.info(f"wrote {args.output}")
-    if args.csv:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["measure", *(one.name for one in scored)])
-        for measure in MEASURES:
-            values = [one.scores.get(measure) for one in scored]
-            if any(value is not None for value in values):
-                writer.writerow([measure, *("" if value is None else value for value in values)])
-        with written_atomically(args.csv) as file:
-            file.write(text.getvalue().encode(errors="replace"))
-        log.info(f"wrote {args.csv}")
+def write_output(scored: list[Scored], args: argparse.Namespace, chat: bool | None) -> None:
+    names = ["dataset", "training_set", "prompts_file", "max_eval_samples", "max_train_samples", "judge_model"]
+    names += [item.name for item in dataclasses.fields(Sampling)]
+    content = {
+        "about": {name: getattr(args, name) for name in names} | {"chat": chat},
+        "measures": {name: definition for name, (_, _, definition) in MEASURES.items()},
+        "models": [{"model": one.name, "scores": one.scores, "samples": one.samples} for one in scored],
+    }
+    write_json(args.output, content)
+    log.info(f"wrote {args.output}")
+
+
+def write_csv(scored: list[Scored], path: str) -> None:
+    """Write --csv; a value that a model does not have is an empty cell."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["measure", *(one.name for one in scored)])
+    writer.writerows([measure, *values] for measure, values in rows_of(scored))
+    with written_atomically(path) as file:
+        file.write(text.getvalue().encode(errors="replace"))
+    log.info(f"wrote {path}")
 
 
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-def load_with_its_tokenizer(path, tokenizers, device):
+def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> tuple[Transformer, Tokenizer]:
     """(model, the one of the tokenizers that it was trained with)."""
-    if len(tokenizers) == 1:
-        return load_model(path, tokenizers[0], device)[0], tokenizers[0]
     model, content = load_model(path, device=device)
-    for tokenizer in tokenizers:
-        if (tokenizer.fingerprint, tokenizer.vocab_size) == (content["tokenizer_fingerprint"], model.config.vocab_size):
-            return model, tokenizer
-    raise UserError(f"{path} was trained with none of these tokenizers; add the one it was to --tokenizer_path")
+    matching = [tokenizer for tokenizer in tokenizers if tokenizer.fingerprint == content["tokenizer_fingerprint"]]
+    tokenizer = matching[0] if matching else tokenizers[0]
+    check_tokenizer(path, content, model.config, tokenizer)
+    return model, tokenizer
 
 
-def score_models(paths, args):
-    """([Scored for each path], whether they are asked as chat models, whether the held-out text is dialogues)."""
-    files = {path: read_samples(path) for path in paths if is_samples(path)}
-    if len(files) == len(paths):
-        return [Scored(path, rows) for path, rows in files.items()], args.chat, False
+def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Scored], bool | None, bool]:
+    """(a Scored for each path, whether they are asked as chat models, whether the held-out text is dialogues)."""
+    scored = [Scored(path, read_samples(path) if is_samples(path) else []) for path in paths]
+    asked = [one for one in scored if not is_samples(one.name)]
+    if not asked:
+        return scored, args.chat, False
     sampling = settings_from(args, Sampling)
-    tokenizers, prompts = [load_tokenizer(path) for path in args.tokenizer_path], []
-    splits = open_dataset(args.dataset) if args.dataset else None
-    if args.prompts_file:
-        prompts = read_prompts(args.prompts_file)
-    dialogues = splits is not None and holds_dialogues(splits["train"], args.text_column)
+    tokenizers = [load_tokenizer(path) for path in args.tokenizer_path]
+    prompts = read_prompts(args.prompts_file) if args.prompts_file else []
+    splits = open_dataset(args.dataset) if args.dataset else {}
+    dialogues = bool(splits) and holds_dialogues(splits["train"], args.text_column)
     chat = args.chat
     if chat is None:
-        chat = dialogues or any(not isinstance(prompt.prompt, str) for prompt in prompts)
+        chat = dialogues or any(isinstance(prompt.prompt, list) for prompt in prompts)
     if prompts:
         log.info(f"asked as {'chat' if chat else 'story'} models; if that is wrong: --{'no-' if chat else ''}chat")
-    device, scored = choose_device(args.device), []
-    for path in paths:
-        one = Scored(path, files.get(path, []))
-        if path not in files:
-            model, tokenizer = load_with_its_tokenizer(path, tokenizers, device)
-            if splits:
-                precision = Precision(device, amp=None)  # as the trainers without flags
-                one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
-            if prompts:
-                one.samples = ask(Writer(ready_to_write(model), tokenizer, sampling, path), prompts, chat)
-        scored.append(one)
+    device = choose_device(args.device)
+    for one in asked:
+        model, tokenizer = load_with_its_tokenizer(one.name, tokenizers, device)
+        if splits:
+            precision = Precision(device, amp=None)  # as the trainers without flags
+            one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
+        if prompts:
+            one.samples = ask(Writer(ready_to_write(model), tokenizer, sampling, one.name), prompts, chat)
     return scored, chat, dialogues
 
 
-def main():
+def main() -> None:
     args = parse_args()
     judge = make_judge(args) if args.judge else None
     training_splits = [open_training_set(name) for name in args.training_set]
@@ -485,17 +506,19 @@ def main():
         one.scores |= written_scores(one.samples)
     if training_splits:
         score_copying(writers, training_splits, args)
-    failed = None
-    if judge:
-        try:
-            score_judged(writers, judge)
-        except UserError as error:  # the other scores are not lost for it
-            failed = error
-    for line in table(scored, dialogues):
-        print(line)
-    write_results(scored, args, chat)
-    if failed:
-        raise failed
+    try:
+        if judge:
+            grade_samples(writers, judge)
+    finally:  # where the judge ends with an error, the other scores are not lost for it
+        if judge:
+            log.info(judge.summary())
+        for one in writers:
+            one.scores |= judged_scores(one.samples)
+        print(*table(scored, dialogues), sep="\n")
+        if args.output:
+            write_output(scored, args, chat)
+        if args.csv:
+            write_csv(scored, args.csv)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,17 @@ has the weights, the tokenizer with a chat template, how to draw tokens, and a m
 nothing but the course; docs/export.md says how the folder is used.
 
 In reading order: `hf_class`, what can be exported; `gpt2_config` and `gpt2_weights`, `llama_config` and
-`llama_weights`, the same network under other names; `tokenizer_files`; `model_card`; `write_folder`; `push`.
+`llama_weights`, the same network under other names; `tokenizer_files`; `model_card`; `write_folder`; the hub.
 """
 
+import argparse
 import importlib.util
 import json
-import math
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,31 +27,49 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pages import TEMPLATES
+
 from common.console import log
-from common.errors import UserError, one_line
-from common.files import naming, on_disk
+from common.errors import UserError, one_line, reason_of
+from common.files import naming, on_disk, read_json
 from common.flags import FlagParser
+from common.numbers import finite_number
 from common.program import run_program
 from common.weights_files import load_model
 from corpus.sources import HUB_SECONDS, within
-from data import load_tokenizer
+from data import Tokenizer, load_tokenizer
 from generation.sampling import Sampling
-from model import ARCHITECTURES
+from model import ARCHITECTURES, ModelConfig, Transformer
 from training.log_lines import clock
+from training.step import perplexity
 
-PAGES = Path(__file__).resolve().parent / "pages"
-CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
+CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # what --arch becomes
 SHAPE = ("positions", "norm", "mlp")  # what makes a network one of the two; biases and a head of its own both can have
 GELUS = {"gelu": "gelu_new", "gelu_exact": "gelu"}  # by transformers' names
-NAMES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-NAMES += ("README.md",)  # all that an export writes, and so all that --overwrite may replace
+CHAT_TEMPLATE = Path(__file__).resolve().parent / "pages/chat_template.jinja"
+# The modules of a `Block` by transformers' names; a matrix with several names is cut into that many.
+GPT2_NAMES = {
+    "norm1": ["ln_1"], "attention.qkv": ["attn.c_attn"], "attention.output": ["attn.c_proj"],
+    "norm2": ["ln_2"], "feed_forward.up": ["mlp.c_fc"], "feed_forward.down": ["mlp.c_proj"],
+}  # fmt: skip
+LLAMA_NAMES = {
+    "norm1": ["input_layernorm"], "norm2": ["post_attention_layernorm"],
+    "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "attention.output": ["self_attn.o_proj"],
+    "feed_forward.up": ["mlp.gate_proj", "mlp.up_proj"], "feed_forward.down": ["mlp.down_proj"],
+}  # fmt: skip
+# All that an export writes, and so all that --overwrite may replace.
+NAMES = {
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "README.md",
+}  # fmt: skip
 SLOWEST_UPLOAD = 50_000  # bytes a second; slower than this, the upload is given up
-LARGEST_RECORD = 1 << 20  # bytes of summary.json, args.json, or a row of metrics.jsonl
+LARGEST_RECORD = 1 << 20  # bytes of summary.json or args.json
 LONGEST_CELL = 200  # characters of the card's table
 FLAGS = ("dataset", "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "lr", "seed")  # for the card
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/export_to_hf.py MODEL OUT_DIR [flags]"
     parser.add_argument("model", metavar="MODEL", help="a model file, as best_model.pth")
@@ -66,15 +85,16 @@ def parse_args(argv=None):
 # The network ----------------------------------------------------------------------------------------------------------
 
 
-def hf_class(config, path):
+def hf_class(config: ModelConfig, path: str) -> str:
     """`gpt2` or `llama`, which computes what a config does.  Raises UserError, with the flag, if neither does."""
-    shape = {name: getattr(config, name) for name in SHAPE}
-    shape |= {"mlp": "gelu"} if config.mlp in GELUS else {}
-    differs = lambda arch: [name for name in SHAPE if shape[name] != ARCHITECTURES[arch][name]]
-    arch = min(CLASSES, key=lambda arch: (len(differs(arch)), arch != config.arch))
-    if wrong := differs(arch):
-        has = ", ".join(f"--{name} {getattr(config, name)}" for name in wrong)
-        needs = ", ".join(f"--{name} {ARCHITECTURES[arch][name]}" for name in wrong)
+    switches = {name: getattr(config, name) for name in SHAPE}
+    if config.mlp in GELUS:
+        switches["mlp"] = "gelu"  # GPT2LMHeadModel has both
+    wrong = {arch: [name for name in SHAPE if switches[name] != ARCHITECTURES[arch][name]] for arch in CLASSES}
+    arch = min(CLASSES, key=lambda arch: (len(wrong[arch]), arch != config.arch))  # the nearest
+    if wrong[arch]:
+        has = ", ".join(f"--{name} {getattr(config, name)}" for name in wrong[arch])
+        needs = ", ".join(f"--{name} {ARCHITECTURES[arch][name]}" for name in wrong[arch])
         raise UserError(
             f"{path} cannot be exported: it was trained with {has}, and transformers' {CLASSES[arch]} needs {needs}"
         )
@@ -86,75 +106,63 @@ def hf_class(config, path):
     return arch
 
 
-def gpt2_config(model):
-    config = model.config
+def gpt2_config(config: ModelConfig) -> dict:
     return {
         "n_positions": config.max_seq_len, "n_embd": config.hidden_size, "n_layer": config.num_layers,
         "n_head": config.num_heads, "n_inner": config.intermediate_size, "activation_function": GELUS[config.mlp],
-        "layer_norm_epsilon": model.norm.eps, "resid_pdrop": config.dropout, "embd_pdrop": config.dropout,
+        "layer_norm_epsilon": config.norm_epsilon, "resid_pdrop": config.dropout, "embd_pdrop": config.dropout,
         "attn_pdrop": 0.0,
     }  # fmt: skip
 
 
-def llama_config(model):
-    config = model.config
+def llama_config(config: ModelConfig) -> dict:
     return {
         "max_position_embeddings": config.max_seq_len, "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_heads, "head_dim": config.hidden_size // config.num_heads,
-        "intermediate_size": config.intermediate_size, "hidden_act": "silu", "rms_norm_eps": model.norm.eps,
+        "num_key_value_heads": config.num_heads, "head_dim": config.head_size,
+        "intermediate_size": config.intermediate_size, "hidden_act": "silu", "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rotary_base,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
         "attention_bias": config.bias, "mlp_bias": config.bias, "attention_dropout": 0.0,
     }  # fmt: skip
 
 
-def gpt2_weights(model):
-    """{name: tensor} as GPT2LMHeadModel names them: matrices (in, out), and biases of zeros where none is."""
+def gpt2_weights(model: Transformer) -> dict[str, torch.Tensor]:
+    """The weights as GPT2LMHeadModel names them: matrices (in, out), and biases of zeros where none is."""
+    modules = {}
+    for number, block in enumerate(model.blocks):
+        for ours, (theirs,) in GPT2_NAMES.items():
+            modules[f"transformer.h.{number}.{theirs}"] = block.get_submodule(ours)
+    modules["transformer.ln_f"] = model.norm
     weights = {"transformer.wte.weight": model.tokens.weight, "transformer.wpe.weight": model.positions.weight}
-
-    def add(name, module):
-        linear = isinstance(module, torch.nn.Linear)
-        weights[f"{name}.weight"] = module.weight.T if linear else module.weight
+    for name, module in modules.items():
+        is_matrix = module.weight.dim() == 2
+        weights[f"{name}.weight"] = module.weight.T if is_matrix else module.weight
         weights[f"{name}.bias"] = torch.zeros(len(module.weight)) if module.bias is None else module.bias
-
-    for number, block in enumerate(model.blocks):
-        layer = f"transformer.h.{number}"
-        add(f"{layer}.ln_1", block.norm1)
-        add(f"{layer}.attn.c_attn", block.attention.qkv)
-        add(f"{layer}.attn.c_proj", block.attention.output)
-        add(f"{layer}.ln_2", block.norm2)
-        add(f"{layer}.mlp.c_fc", block.feed_forward.up)
-        add(f"{layer}.mlp.c_proj", block.feed_forward.down)
-    add("transformer.ln_f", model.norm)
     return weights
 
 
-def llama_weights(model):
-    """{name: tensor} as LlamaForCausalLM names them: what is one product here, a product each there."""
+def llama_weights(model: Transformer) -> dict[str, torch.Tensor]:
+    """The weights as LlamaForCausalLM names them: what is one product here, a product each there."""
     weights = {"model.embed_tokens.weight": model.tokens.weight, "model.norm.weight": model.norm.weight}
-
-    def add(layer, names, linear):
-        for kind, tensor in linear.named_parameters():
-            parts = tensor.chunk(len(names))
-            weights.update({f"{layer}.{name}.{kind}": part for name, part in zip(names, parts, strict=True)})
-
     for number, block in enumerate(model.blocks):
-        layer = f"model.layers.{number}"
-        weights[f"{layer}.input_layernorm.weight"] = block.norm1.weight
-        weights[f"{layer}.post_attention_layernorm.weight"] = block.norm2.weight
-        add(f"{layer}.self_attn", ("q_proj", "k_proj", "v_proj"), block.attention.qkv)
-        add(f"{layer}.self_attn", ("o_proj",), block.attention.output)
-        add(f"{layer}.mlp", ("gate_proj", "up_proj"), block.feed_forward.up)
-        add(f"{layer}.mlp", ("down_proj",), block.feed_forward.down)
+        for ours, theirs in LLAMA_NAMES.items():
+            for kind, tensor in block.get_submodule(ours).named_parameters():  # weight, maybe bias
+                for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True):
+                    weights[f"model.layers.{number}.{name}.{kind}"] = part
     return weights
 
 
-def safetensors(weights):
+EXPORTS = {"gpt2": (gpt2_config, gpt2_weights), "llama": (llama_config, llama_weights)}
+
+
+def safetensors(weights: dict[str, torch.Tensor]) -> Iterator[bytes]:
     """Yield a safetensors file, piece by piece: 8 bytes of the header's length, the header in JSON, the numbers."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, tensor in weights.items():
-        begin, end = end, end + 4 * tensor.numel()
+        begin = end
+        end = begin + 4 * tensor.numel()
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of 8
@@ -166,7 +174,7 @@ def safetensors(weights):
 # The tokenizer --------------------------------------------------------------------------------------------------------
 
 
-def tokenizer_files(tokenizer, context):
+def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
     """{name: content} of tokenizer.json and tokenizer_config.json.
 
     A text is given the <bos> with which every story begins, unless it is encoded with add_special_tokens=False.
@@ -180,191 +188,181 @@ def tokenizer_files(tokenizer, context):
         "unk_token": "<unk>", "additional_special_tokens": ["<user>", "<assistant>", "<system>"],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, "model_max_length": context,
         "padding_side": "left", "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": (PAGES / "chat_template.jinja").read_text(encoding="utf-8").strip(),
+        "chat_template": CHAT_TEMPLATE.read_text(encoding="utf-8").strip(),
     }  # fmt: skip
     return {"tokenizer.json": backend.to_str(pretty=True), "tokenizer_config.json": as_json(settings)}
 
 
-def generation_config(config, tokenizer):
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids that both of transformers' configs name."""
+    return {f"{name}_token_id": tokenizer.special[f"<{name}>"] for name in ("bos", "eos", "pad")}
+
+
+def generation_config(tokenizer: Tokenizer, context: int) -> dict:
     """How steps 3 and 5 draw tokens unless told otherwise; of the special ones only <eos> is written."""
-    special, sampling = tokenizer.special, Sampling()
-    added = tokenizer.backend.get_added_tokens_decoder()
-    return {
-        "bos_token_id": special["<bos>"], "eos_token_id": special["<eos>"], "pad_token_id": special["<pad>"],
+    sampling = Sampling()
+    special = [number for number, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special]
+    return special_ids(tokenizer) | {
         "do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
-        "max_length": config.max_seq_len,
-        "suppress_tokens": sorted({number for number in added if added[number].special} - {special["<eos>"]}),
+        "max_length": context, "suppress_tokens": sorted({*special} - {tokenizer.special["<eos>"]}),
     }  # fmt: skip
 
 
-def as_json(content):
+def as_json(content: dict) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 # The model card -------------------------------------------------------------------------------------------------------
 
 
-def run_records(path, run_id):
-    """(summary.json, args.json) beside a model file, empty where they are missing or of another run."""
-    folder = Path(path).parent
-    summary, args = (read_object(folder / name) for name in ("summary.json", "args.json"))
-    known = summary.get("run_id") or read_object(folder / "metrics.jsonl", first_line=True).get("run_id")
-    return (summary, args) if run_id and known == run_id else ({}, {})
+def run_records(path: str, run_id: str | None) -> list[dict]:
+    """[summary.json, args.json] beside a model file, empty where the summary is not of the run that made it."""
+    records = [read_record(Path(path).with_name(name)) for name in ("summary.json", "args.json")]
+    is_same_run = run_id and records[0].get("run_id") == run_id
+    return records if is_same_run else [{}, {}]
 
 
-def read_object(path, first_line=False):
+def read_record(path: Path) -> dict:
     """The object in a JSON file, {} if there is none: a model card is no reason to fail."""
     try:
-        with open(path, "rb") as file:
-            content = json.loads(file.readline(LARGEST_RECORD) if first_line else file.read(LARGEST_RECORD))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path, LARGEST_RECORD)
+    except (UserError, OSError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
-def number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18  # and no nan
-
-
-def cell(value):
+def cell(value: object) -> str:
     """What may come from a stranger's file, as one line that a table in Markdown shows as it is."""
-    text = "".join(c if c.isprintable() else "?" for c in str(value)[:LONGEST_CELL])
-    return re.sub(r"([\\`*_|<>\[\]&#!~])", r"\\\1", text)
+    return re.sub(r"([\\`*_|<>\[\]&#!~])", r"\\\1", one_line(value, LONGEST_CELL))
 
 
-def flag_text(value):
+def flag_text(value: object) -> object:
     """A flag's value for the card; of a path on this computer only its name."""
-    values = value if isinstance(value, list) else [value]
-    return ", ".join(Path(v).name if isinstance(v, str) and Path(v).is_absolute() else one_line(v) for v in values)
+    if isinstance(value, list):
+        return ", ".join(str(flag_text(one)) for one in value)
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def measured(content, summary):
+def measured(content: dict, summary: dict) -> list[tuple[str, str]]:
     """[(what, number in words)] that the model file and its run say of the model."""
-    rows, loss = [("step", f"{content['step']:,}")], content.get("val_loss")
-    if number(loss):
-        rows += [("validation loss (nats a token)", f"{loss:.4f}"), ("perplexity", f"{math.exp(min(loss, 700)):.2f}")]
     kind = next((kind for kind in ("best", "final") if summary.get(f"{kind}_step") == content["step"]), None)
-    for name in ("bits_per_byte", "accuracy"):
-        if number(summary.get(f"{kind}_{name}")):
-            rows.append((name.replace("_", " "), f"{summary[f'{kind}_{name}']:.4f}"))
-    if number(summary.get("tokens")):
-        rows.append(("tokens predicted in the whole run", f"{summary['tokens']:,.0f}"))
-    if number(summary.get("seconds")):
-        rows.append(("time of the whole run (h:mm:ss)", clock(summary["seconds"])))
-    return rows
+    loss = content.get("val_loss")
+    rows = [
+        ("step", content["step"], "{:,}".format),
+        ("validation loss (nats a token)", loss, "{:.4f}".format),
+        ("perplexity", loss, lambda loss: f"{perplexity(loss):.2f}"),
+        ("bits per byte", summary.get(f"{kind}_bits_per_byte"), "{:.4f}".format),
+        ("accuracy", summary.get(f"{kind}_accuracy"), "{:.4f}".format),
+        ("tokens predicted in the whole run", summary.get("tokens"), "{:,.0f}".format),
+        ("time of the whole run (h:mm:ss)", summary.get("seconds"), clock),
+    ]
+    return [(what, in_words(value)) for what, value, in_words in rows if finite_number(value) is not None]
 
 
-def model_card(name, model, arch, content, summary, args):
+def model_card(name: str, model: Transformer, arch: str, content: dict, summary: dict, args: dict) -> str:
     """README.md of the folder: what the model is, what was measured, how it is used.  name: as one would load it."""
     in_layers, in_all = model.num_parameters()
-    rows = [("class", CLASSES[arch]), ("network", model.config.describe())]
-    rows += [("parameters", f"{in_layers:,} in the layers, {in_all:,} in all"), *measured(content, summary)]
-    rows += [("trained with", args["program"])] if isinstance(args.get("program"), str) else []
-    rows += [(f"--{flag}", flag_text(args[flag])) for flag in FLAGS if args.get(flag) is not None]
-    table = "\n".join(f"| {cell(what)} | {cell(value)} |" for what, value in rows)
-    story = "It was trained on stories and has not learned to answer: the template is for tuning it."
-    missing = "The run's summary.json was not beside the model file: some numbers are missing."
-    chat = "chat" in str(args.get("program", "chat"))
-    template = (PAGES / "model_card.md").read_text(encoding="utf-8")
-    parts = {"name": json.dumps(name), "table": table, "story": "" if chat else f"\n{story}\n"}
-    return template.format(**parts, missing="" if summary else f"\n{missing}\n")
+    rows = [
+        ("class", CLASSES[arch]),
+        ("network", model.config.describe()),
+        ("parameters", f"{in_layers:,} in the layers, {in_all:,} in all"),
+        *measured(content, summary),
+        ("trained with", args.get("program")),
+        *((f"--{flag}", flag_text(args.get(flag))) for flag in FLAGS),
+    ]
+    known = [(cell(what), cell(value)) for what, value in rows if value is not None]
+    is_chat = "chat" in str(args.get("program", "chat"))
+    return TEMPLATES.get_template("model_card.md").render(
+        name=json.dumps(name), rows=known, is_chat=is_chat, has_summary=bool(summary)
+    )
 
 
 # The folder -----------------------------------------------------------------------------------------------------------
 
 
-def check_folder(folder, overwrite):
+def check_folder(folder: Path, overwrite: bool) -> None:
     """Raise UserError unless the folder may be written: it is missing or empty, or an export that is to be replaced."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; pass the name of a folder as OUT_DIR")
     if folder == Path.cwd().resolve():
         raise UserError(f"{folder} is the current folder, which cannot be replaced; pass another OUT_DIR")
-    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if held and not overwrite:
         raise UserError(f"{folder} is not empty; pass --overwrite to replace an export that it holds, or another name")
-    if foreign := [name for name in held if name not in NAMES]:
-        raise UserError(f"{folder} holds {one_line(foreign[0])}, which is no part of an export; pass another OUT_DIR")
+    if held - NAMES:
+        foreign = one_line(min(held - NAMES))
+        raise UserError(f"{folder} holds {foreign}, which is no part of an export; pass another OUT_DIR")
 
 
-def write_folder(folder, files):
+def write_folder(folder: Path, files: dict[str, Iterable[bytes]]) -> None:
     """Write {name: pieces of bytes} as a folder that is there whole or not at all, in the place of an older one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("partial", "old"))
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         with naming(folder):
             partial.mkdir()
-        for name, pieces in files.items():
-            with naming(folder / name), open(partial / name, "wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-                on_disk(file)
-        try:
-            with naming(folder):
-                if folder.exists():
-                    folder.rename(old)
-                partial.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+            for name, pieces in files.items():
+                with open(partial / name, "wb") as file:
+                    file.writelines(pieces)
+                    on_disk(file)
+            if folder.exists():
+                folder.rename(old)
+            partial.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)  # the new one could not take its place
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 # The hub --------------------------------------------------------------------------------------------------------------
 
 
-def open_hub(name):
+def open_hub(name: str) -> tuple:
     """(the hub's interface, the model's whole name) once the hub has said who is logged in.  Raises UserError."""
     if not importlib.util.find_spec("huggingface_hub"):
         raise UserError("--push_to_hub needs the package huggingface_hub: pip install huggingface_hub")
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
-    from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+    from huggingface_hub import HfApi, constants, errors, utils
 
-    log_in = "log in with `hf auth login`, with a token that may write"
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise UserError(f"--push_to_hub {name}: {first_line(error)}") from None
     if constants.HF_HUB_OFFLINE:
         raise UserError("--push_to_hub cannot reach the hub while HF_HUB_OFFLINE is set; unset it, or export without")
     if not sys.stderr.isatty():
-        disable_progress_bars()
+        utils.disable_progress_bars()
     hub = HfApi()
+    log_in = "log in with `hf auth login`, with a token that may write"
     try:
+        utils.validate_repo_id(name)
         user = within(HUB_SECONDS, hub.whoami)["name"]
-    except LocalTokenNotFoundError:
+    except errors.HFValidationError as error:
+        raise UserError(f"--push_to_hub {name}: {reason_of(error)}") from None
+    except errors.LocalTokenNotFoundError:
         raise UserError(f"--push_to_hub: nobody is logged in; {log_in}") from None
     except Exception as error:  # the network, the hub: each library below raises its own kinds
-        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+        response = getattr(error, "response", None)
+        if getattr(response, "status_code", None) == 401:
             raise UserError(f"--push_to_hub: the hub does not accept the token; {log_in}") from None
-        raise UserError(f"--push_to_hub: the hub does not answer ({first_line(error)}); export without it") from None
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise UserError(f"--push_to_hub: the hub does not answer ({reason}); export without it") from None
     return hub, name if "/" in name else f"{user}/{name}"
 
 
-def push(hub, name, folder):
+def push(hub, name: str, folder: Path) -> str:
     """Upload a folder to the hub; returns its address.  Raises UserError, the folder on the disk being whole."""
-    size = sum(path.stat().st_size for path in folder.iterdir())
+    seconds = HUB_SECONDS + sum(path.stat().st_size for path in folder.iterdir()) / SLOWEST_UPLOAD
     try:
         within(HUB_SECONDS, hub.create_repo, name, exist_ok=True)
-        seconds = HUB_SECONDS + size / SLOWEST_UPLOAD
         within(seconds, hub.upload_folder, repo_id=name, folder_path=folder, commit_message="Upload the model")
     except Exception as error:
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         raise UserError(
-            f"--push_to_hub {name}: the upload failed ({first_line(error)}); {folder} is whole: "
+            f"--push_to_hub {name}: the upload failed ({reason}); {folder} is whole: "
             f"try again with --overwrite, or upload it with `hf upload {name} {folder}`",
             status=1,
         ) from None
     return f"https://huggingface.co/{name}"
 
 
-def first_line(error):
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
-
-
-def main():
+def main() -> None:
     args = parse_args()
     folder = Path(args.out_dir).resolve()
     check_folder(folder, args.overwrite)
@@ -372,20 +370,23 @@ def main():
     if not isinstance(tokenizer.backend, tokenizers.Tokenizer):
         raise UserError(f"{args.tokenizer_path} is no byte-level BPE, as step 1 makes them, and cannot be exported")
     model, content = load_model(args.model, tokenizer)
-    config, special = model.config, tokenizer.special
+    config = model.config
     arch = hf_class(config, args.model)
     hub, name = open_hub(args.push_to_hub) if args.push_to_hub else (None, folder.name)
-    settings = {"architectures": [CLASSES[arch]], "model_type": arch, "vocab_size": config.vocab_size}
-    settings |= {"dtype": "float32", "tie_word_embeddings": config.tie_embeddings}
-    settings |= {name: special[f"<{name[:3]}>"] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    settings |= gpt2_config(model) if arch == "gpt2" else llama_config(model)
-    weights = gpt2_weights(model) if arch == "gpt2" else llama_weights(model)
+    settings = special_ids(tokenizer) | {
+        "architectures": [CLASSES[arch]], "model_type": arch, "vocab_size": config.vocab_size, "dtype": "float32",
+        "tie_word_embeddings": config.tie_embeddings,
+    }  # fmt: skip
+    make_config, make_weights = EXPORTS[arch]
+    settings |= make_config(config)
+    weights = make_weights(model)
     if not config.tie_embeddings:
         weights["lm_head.weight"] = model.head.weight
-    texts = {"config.json": as_json(settings), "generation_config.json": as_json(generation_config(config, tokenizer))}
-    texts |= tokenizer_files(tokenizer, config.max_seq_len)
-    records = run_records(args.model, content.get("run_id"))
-    texts["README.md"] = model_card(name, model, arch, content, *records)
+    texts = tokenizer_files(tokenizer, config.max_seq_len) | {
+        "config.json": as_json(settings),
+        "generation_config.json": as_json(generation_config(tokenizer, config.max_seq_len)),
+        "README.md": model_card(name, model, arch, content, *run_records(args.model, content.get("run_id"))),
+    }
     files = {name: [text.encode("utf-8", errors="replace")] for name, text in texts.items()}
     write_folder(folder, files | {"model.safetensors": safetensors(weights)})
     log.info(f"wrote {args.out_dir} as {CLASSES[arch]}")

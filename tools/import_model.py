@@ -8,10 +8,11 @@ pytorch_model.bin, and a tokenizer.json, or vocab.json and merges.txt), or an ol
 args.json of its run beside it.  No code in any of these runs.  The logits of the tokens that the model knows stay what
 they were; the course's special tokens that its tokenizer lacks come after its last id.
 
-In reading order: `Source`, tensors by name; `older_course`, `gpt2`, `gpt_neo` and `llama`, which turn them into a
-config and weights; the tokenizers; `import_model`, which joins the two.
+In reading order: `Settings` and `Source`, a stranger's files; `older_course`, `gpt2`, `gpt_neo` and `llama`, which turn
+them into a config and weights; the tokenizers; `import_model`, which joins the two.
 """
 
+import argparse
 import json
 import math
 import re
@@ -24,9 +25,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from export_to_hf import GPT2_NAMES, LLAMA_NAMES
+
 from common.console import log
-from common.errors import UserError, one_line
-from common.files import LARGEST_JSON, read_json, read_plain_pickle
+from common.errors import UserError, one_line, reason_of
+from common.files import read_json, read_plain_pickle
 from common.flags import FlagParser
 from common.program import run_program
 from common.weights_files import check_weights, read_any_torch_file, save_model
@@ -34,9 +37,36 @@ from corpus.other_tokenizers import NotTaken, WordBPE, byte_level_only, from_fol
 from data import SPECIAL_TOKENS, Tokenizer
 from model import ModelConfig, Transformer
 
-MODEL_FILE, TOKENIZER_FILE = "best_model.pth", "bpe_tokenizer_tinystories.pkl"
+MODEL_FILE = "best_model.pth"
+TOKENIZER_FILE = "bpe_tokenizer_tinystories.pkl"
 BUFFERS = re.compile(r"(position_ids|\.attn\.bias|\.attention\.bias|masked_bias|inv_freq)$")  # computed, not learned
 GELUS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"}  # transformers' names: ours
+# Where a config.json has the sizes: {ours: (theirs, transformers' default)}.
+GPT2_SIZES = {
+    "hidden_size": ("n_embd", 768), "num_heads": ("n_head", 12), "num_layers": ("n_layer", 12),
+    "max_seq_len": ("n_positions", 1024), "norm_epsilon": ("layer_norm_epsilon", 1e-5),
+}  # fmt: skip
+GPT_NEO_SIZES = {
+    "hidden_size": ("hidden_size", 2048), "num_heads": ("num_heads", 16), "num_layers": ("num_layers", 24),
+    "max_seq_len": ("max_position_embeddings", 2048), "norm_epsilon": ("layer_norm_epsilon", 1e-5),
+}  # fmt: skip
+LLAMA_SIZES = {
+    "hidden_size": ("hidden_size", 4096), "num_heads": ("num_attention_heads", 32),
+    "num_layers": ("num_hidden_layers", 32), "max_seq_len": ("max_position_embeddings", 2048),
+    "intermediate_size": ("intermediate_size", 11008), "norm_epsilon": ("rms_norm_eps", 1e-6),
+    "rotary_base": ("rope_theta", 10_000.0),
+}  # fmt: skip
+# The modules of a `Block` by their names, as in export_to_hf.py; several matrices are stacked into one.
+GPT_NEO_NAMES = GPT2_NAMES | {
+    "attention.qkv": ["attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"],
+    "attention.output": ["attn.attention.out_proj"],
+}
+OLDER_NAMES = {
+    "norm1": ["layer_norm1"], "norm2": ["layer_norm2"],
+    "attention.qkv": ["attention.query", "attention.key", "attention.value"],
+    "attention.output": ["attention.output"],
+    "feed_forward.up": ["feed_forward.dense1"], "feed_forward.down": ["feed_forward.dense2"],
+}  # fmt: skip
 
 
 # What is in a stranger's files ----------------------------------------------------------------------------------------
@@ -45,22 +75,25 @@ GELUS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"} 
 class Settings:
     """The fields of a config.json or args.json; a field that is not there, or null, has the default."""
 
-    def __init__(self, path):
-        self.path, self.fields = path, read_json(path)
+    def __init__(self, path: Path):
+        self.path = path
+        self.fields = {name: value for name, value in read_json(path).items() if value is not None}
 
-    def get(self, name, default=None):
-        value = self.fields.get(name)
-        return default if value is None else value
-
-    def number(self, name, default=None, kind=int):
-        value = self.get(name, default)
-        if type(value) not in (int, kind) or not 0 < value < 1 << 40:
+    def number(self, name: str, default: int | float) -> int | float:
+        """The number above 0 in a field, of the default's kind.  Raises UserError for anything else."""
+        value = self.fields.get(name, default)
+        if type(value) not in (int, type(default)) or not 0 < value < 1 << 40:
             raise UserError(f"{self.path}: {name} is {one_line(value)}, and must be a number above 0")
         return value
 
-    def demand(self, name, *allowed):
+    def numbers(self, sizes: dict[str, tuple]) -> dict:
+        """{ours: number} of {ours: (theirs, default)}."""
+        return {ours: self.number(theirs, default) for ours, (theirs, default) in sizes.items()}
+
+    def demand(self, name: str, *allowed):
         """Raise UserError unless a field, or else the first of allowed, has one of the allowed values."""
-        if (value := self.get(name, allowed[0])) not in allowed:
+        value = self.fields.get(name, allowed[0])
+        if value not in allowed:
             wanted = " or ".join(str(value) for value in allowed)
             raise UserError(f"{self.path}: {name} is {one_line(value)}; only {wanted} can be taken over")
         return value
@@ -71,176 +104,160 @@ class Source:
     """A model's tensors by their names; what is taken is no longer there, so that what is left was not understood."""
 
     path: Path
-    tensors: dict
+    tensors: dict[str, torch.Tensor]
 
     def __post_init__(self):
-        if not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in self.tensors.items()):
+        if not isinstance(self.tensors, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in self.tensors.items()
+        ):
             raise UserError(f"{self.path} holds no model's weights; pass a file of weights alone")
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if not BUFFERS.search(name)}
 
-    def take(self, name, *shape):
+    def take(self, name: str, *shape: int) -> torch.Tensor:
         """A tensor in float32.  Raises UserError if it is missing or has another shape; -1: any size."""
-        found = self.shape(name)
-        if len(found) != len(shape) or any(size not in (-1, n) for size, n in zip(shape, found, strict=True)):
-            raise UserError(f"{self.path}: {name} has the shape {list(found)}, where {list(shape)} was expected")
-        if not self.tensors[name].is_floating_point():
-            raise UserError(f"{self.path}: {name} holds whole numbers; a quantized model cannot be taken over")
-        return self.tensors.pop(name).float()
-
-    def shape(self, name):
         if name not in self.tensors:
             raise UserError(f"{self.path} lacks the weights {name}")
-        return self.tensors[name].shape
+        tensor = self.tensors.pop(name)
+        found = tensor.shape
+        if len(found) != len(shape) or any(size not in (-1, n) for size, n in zip(shape, found, strict=True)):
+            raise UserError(f"{self.path}: {name} has the shape {list(found)}, where {list(shape)} was expected")
+        return tensor.float()
 
-    def linear(self, name, outputs, inputs, transposed=False, bias=True):
-        """(weight (outputs, inputs), bias (outputs,), zeros where it has none); transposed: as GPT-2 keeps it."""
-        weight = self.take(f"{name}.weight", *((inputs, outputs) if transposed else (outputs, inputs)))
-        bias = self.take(f"{name}.bias", outputs) if bias else torch.zeros(outputs)
-        return weight.T.contiguous() if transposed else weight, bias
+    def take_layers(self, config: dict, prefix: str, names: dict[str, list]) -> dict[str, torch.Tensor]:
+        """The weights of all layers by the names of `Transformer`, with the biases that there are.
 
-    def take_head(self, weights, tied):
-        """Set the head's weights, or look that they are the table of tokens, where both are one."""
-        table = weights["tokens.weight"]
-        if not tied:
-            weights["head.weight"] = self.take("lm_head.weight", *table.shape)
-        elif "lm_head.weight" in self.tensors and not torch.equal(self.take("lm_head.weight", *table.shape), table):
-            raise UserError(f"{self.path}: its head is not the table of tokens, as tie_word_embeddings says")
+        prefix: what stands before a layer's number; names: {module of a `Block`: their names of its parts}.
+        """
+        size = config["hidden_size"]
+        inner = config["intermediate_size"]
+        shapes = {  # of each part
+            "attention.qkv": (3 * size // len(names["attention.qkv"]), size), "attention.output": (size, size),
+            "feed_forward.up": (inner, size), "feed_forward.down": (size, inner), "norm1": (size,), "norm2": (size,),
+        }  # fmt: skip
+        weights = {}
+        for layer in range(config["num_layers"]):
+            for ours, theirs in names.items():
+                paths = [f"{prefix}.{layer}.{name}" for name in theirs]
+                parts = [self.take(f"{path}.weight", *shapes[ours]) for path in paths]
+                weights[f"blocks.{layer}.{ours}.weight"] = torch.cat(parts).contiguous()
+                if f"{paths[0]}.bias" in self.tensors:
+                    biases = [self.take(f"{path}.bias", len(part)) for path, part in zip(paths, parts, strict=True)]
+                    weights[f"blocks.{layer}.{ours}.bias"] = torch.cat(biases)
+        return weights
 
-    def refuse_rest(self):
+    def take_head(self, weights: dict, tied: bool) -> None:
+        """Set the head's weights, unless they are the table of tokens."""
+        if tied:
+            self.tensors.pop("lm_head.weight", None)
+        else:
+            weights["head.weight"] = self.take("lm_head.weight", *weights["tokens.weight"].shape)
+
+    def refuse_rest(self) -> None:
         if self.tensors:
             more = f" and {len(self.tensors) - 1} more" if len(self.tensors) > 1 else ""
             unknown = one_line(min(self.tensors))
             raise UserError(f"{self.path}: it is not known what {unknown}{more} does in the network")
 
 
-def read_tensors(folder):
-    """The Source of a folder in transformers' format: one file, or those that an index names."""
-    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_any_torch_file)):
-        path, index = folder / name, folder / f"{name}.index.json"
-        if path.is_file():
-            return Source(path, read(path))
-        if index.is_file():
-            names = read_json(index).get("weight_map")
-            names = list(names.values()) if isinstance(names, dict) else [None]
-            if not all(isinstance(n, str) and re.fullmatch(r"[\w-]+(\.[\w-]+)*", n) for n in names):
-                raise UserError(f"{index} names no files of this folder; copy it again")
+def read_tensors(folder: Path) -> Source:
+    """The tensors of a folder in transformers' format, in one file or in several."""
+    for names, read in (("model*.safetensors", read_safetensors), ("pytorch_model*.bin", read_any_torch_file)):
+        paths = sorted(folder.glob(names))
+        if paths:
             tensors = {}
-            for shard in sorted(set(names)):
-                tensors |= read(folder / shard)
-            return Source(index, tensors)
+            for path in paths:
+                tensors |= Source(path, read(path)).tensors
+            return Source(paths[0], tensors)
     raise UserError(f"{folder} has neither a model.safetensors nor a pytorch_model.bin")
 
 
-def read_safetensors(path):
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError:
         raise UserError('reading .safetensors needs safetensors: pip install -e ".[hf]"') from None
-    if not path.is_file():
-        raise UserError(f"no file {path}; copy it again")
     try:
         return load_file(path)
     except Exception as error:  # of its own kind
-        raise UserError(f"{path} is damaged ({one_line(str(error))}); copy it again") from None
+        raise UserError(f"{path} is damaged ({one_line(reason_of(error))}); copy it again") from None
 
 
-# The kinds of models --------------------------------------------------------------------------------------------------
+# The kinds of models: from a Source and its Settings to a config, and weights by the names of `Transformer` -----------
 
 
-def put(weights, name, parts, bias=True):
-    """Set a layer's weight, and its bias if the network has them."""
-    weights[f"{name}.weight"] = parts[0]
-    if bias:
-        weights[f"{name}.bias"] = parts[1]
+def older_course(source: Source, settings: Settings) -> tuple[dict, dict]:
+    """An older course's model: as GPT-2, but for the exact GELU and the epsilon.
 
-
-def norm(source, name, size):
-    return source.take(f"{name}.weight", size), source.take(f"{name}.bias", size)
-
-
-def stacked(*linears):
-    """One layer (weight, bias) that computes what several do, side by side."""
-    return tuple(torch.cat(parts) for parts in zip(*linears, strict=True))
-
-
-def older_course(source, settings):
-    """An older course's model -> (config, weights), by the names of `model.Transformer`, as from the next three.
-
-    It is as GPT-2, but for the exact GELU and the epsilon.  The run's args.json says what no shape shows.
+    The run's args.json says what no shape shows.
     """
     for prefix in ("module.", "_orig_mod."):  # of several processes, of the compiler
         source.tensors = {name.removeprefix(prefix): tensor for name, tensor in source.tensors.items()}
-    rest = {name: tensor for name, tensor in source.tensors.items() if ".layers." not in name}
-    tables = [name for name in rest if rest[name].dim() == 2 and "head" not in name]
+    layers = {name.split(".")[2] for name in source.tensors if name.startswith("transformer.layers.")}
+    outside = {name: tensor for name, tensor in source.tensors.items() if ".layers." not in name}
+    tables = [name for name, tensor in outside.items() if tensor.dim() == 2 and "head" not in name]
     positions = [name for name in tables if "position" in name]
-    words, last = set(tables) - set(positions), [name for name in rest if name.endswith("norm.weight")]
-    if not len(positions) == len(words) == len(last) == 1:
+    words = [name for name in tables if "position" not in name]
+    norms = [name for name in outside if name.endswith("norm.weight")]
+    if not layers or not len(positions) == len(words) == len(norms) == 1:
         raise UserError(
             f"{source.path}: a table of tokens, one of positions and a last norm were expected beside the layers, "
-            f"and found: {one_line(', '.join(sorted(rest)) or 'nothing')}"
+            f"and found: {one_line(', '.join(sorted(outside)) or 'nothing')}"
         )
-    table, positions = source.take(*words, -1, -1), source.take(*positions, -1, -1)
-    (context, size), inner = positions.shape, source.shape("transformer.layers.0.feed_forward.dense1.weight")[0]
-    weights = {"tokens.weight": table, "positions.weight": positions}
-    put(weights, "norm", norm(source, last[0].removesuffix(".weight"), size))
-    for name in [name for name in rest if "head" in name and rest[name].shape == table.shape]:
-        if not torch.equal(head := source.take(name, *table.shape), table):
-            weights["head.weight"] = head
-    layer = 0
-    while any(name.startswith(f"transformer.layers.{layer}.") for name in source.tensors):
-        old, new = f"transformer.layers.{layer}", f"blocks.{layer}"
-        qkv = [source.linear(f"{old}.attention.{name}", size, size) for name in ("query", "key", "value")]
-        put(weights, f"{new}.attention.qkv", stacked(*qkv))
-        put(weights, f"{new}.attention.output", source.linear(f"{old}.attention.output", size, size))
-        put(weights, f"{new}.feed_forward.up", source.linear(f"{old}.feed_forward.dense1", inner, size))
-        put(weights, f"{new}.feed_forward.down", source.linear(f"{old}.feed_forward.dense2", size, inner))
-        for number in (1, 2):
-            put(weights, f"{new}.norm{number}", norm(source, f"{old}.layer_norm{number}", size))
-        layer += 1
+    weights = {"tokens.weight": source.take(words[0], -1, -1), "positions.weight": source.take(positions[0], -1, -1)}
+    context, size = weights["positions.weight"].shape
+    weights["norm.weight"] = source.take(norms[0], size)
+    weights["norm.bias"] = source.take(norms[0].removesuffix("weight") + "bias", size)
+    config = {
+        "arch": "gpt2", "mlp": "gelu_exact", "norm_epsilon": 1e-12, "num_layers": len(layers), "hidden_size": size,
+        "num_heads": settings.number("num_heads", 8), "intermediate_size": -1, "max_seq_len": context,
+    }  # fmt: skip
+    weights |= source.take_layers(config, "transformer.layers", OLDER_NAMES)
+    config["intermediate_size"] = len(weights["blocks.0.feed_forward.up.weight"])
+    for name in outside:
+        if "head" in name:
+            head = source.take(name, *weights["tokens.weight"].shape)
+            if not torch.equal(head, weights["tokens.weight"]):
+                weights["head.weight"] = head
+    config["tie_embeddings"] = "head.weight" not in weights
     window = settings.number("window_size", 256)
-    config = {"arch": "gpt2", "mlp": "gelu_exact", "norm_epsilon": 1e-12, "num_layers": layer, "hidden_size": size}
-    config |= {"num_heads": settings.number("num_heads", 8), "intermediate_size": inner, "max_seq_len": context}
-    config |= {"window_size": window if window < context else None, "tie_embeddings": "head.weight" not in weights}
+    config["window_size"] = window if window < context else None
     return config, weights
 
 
-def gpt2(source, settings):
-    size, heads = settings.number("n_embd", 768), settings.number("n_head", 12)
+def gpt2(source: Source, settings: Settings) -> tuple[dict, dict]:
+    """GPT-2, which keeps its matrices as inputs x outputs."""
     settings.demand("add_cross_attention", False)
     scaled = settings.demand("scale_attn_weights", True, False)
     by_layer = settings.demand("scale_attn_by_inverse_layer_idx", False, True)
+    for name, tensor in source.tensors.items():
+        if re.search(r"\.c_\w+\.weight$", name) and tensor.dim() == 2:
+            source.tensors[name] = tensor.T
+    config = settings.numbers(GPT2_SIZES)
+    config["intermediate_size"] = settings.number("n_inner", 4 * config["hidden_size"])
+    weights = take_gpt(source, settings, config, GPT2_NAMES)
+    for layer in range(config["num_layers"]):
+        factor = 1.0 if scaled else math.sqrt(config["hidden_size"] / config["num_heads"])
+        if by_layer:
+            factor /= layer + 1
+        scale_queries(weights, layer, factor)
+    return config, weights
 
-    def attention(old, layer):
-        qkv = source.linear(f"{old}.c_attn", 3 * size, size, transposed=True)
-        factor = (1 if scaled else math.sqrt(size / heads)) / (layer + 1 if by_layer else 1)
-        return scaled_queries(qkv, size, factor), source.linear(f"{old}.c_proj", size, size, transposed=True)
 
-    config = {"hidden_size": size, "num_heads": heads, "num_layers": settings.number("n_layer", 12)}
-    config |= {"max_seq_len": settings.number("n_positions", 1024)}
-    config |= {"intermediate_size": settings.number("n_inner", 4 * size)}
-    return gpt(source, settings, config, attention, transposed=True)
+def gpt_neo(source: Source, settings: Settings) -> tuple[dict, dict]:
+    """GPT-Neo, which does not divide by the root of a head's size.
 
-
-def gpt_neo(source, settings):
-    """Its local layers see a window, ours all tokens: the same where the context is no longer than the window."""
-    size, heads = settings.number("hidden_size", 2048), settings.number("num_heads", 16)
-
-    def attention(old, layer):
-        old = f"{old}.attention"
-        qkv = stacked(*(source.linear(f"{old}.{name}_proj", size, size, bias=False) for name in "qkv"))
-        return scaled_queries(qkv, size, math.sqrt(size / heads)), source.linear(f"{old}.out_proj", size, size)
-
-    config = {"hidden_size": size, "num_heads": heads, "num_layers": settings.number("num_layers", 24)}
-    config |= {"max_seq_len": settings.number("max_position_embeddings", 2048)}
-    config |= {"intermediate_size": settings.number("intermediate_size", 4 * size)}
-    config, weights = gpt(source, settings, config, attention)
-    kinds = settings.fields.get("attention_types", [[["global", "local"], 12]])
-    if not re.fullmatch(r"[][, 0-9]*(\"(global|local)\"[][, 0-9]*)+", json.dumps(kinds)):
-        raise UserError(
-            f"{settings.path}: attention_types is {one_line(json.dumps(kinds))}; only global and local are known"
-        )
+    Its local layers see a window, ours all tokens: the same where the context is no longer than the window.
+    """
+    config = settings.numbers(GPT_NEO_SIZES)
+    config["intermediate_size"] = settings.number("intermediate_size", 4 * config["hidden_size"])
+    weights = take_gpt(source, settings, config, GPT_NEO_NAMES)
+    for layer in range(config["num_layers"]):
+        scale_queries(weights, layer, math.sqrt(config["hidden_size"] / config["num_heads"]))
+    kinds = json.dumps(settings.fields.get("attention_types", [[["global", "local"], 12]]))
+    if not re.fullmatch(r"[][, 0-9]*(\"(global|local)\"[][, 0-9]*)+", kinds):
+        raise UserError(f"{settings.path}: attention_types is {one_line(kinds)}; only global and local are known")
     window = settings.number("window_size", 256)
-    if "local" in json.dumps(kinds) and window < config["max_seq_len"]:
+    if "local" in kinds and window < config["max_seq_len"]:
         log.info(
             f"context: {window} tokens, not {config['max_seq_len']:,}: as far as its local layers see (window_size)"
         )
@@ -249,74 +266,70 @@ def gpt_neo(source, settings):
     return config, weights
 
 
-def scaled_queries(qkv, size, factor):
-    """Attention here divides by the root of a head's size; a model that does otherwise has other queries."""
-    return tuple(torch.cat((part[:size] * factor, part[size:])) for part in qkv)
-
-
-def gpt(source, settings, config, attention, transposed=False):
-    """What GPT-2 and GPT-Neo have in common; attention(name, layer): a layer's qkv and output."""
-    size, inner = config["hidden_size"], config["intermediate_size"]
-    tied = settings.demand("tie_word_embeddings", True, False)
-    config |= {"arch": "gpt2", "tie_embeddings": tied}
-    config |= {"mlp": GELUS[settings.demand("activation_function", *GELUS)]}
-    config |= {"norm_epsilon": settings.number("layer_norm_epsilon", 1e-5, float)}
+def take_gpt(source: Source, settings: Settings, config: dict, names: dict) -> dict:
+    """What GPT-2 and GPT-Neo have in common: complete the config, and return the weights."""
+    config["arch"] = "gpt2"
+    config["mlp"] = GELUS[settings.demand("activation_function", *GELUS)]
+    config["tie_embeddings"] = settings.demand("tie_word_embeddings", True, False)
+    size = config["hidden_size"]
     prefix = "transformer." if "transformer.wte.weight" in source.tensors else ""
-    weights = {"tokens.weight": source.take(f"{prefix}wte.weight", -1, size)}
-    weights["positions.weight"] = source.take(f"{prefix}wpe.weight", config["max_seq_len"], size)
-    put(weights, "norm", norm(source, f"{prefix}ln_f", size))
-    for layer in range(config["num_layers"]):
-        old, new = f"{prefix}h.{layer}", f"blocks.{layer}"
-        qkv, output = attention(f"{old}.attn", layer)
-        put(weights, f"{new}.attention.qkv", qkv)
-        put(weights, f"{new}.attention.output", output)
-        put(weights, f"{new}.feed_forward.up", source.linear(f"{old}.mlp.c_fc", inner, size, transposed))
-        put(weights, f"{new}.feed_forward.down", source.linear(f"{old}.mlp.c_proj", size, inner, transposed))
-        for number in (1, 2):
-            put(weights, f"{new}.norm{number}", norm(source, f"{old}.ln_{number}", size))
-    source.take_head(weights, tied)
-    return config, weights
+    weights = {
+        "tokens.weight": source.take(f"{prefix}wte.weight", -1, size),
+        "positions.weight": source.take(f"{prefix}wpe.weight", config["max_seq_len"], size),
+        "norm.weight": source.take(f"{prefix}ln_f.weight", size),
+        "norm.bias": source.take(f"{prefix}ln_f.bias", size),
+    }
+    weights |= source.take_layers(config, f"{prefix}h", names)
+    add_missing_biases(weights)
+    source.take_head(weights, config["tie_embeddings"])
+    return weights
 
 
-def llama(source, settings):
-    size, heads = settings.number("hidden_size", 4096), settings.number("num_attention_heads", 32)
-    groups, inner = settings.number("num_key_value_heads", heads), settings.number("intermediate_size", 11008)
+def scale_queries(weights: dict, layer: int, factor: float) -> None:
+    """Attention here divides by the root of a head's size; a model that does otherwise has other queries."""
+    for kind in ("weight", "bias"):
+        queries, _, _ = weights[f"blocks.{layer}.attention.qkv.{kind}"].chunk(3)
+        queries *= factor  # in place
+
+
+def add_missing_biases(weights: dict) -> None:
+    """Give zeros to the matrices without a bias, in a network where others have one."""
+    for name, weight in list(weights.items()):
+        if name.startswith("blocks.") and weight.dim() == 2:
+            weights.setdefault(name.replace(".weight", ".bias"), torch.zeros(len(weight)))
+
+
+def llama(source: Source, settings: Settings) -> tuple[dict, dict]:
+    """Llama; keys and values that several heads share are repeated for each of them."""
+    rope = settings.fields.get("rope_parameters") or settings.fields.get("rope_scaling") or {}
+    if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise UserError(f"{settings.path}: rope_scaling, other than none, cannot be taken over")
+    if rope.get("rope_theta") is not None:
+        settings.fields["rope_theta"] = rope["rope_theta"]
+    config = settings.numbers(LLAMA_SIZES)
+    size = config["hidden_size"]
+    heads = config["num_heads"]
+    groups = settings.number("num_key_value_heads", heads)
     if size % heads or heads % groups:
         raise UserError(f"{settings.path}: num_attention_heads {heads} does not divide into its other sizes")
     settings.demand("head_dim", size // heads)
     settings.demand("hidden_act", "silu")
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise UserError(f"{settings.path}: rope_scaling, other than none, cannot be taken over")
     settings.demand("partial_rotary_factor", 1)
-    of_attention, of_mlp = (settings.demand(f"{name}_bias", False, True) for name in ("attention", "mlp"))
-    bias = of_attention or of_mlp
-    tied = settings.demand("tie_word_embeddings", False, True)
-    config = {"arch": "llama", "hidden_size": size, "num_heads": heads, "intermediate_size": inner}
-    config |= {"num_layers": settings.number("num_hidden_layers", 32), "bias": bias, "tie_embeddings": tied}
-    config |= {"max_seq_len": settings.number("max_position_embeddings", 2048)}
-    config |= {"norm_epsilon": settings.number("rms_norm_eps", 1e-6, float)}
-    settings.fields |= {"rope_theta": rope.get("rope_theta", settings.get("rope_theta"))}
-    config |= {"rotary_base": float(settings.number("rope_theta", 10_000, float))}
-    weights = {"tokens.weight": source.take("model.embed_tokens.weight", -1, size)}
-    weights["norm.weight"] = source.take("model.norm.weight", size)
-
-    def repeated(part):
-        """Keys or values that several heads share, once for each of them."""
-        return part.unflatten(0, (groups, -1)).repeat_interleave(heads // groups, dim=0).flatten(0, 1)
-
-    for layer in range(config["num_layers"]):
-        old, new = f"model.layers.{layer}", f"blocks.{layer}"
-        linear = lambda name, *sizes, old=old: source.linear(f"{old}.self_attn.{name}_proj", *sizes, bias=of_attention)
-        keys, values = (tuple(map(repeated, linear(name, size // heads * groups, size))) for name in "kv")
-        put(weights, f"{new}.attention.qkv", stacked(linear("q", size, size), keys, values), bias)
-        put(weights, f"{new}.attention.output", linear("o", size, size), bias)
-        gate, up = (source.linear(f"{old}.mlp.{name}_proj", inner, size, bias=of_mlp) for name in ("gate", "up"))
-        put(weights, f"{new}.feed_forward.up", stacked(gate, up), bias)
-        put(weights, f"{new}.feed_forward.down", source.linear(f"{old}.mlp.down_proj", size, inner, bias=of_mlp), bias)
-        weights[f"{new}.norm1.weight"] = source.take(f"{old}.input_layernorm.weight", size)
-        weights[f"{new}.norm2.weight"] = source.take(f"{old}.post_attention_layernorm.weight", size)
-    source.take_head(weights, tied)
+    config["arch"] = "llama"
+    config["tie_embeddings"] = settings.demand("tie_word_embeddings", False, True)
+    weights = {
+        "tokens.weight": source.take("model.embed_tokens.weight", -1, size),
+        "norm.weight": source.take("model.norm.weight", size),
+    }
+    for name, tensor in source.tensors.items():
+        if re.search(r"\.[kv]_proj\.", name) and tensor.shape[:1] == (size // heads * groups,):
+            shared = tensor.unflatten(0, (groups, -1))
+            source.tensors[name] = shared.repeat_interleave(heads // groups, dim=0).flatten(0, 1)
+    weights |= source.take_layers(config, "model.layers", LLAMA_NAMES)
+    config["bias"] = any(name.endswith(".bias") for name in weights)
+    if config["bias"]:
+        add_missing_biases(weights)
+    source.take_head(weights, config["tie_embeddings"])
     return config, weights
 
 
@@ -326,58 +339,56 @@ KINDS = {"gpt2": gpt2, "gpt_neo": gpt_neo, "llama": llama}
 # The tokenizers -------------------------------------------------------------------------------------------------------
 
 
-def older_tokenizer(path):
-    """The WordBPE of an older course's .pkl file, whose ids it keeps."""
+def older_tokenizer(path: Path) -> WordBPE:
+    """The tokenizer of an older course's .pkl file, whose ids it keeps."""
     if not path.is_file():
         raise UserError(f"no tokenizer file {path}; pass --tokenizer_path the one that the model was trained with")
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError("it is too large")
         content = read_plain_pickle(path.read_bytes())
-        codes, vocab = content["bpe_codes"], content["token2id"]
-        if not isinstance(codes, dict):
-            codes = {tuple(pair): rank for rank, pair in enumerate(codes)}
-        if not all(isinstance(rank, int) for rank in codes.values()) or not all(isinstance(t, str) for t in vocab):
-            raise ValueError("a merge has no rank, or a token is no text")
-        return WordBPE(vocab, sorted(codes, key=codes.get))
+        codes = content["bpe_codes"]  # {pair of tokens: rank}, or pairs in the order of their ranks
+        vocab = content["token2id"]
+        merges = sorted(codes, key=lambda pair: int(codes[pair])) if isinstance(codes, dict) else codes
+        if not all(isinstance(token, str) for token in vocab):
+            raise ValueError("a token is no text")
+        return WordBPE(vocab, merges)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # pickle raises nearly every kind on damaged bytes
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {one_line(reason_of(error))}"
         raise UserError(f"{path} is no tokenizer file of an older course ({reason}); pass another") from None
 
 
-def wrapped_tokenizer(place, settings):
+def wrapped_tokenizer(place: Path, settings: Settings) -> tokenizers.Tokenizer:
     """The tokenizer in a folder, or a tokenizer.json; the ends of its texts become the course's <bos> and <eos>.
 
-    Where the model's config names one token for both, it becomes <eos>: a text that the model writes shall end there.
+    Where the model's config names one token for both, it becomes <eos>: a text that the model writes should end there.
     """
     try:
         content = from_folder(place) if place.is_dir() else read_json(place)
-        if any(content["model"].get(name) for name in ("end_of_word_suffix", "continuing_subword_prefix")):
-            raise ValueError("it is no byte-level BPE")
         content = json.loads(byte_level_only(json.dumps(content)))
-        for name, new in (("eos_token_id", "<eos>"), ("bos_token_id", "<bos>")):
-            rename(content, settings.get(name), new)
+        rename(content, settings.fields.get("eos_token_id"), "<eos>")
+        rename(content, settings.fields.get("bos_token_id"), "<bos>")
         return tokenizers.Tokenizer.from_str(json.dumps(content))
     except UserError as error:
         advice = "" if isinstance(error, NotTaken) else "; pass --tokenizer_path"
         raise UserError(str(error) if str(place) in str(error) else f"{place}: {error}{advice}") from None
     except Exception as error:  # tokenizers raises nearly every kind on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{place}: this tokenizer cannot be taken over ({one_line(reason)})") from None
+        raise UserError(f"{place}: this tokenizer cannot be taken over ({one_line(reason_of(error))})") from None
 
 
-def rename(content, number, name):
+def rename(content: dict, number: object, name: str) -> None:
     """Give the token with an id another name in a tokenizer's JSON, unless a text can have it or the name is taken.
 
     A text's end is <|endoftext|> where the id is no token's: who trained a tokenizer of their own may not have said it.
     """
-    vocab, added = content["model"]["vocab"], content.setdefault("added_tokens", [])
+    vocab = content["model"]["vocab"]
+    added = content.setdefault("added_tokens", [])
     names = {i: token for token, i in vocab.items()} | {token["id"]: token["content"] for token in added}
-    old = names.get(number[0] if isinstance(number, list) and number else number)
-    if old is None and name == "<eos>":
-        old = next((token for token in names.values() if token == "<|endoftext|>"), None)
+    if isinstance(number, list) and number:
+        number = number[0]
+    old = names.get(number)
+    if old is None and name == "<eos>" and "<|endoftext|>" in names.values():
+        old = "<|endoftext|>"
     marks = [token for token in added if token["content"] == old]
     if old is None or name in names.values() or old in SPECIAL_TOKENS or not (marks or re.fullmatch("<.+>", old)):
         return
@@ -390,7 +401,7 @@ def rename(content, number, name):
 # Both together --------------------------------------------------------------------------------------------------------
 
 
-def with_special_rows(weight, known, tokenizer):
+def with_special_rows(weight: torch.Tensor, known: int, tokenizer: Tokenizer) -> torch.Tensor:
     """The rows (known tokens, C) of a table, and one for each special token that was added after them.
 
     These begin as the mean of the others, so that none stands out, and <bos>, which begins a text, as <eos>, after
@@ -398,29 +409,34 @@ def with_special_rows(weight, known, tokenizer):
     """
     rows = weight[:known]
     new = rows.mean(0, keepdim=True).repeat(tokenizer.vocab_size - known, 1)
-    if tokenizer.special["<bos>"] >= known > tokenizer.special["<eos>"]:
-        new[tokenizer.special["<bos>"] - known] = rows[tokenizer.special["<eos>"]]
+    begin = tokenizer.special["<bos>"]
+    end = tokenizer.special["<eos>"]
+    if begin >= known > end:
+        new[begin - known] = rows[end]
     return torch.cat((rows, new))
 
 
-def read_source(path, tokenizer_path):
+def read_source(path: Path, tokenizer_path: Path | None) -> tuple:
     """(source, config, weights, tokenizer's backend) of what the user named."""
     if path.is_dir():
         settings = Settings(path / "config.json")
-        kind = settings.get("model_type")
+        kind = settings.fields.get("model_type")
         if not isinstance(kind, str) or kind not in KINDS:
             raise UserError(f"{settings.path}: model_type is {one_line(kind)}; known are {', '.join(KINDS)}")
         source = read_tensors(path)
-        return source, *KINDS[kind](source, settings), wrapped_tokenizer(tokenizer_path or path, settings)
+        config, weights = KINDS[kind](source, settings)
+        return source, config, weights, wrapped_tokenizer(tokenizer_path or path, settings)
     content = read_any_torch_file(path)
     if isinstance(content, dict) and "format" in content:
         raise UserError(f"{path} is a file of this course already; the next steps take it as it is")
-    content = content.get("model_state_dict", content) if isinstance(content, dict) else {"": content}
-    source, settings = Source(path, content), Settings(path.with_name("args.json"))
-    return source, *older_course(source, settings), older_tokenizer(tokenizer_path or Path(TOKENIZER_FILE))
+    if isinstance(content, dict) and "model_state_dict" in content:
+        content = content["model_state_dict"]
+    source = Source(path, content)
+    config, weights = older_course(source, Settings(path.with_name("args.json")))
+    return source, config, weights, older_tokenizer(tokenizer_path or Path(TOKENIZER_FILE))
 
 
-def import_model(path, tokenizer_path=None):
+def import_model(path: Path, tokenizer_path: Path | None = None) -> tuple[Transformer, Tokenizer]:
     """(model, tokenizer) of a folder or file.  Raises UserError, naming what cannot be taken over."""
     source, config, weights, backend = read_source(path, tokenizer_path)
     source.refuse_rest()
@@ -439,7 +455,7 @@ def import_model(path, tokenizer_path=None):
         config = ModelConfig(**config, vocab_size=tokenizer.vocab_size)
         check_weights(config, weights)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{source.path}: {one_line(str(error))}; take another file") from None
+        raise UserError(f"{source.path}: {one_line(reason_of(error))}; take another file") from None
     model = Transformer(config)
     model.load_state_dict(weights)
     added = [name for name in SPECIAL_TOKENS if tokenizer.special[name] >= known]
@@ -448,7 +464,7 @@ def import_model(path, tokenizer_path=None):
     return model.eval(), tokenizer
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/import_model.py SOURCE OUT_DIR [flags]"
     parser.add_argument("source", metavar="SOURCE", help="a folder in transformers' format, or an older course's .pth")
@@ -461,7 +477,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main():
+def main() -> None:
     args = parse_args()
     paths = [Path(args.out_dir, name) for name in (MODEL_FILE, TOKENIZER_FILE)]
     for path in paths:

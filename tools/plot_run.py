@@ -7,6 +7,7 @@ A RUN is a run's folder, or the metrics.jsonl in it; one that is still training 
 matplotlib: pip install -e ".[report]".
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -20,25 +21,24 @@ from common.program import run_program
 from training.curves import check_suffix, draw, drawable, read_metrics
 
 
-def names_of(runs):
+def names_of(runs: list[str]) -> list[str]:
     """A name for each run: the end of its path, as many folders of it as tell it from the others.
 
     Raises UserError for a run that is given twice.
     """
-    paths = [Path(os.path.abspath(run)) for run in runs]
-    parts = [path.parent.parts if path.name == "metrics.jsonl" else path.parts for path in paths]
-    for run, own in zip(runs, parts, strict=True):
-        if parts.count(own) > 1:
-            raise UserError(f"{run} is given twice; name each run once")
+    folders = [Path(os.path.abspath(run.removesuffix("metrics.jsonl"))) for run in runs]
     names = []
-    for own in parts:
-        others = [other for other in parts if other is not own]
-        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
-        names.append(str(Path(*own[-length:])))
+    for run, folder in zip(runs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"{run} is given twice; name each run once")
+        others = [other for other in folders if other != folder]
+        lengths = range(1, len(folder.parts) + 1)
+        length = next(n for n in lengths if all(other.parts[-n:] != folder.parts[-n:] for other in others))
+        names.append(str(Path(*folder.parts[-length:])))
     return names
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/plot_run.py RUN [RUN ...] [flags]"
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or the metrics.jsonl in it")
@@ -48,7 +48,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main():
+def main() -> None:
     args = parse_args()
     check_suffix(args.output)
     runs = {name: read_metrics(run) for name, run in zip(names_of(args.runs), args.runs, strict=True)}

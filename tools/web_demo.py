@@ -8,17 +8,19 @@ Readers choose among best_model.pth and final_model.pth of the folders here, or 
 the start.  The page is for this computer alone (127.0.0.1); --host 0.0.0.0 lets everyone in who can reach it, without a
 password.  It asks nothing of any other computer.  Ctrl-C ends it.
 
-In reading order: `next_tokens`; `Demo`, what the page's buttons do; `bar_chart`; `page`, its layout, all that knows of
-Gradio.
+In reading order: `next_tokens`; `Demo`, what the page's buttons do; `bar_chart`; `page`, its layout, and below it all
+that knows of Gradio.
 """
 
-import functools
+import argparse
 import html
+import importlib.util
 import logging
 import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,17 +28,21 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pages import TEMPLATES
+
 from common.console import log
 from common.devices import choose_device, ready_to_write
-from common.errors import UserError
+from common.errors import UserError, reason_of
 from common.flags import FlagParser
 from common.program import run_program
 from common.text import without_controls, without_surrogates
 from common.weights_files import load_model
-from data import load_tokenizer
+from corpus.dialogues import Turn
+from data import Tokenizer, load_tokenizer
 from generation.prompts import chat_prompt, story_prompt
 from generation.sampling import MAX_NEW_TOKENS, Sampling, ban, probabilities
 from generation.writer import Writer
+from model import Transformer
 
 BEGINNING = "Once upon a time, there was a"
 BARS = 10
@@ -56,7 +62,7 @@ CSS = """
 """
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.add_argument(
         "--model_path", action="append", metavar="FILE",
@@ -66,36 +72,35 @@ def parse_args(argv=None):
     parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7870, help="default: %(default)s")
-    limits = {"max_characters": (2000, "of a text typed"), "max_new_tokens": (1000, "of a text written")}
-    limits["max_at_once"] = 2, "texts that are written at once; other readers wait"
     group = parser.add_argument_group("limits")
-    for name, (default, text) in limits.items():
-        group.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)")
+    group.add_argument("--max_characters", type=int, default=2000, help="of a text typed (default: %(default)s)")
+    group.add_argument("--max_new_tokens", type=int, default=1000, help="of a text written (default: %(default)s)")
+    group.add_argument(
+        "--max_at_once", type=int, default=2,
+        help="texts that are written at once; other readers wait (default: %(default)s)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
-    for name in limits:
+    for name in ("port", "max_characters", "max_new_tokens", "max_at_once"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    if not 1 <= args.port <= 65535:
-        raise UserError(f"--port must lie between 1 and 65535, not {args.port}")
     return args
 
 
-def load_models(paths, tokenizer, device):
-    """{path: model} of paths, or, where there are none, of the model files found here; one found that is bad is said.
+def load_models(paths: list[str] | None, tokenizer: Tokenizer, device) -> dict[str, Transformer]:
+    """{path: model} of paths, or, where there are none, of the model files found here, without those that are bad.
 
     Raises UserError where there is none, and for one of paths that is bad.
     """
-    models, given = {}, bool(paths)
-    found = (path for name in ("best_model.pth", "final_model.pth") for path in Path().glob(f"*/{name}"))
+    found = [*Path().glob("*/best_model.pth"), *Path().glob("*/final_model.pth")]
+    models = {}
     for path in paths or sorted(path.as_posix() for path in found):
         try:
             model, _ = load_model(path, tokenizer, device)
+            models[path] = ready_to_write(model)
         except UserError as error:
-            if given:
+            if paths:
                 raise
             log.info(f"left out: {error}")
-            continue
-        models[path] = ready_to_write(model)
     if not models:
         raise UserError(
             "no usable best_model.pth or final_model.pth in the folders here; train a model first (step 2 or 4), "
@@ -105,22 +110,25 @@ def load_models(paths, tokenizer, device):
 
 
 @torch.inference_mode()
-def next_tokens(writer, ids, count):
+def next_tokens(writer: Writer, ids: list[int], count: int) -> list[tuple[int | None, float, float]]:
     """The likeliest tokens after ids: up to count of (id, chance of the model's own, chance to be drawn).
 
     The second chance is what temperature, top-k and top-p make of the first; a last row, of id None, sums up all other
     tokens.
     """
-    model, sampling = writer.model, writer.sampling
-    ids = torch.tensor([ids[-writer.context :]], device=model.tokens.weight.device)
-    logits = model.logits(model.hidden(ids)[:, -1])
+    model = writer.model
+    sampling = writer.sampling
+    context = torch.tensor([ids[-writer.context :]], device=model.tokens.weight.device)
+    logits = model.logits(model.hidden(context)[:, -1])  # (1, V)
     ban(logits, list(writer.rules().banned))
-    own, drawn = probabilities(logits)[0][0], torch.zeros(logits.size(-1), device=logits.device)
+    own = probabilities(logits)[0][0]  # (V,)
     chances, tokens = probabilities(logits, sampling.temperature, sampling.top_k, sampling.top_p)
+    drawn = torch.zeros_like(own)
     drawn[tokens[0]] = chances[0]
     likeliest = own.topk(min(count, len(own))).indices
     rows = [(token, own[token].item(), drawn[token].item()) for token in likeliest.tolist()]
-    own[likeliest] = drawn[likeliest] = 0
+    own[likeliest] = 0
+    drawn[likeliest] = 0
     return [*rows, (None, own.sum().item(), drawn.sum().item())]
 
 
@@ -128,11 +136,11 @@ def next_tokens(writer, ids, count):
 class Demo:
     """What the page does.  settings: model's name, length in tokens, temperature, top-k, top-p, seed."""
 
-    models: dict  # {name: model}
-    tokenizer: object
+    models: dict[str, Transformer]
+    tokenizer: Tokenizer
     max_characters: int
 
-    def writer(self, name, *settings):
+    def writer(self, name: str, *settings: float) -> Writer:
         if name not in self.models:
             raise UserError("choose one of the models")
         if None in settings:
@@ -140,154 +148,178 @@ class Demo:
         names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
         return Writer(self.models[name], self.tokenizer, Sampling(**dict(zip(names, settings, strict=True))), name)
 
-    def typed(self, text, what):
+    def typed(self, text: str | None, what: str) -> str:
         """A text that a reader typed, cleaned.  Raises UserError if it is too long."""
-        if len(text or "") > self.max_characters:
+        text = without_surrogates(text or "")
+        if len(text) > self.max_characters:
             raise UserError(f"{what} has {len(text):,} characters, and {self.max_characters:,} are allowed; shorten it")
-        return without_surrogates(text or "")
+        return text
 
-    def pieces(self, writer, prompt, key):
-        """Yield the text that continues a prompt, token by token."""
-        yield from map(without_controls, writer.pieces(prompt, key))
-
-    def story(self, beginning, *settings):
+    def story(self, beginning: str | None, *settings) -> Iterator[str]:
         """Yield the beginning and what was written so far: with the same settings what step 3 writes."""
-        writer, text = self.writer(*settings), self.typed(beginning, "the beginning")
+        writer = self.writer(*settings)
+        text = self.typed(beginning, "the beginning")
         prompt = story_prompt(writer, text, "the beginning")
         yield text
-        for piece in self.pieces(writer, prompt, key=0):
-            text += piece
+        for piece in writer.pieces(prompt):
+            text += without_controls(piece)
             yield text
 
-    def reply(self, message, turns, *settings):
-        """Yield (turns, note): the conversation with the message and its answer so far, and what is left out of it.
-
-        turns: [(role, text), ...]
-        """
-        writer, message = self.writer(*settings), self.typed(message, "the message").strip()
+    def reply(self, message: str, turns: list[Turn], *settings) -> Iterator[tuple[list[Turn], str]]:
+        """Yield (turns, note): the conversation with the message and its answer so far, and what is left out of it."""
+        writer = self.writer(*settings)
+        message = self.typed(message, "the message").strip()
         if not message:
             raise UserError("type a message first")
         turns = [*turns, ("user", message)]
         prompt = chat_prompt(writer, turns)
-        notes = ["The conversation no longer fits the model's context: it forgets the oldest turns."] * bool(
-            prompt.dropped
-        )
-        notes += ["The message does not fit the model's context: its beginning is left out."] * prompt.question_cut
-        yield turns, " ".join(notes)
+        note = ""
+        if prompt.dropped:
+            note += "The conversation no longer fits the model's context: it forgets the oldest turns. "
+        if prompt.question_cut:
+            note += "The message does not fit the model's context: its beginning is left out."
+        yield turns, note
         answer = ""
-        for piece in self.pieces(writer, prompt.ids, key=sum(role == "user" for role, _ in turns)):
-            answer += piece if answer else piece.lstrip()
-            yield [*turns, ("assistant", answer)], " ".join(notes)
+        number = sum(role == "user" for role, _ in turns)
+        for piece in writer.pieces(prompt.ids, key=number):
+            answer = (answer + without_controls(piece)).lstrip()
+            yield [*turns, ("assistant", answer)], note
 
-    def bars(self, beginning, story, *settings):
+    def bars(self, beginning: str, story: str, *settings) -> str:
         """The chart of what may come after the story, or after its beginning where nothing is written yet."""
         try:
             writer = self.writer(*settings)
-            text = without_surrogates(story or "")[-20 * writer.context :] or self.typed(beginning, "the beginning")
+            text = without_surrogates(story or "") or self.typed(beginning, "the beginning")
         except UserError as error:
             return html.escape(str(error))
-        ids = [self.tokenizer.special["<bos>"], *self.tokenizer.encode(text)]
-        rows = next_tokens(writer, ids, BARS)
-        named = [("(others)" if token is None else self.readable(token), *chances) for token, *chances in rows]
-        return bar_chart(text, named)
+        end = text[-20 * writer.context :]  # what the network could see at most
+        ids = [self.tokenizer.special["<bos>"], *self.tokenizer.encode(end)]
+        return bar_chart(text, [(self.readable(token), *chances) for token, *chances in next_tokens(writer, ids, BARS)])
 
-    def readable(self, token):
-        """A token as a reader can see it: spaces and line ends as signs, bytes that are no character as numbers."""
+    def readable(self, token: int | None) -> str:
+        """A token as a reader can see it: spaces and line ends as signs, bytes that are no character in words."""
+        if token is None:
+            return "(others)"
         if token == self.tokenizer.special["<eos>"]:
             return "(end)"
         text = without_controls(self.tokenizer.decode([token]))
         return "(part of a character)" if "\ufffd" in text else text.translate(READABLE)
 
 
-def bar_chart(text, rows):
+def bar_chart(text: str, rows: list[tuple[str, float, float]]) -> str:
     """HTML: what may come after a text; rows: (name, chance of the model's own, chance to be drawn)."""
-    end = ("\u2026" if len(text) > CAPTION else "") + text[-CAPTION:]
-    parts = [f"<p>What may come after <strong>{html.escape(end) or 'nothing'}</strong></p>"]
-    parts.append("<p><u></u> the model's own guess &nbsp; <b></b> after temperature, top-k and top-p</p>")
-    for name, own, drawn in rows:
-        widths = "".join(f'<i style="width: {100 * chance:.2f}%"></i>' for chance in (own, drawn))
-        numbers = f"<span>{own:.1%} \u2192 {f'{drawn:.1%}' if drawn else 'never'}</span>"
-        parts.append(f"<code>{html.escape(name)}</code><div>{widths}</div>{numbers}")
-    return f'<div class="chances">{"".join(parts)}</div>'
+    end = text if len(text) <= CAPTION else f"\u2026{text[-CAPTION:]}"
+    return TEMPLATES.get_template("bars.html").render(text=end, rows=rows)
 
 
-def page(demo, max_new_tokens, max_at_once):
+# The page -------------------------------------------------------------------------------------------------------------
+
+
+def page(demo: Demo, max_new_tokens: int, max_at_once: int):
     """The page, a gradio.Blocks that is not yet served."""
     import gradio as gr
 
-    def errors_shown(write):
-        @functools.wraps(write)
-        def writing(*inputs):
-            try:
-                yield from write(*inputs)
-            except UserError as error:
-                raise gr.Error(str(error), print_exception=False) from None
+    limit = {"concurrency_id": "writing", "concurrency_limit": max_at_once, "show_progress": "minimal"}
+    with gr.Blocks(title="TinyStories", analytics_enabled=False) as blocks:
+        with gr.Tab("Story"), gr.Row():
+            story_tab(demo, max_new_tokens, limit, blocks)
+        with gr.Tab("Chat"), gr.Row():
+            chat_tab(demo, max_new_tokens, limit)
+    return blocks.queue(max_size=WAITING, api_open=False)
 
-        return writing
 
-    @errors_shown
-    def answer(message, turns, *chosen):
-        for said, note in demo.reply(message, turns, *chosen):
-            yield [{"role": role, "content": html.escape(text)} for role, text in said], said, note, ""
+def story_tab(demo: Demo, max_new_tokens: int, limit: dict, blocks) -> None:
+    """Lay out the story; limit: how many texts are written at once; blocks: the page, which begins with a chart."""
+    import gradio as gr
 
-    def settings(tab):
-        names, start = list(demo.models), Sampling()
-        model = next((name for name in names if ("chat" in name) == (tab == "chat")), names[0])
-        length = min(MAX_NEW_TOKENS, max_new_tokens)
+    with gr.Column(scale=3):
+        beginning = gr.Textbox(
+            BEGINNING, label="Beginning", lines=3, max_length=demo.max_characters, elem_id="beginning"
+        )
+        with gr.Row():
+            write = gr.Button("Write", variant="primary", min_width=80, elem_id="write")
+            stop = gr.Button("Stop", min_width=80, elem_id="story-stop")
+        story = gr.Textbox(label="Story", lines=12, interactive=False, elem_id="story")
+        bars = gr.HTML(elem_id="bars")
+    settings = settings_of(demo, max_new_tokens, "story")
+    writing = gr.on([write.click, beginning.submit], errors_shown(demo.story), [beginning, *settings], story, **limit)
+    newest = {"concurrency_id": "bars", "show_progress": "hidden", "trigger_mode": "always_last"}  # one at a time
+    chart = {"fn": demo.bars, "inputs": [beginning, story, *settings], "outputs": bars} | newest
+    writing.then(**chart)
+    gr.on([blocks.load, *(setting.change for setting in settings)], **chart)
+    stop.click(cancels=[writing], **chart)
+
+    def begin_anew(text, *settings):
+        return "", demo.bars(text, "", *settings)
+
+    beginning.input(begin_anew, [beginning, *settings], [story, bars], cancels=[writing], **newest)
+
+
+def chat_tab(demo: Demo, max_new_tokens: int, limit: dict) -> None:
+    """Lay out the chat; limit: how many texts are written at once."""
+    import gradio as gr
+
+    with gr.Column(scale=3):
+        turns = gr.State([])
+        chat = gr.Chatbot(
+            label="Chat", height=420, render_markdown=False, latex_delimiters=[], buttons=[], elem_id="chat"
+        )
+        note = gr.Markdown()
+        message = gr.Textbox(label="Message", max_lines=5, max_length=demo.max_characters, elem_id="message")
+        with gr.Row():
+            send = gr.Button("Send", variant="primary", min_width=80, elem_id="send")
+            stop = gr.Button("Stop", min_width=80, elem_id="chat-stop")
+    settings = settings_of(demo, max_new_tokens, "chat")
+
+    def answer(message, turns, *settings):
+        for so_far, left_out in demo.reply(message, turns, *settings):
+            shown = [{"role": role, "content": html.escape(text)} for role, text in so_far]
+            yield shown, so_far, left_out, ""
+
+    outputs = [chat, turns, note, message]
+    replying = gr.on([send.click, message.submit], errors_shown(answer), [message, turns, *settings], outputs, **limit)
+    stop.click(None, cancels=[replying])
+    chat.clear(lambda: ([], ""), outputs=[turns, note], cancels=[replying], show_progress="hidden")
+
+
+def settings_of(demo: Demo, max_new_tokens: int, tab: str) -> list:
+    """A column of what a reader may set in a tab: its components, in the order of `Demo`'s settings."""
+    import gradio as gr
+
+    names = list(demo.models)
+    fitting = [name for name in names if ("chat" in name) == (tab == "chat")]
+    start = Sampling(min(MAX_NEW_TOKENS, max_new_tokens))
+    with gr.Column(scale=2):
         return [
-            gr.Dropdown(names, value=model, label="Model"),
-            gr.Slider(1, max_new_tokens, length, step=1, label="Length, in tokens at most", elem_id=f"{tab}-length"),
+            gr.Dropdown(names, value=fitting[0] if fitting else names[0], label="Model"),
+            gr.Slider(
+                1, max_new_tokens, start.max_new_tokens, step=1, label="Length, in tokens at most",
+                elem_id=f"{tab}-length",
+            ),
             gr.Slider(0, 2, start.temperature, step=0.05, label="Temperature (0: likeliest)", elem_id=f"{tab}-heat"),
             gr.Slider(0, 100, start.top_k, step=1, label="Top-k (0: all)"),
             gr.Slider(0.05, 1, start.top_p, step=0.05, label="Top-p (1: all)"),
             gr.Number(start.seed, label="Seed (the same writes the same)", precision=0, minimum=0),
-        ]
-
-    limit = {"concurrency_id": "writing", "concurrency_limit": max_at_once, "show_progress": "minimal"}
-    aside = {"concurrency_id": "bars", "show_progress": "hidden", "trigger_mode": "always_last"}
-    with gr.Blocks(title="TinyStories", analytics_enabled=False) as blocks:
-        with gr.Tab("Story"), gr.Row():
-            with gr.Column(scale=3):
-                beginning = gr.Textbox(
-                    BEGINNING, label="Beginning", lines=3, max_length=demo.max_characters, elem_id="beginning"
-                )
-                with gr.Row():
-                    write = gr.Button("Write", variant="primary", min_width=80, elem_id="write")
-                    stop = gr.Button("Stop", min_width=80, elem_id="story-stop")
-                story = gr.Textbox(label="Story", lines=12, interactive=False, elem_id="story")
-                bars = gr.HTML(elem_id="bars")
-            with gr.Column(scale=2):
-                chosen = settings("story")
-        starts = [write.click, beginning.submit]
-        writing = gr.on(starts, errors_shown(demo.story), [beginning, *chosen], story, **limit)
-        look = {"fn": demo.bars, "inputs": [beginning, story, *chosen], "outputs": bars, **aside}
-        writing.then(**look)
-        gr.on([blocks.load, *(setting.change for setting in chosen)], **look)
-        stop.click(cancels=[writing], **look)
-        begin_anew = lambda text, *chosen: ("", demo.bars(text, "", *chosen))
-        beginning.input(begin_anew, [beginning, *chosen], [story, bars], cancels=[writing], **aside)
-
-        with gr.Tab("Chat"), gr.Row():
-            with gr.Column(scale=3):
-                turns = gr.State([])
-                chat = gr.Chatbot(
-                    label="Chat", height=420, render_markdown=False, latex_delimiters=[], buttons=[], elem_id="chat"
-                )
-                note = gr.Markdown()
-                message = gr.Textbox(label="Message", max_lines=5, max_length=demo.max_characters, elem_id="message")
-                with gr.Row():
-                    send = gr.Button("Send", variant="primary", min_width=80, elem_id="send")
-                    chat_stop = gr.Button("Stop", min_width=80, elem_id="chat-stop")
-            with gr.Column(scale=2):
-                chosen = settings("chat")
-        said = [chat, turns, note, message]
-        replying = gr.on([send.click, message.submit], answer, [message, turns, *chosen], said, **limit)
-        chat_stop.click(None, cancels=[replying])
-        chat.clear(lambda: ([], ""), outputs=[turns, note], cancels=[replying], show_progress="hidden")
-    return blocks.queue(max_size=WAITING, api_open=False)
+        ]  # fmt: skip
 
 
-def serve(blocks, host, port):
+def errors_shown(write: Callable[..., Iterator]) -> Callable[..., Iterator]:
+    """A function that yields what another one does, and shows its UserError on the page."""
+    import gradio as gr
+
+    def writing(*inputs):
+        try:
+            yield from write(*inputs)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return writing
+
+
+# The program ----------------------------------------------------------------------------------------------------------
+
+
+def serve(blocks, host: str, port: int) -> str:
     """Serve a page in threads of its own; returns its address."""
     _, address, _ = blocks.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False,
@@ -297,21 +329,18 @@ def serve(blocks, host, port):
     return address
 
 
-def main():
+def main() -> None:
     args = parse_args()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported
-    own = f"{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))},localhost,{args.host}"
-    os.environ["no_proxy"] = own.strip(",")  # Gradio looks whether its own page answers, and a proxy would not know it
+    # Gradio looks whether its own page answers, and a proxy would not know it.
+    os.environ["no_proxy"] = f"localhost,{args.host},{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))}"
     try:
-        with socket.create_server((args.host, args.port)):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
+        socket.create_server((args.host, args.port)).close()
+    except (OSError, OverflowError) as error:
+        reason = reason_of(error)
         raise UserError(f"cannot listen on {args.host}:{args.port} ({reason}); pass another --port or --host") from None
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise UserError('the demo needs Gradio, which is not installed: pip install -e ".[demo]"') from None
+    if not importlib.util.find_spec("gradio"):
+        raise UserError('the demo needs Gradio, which is not installed: pip install -e ".[demo]"')
     tokenizer = load_tokenizer(args.tokenizer_path)
     models = load_models(args.model_path, tokenizer, choose_device(args.device))
     blocks = page(Demo(models, tokenizer, args.max_characters), args.max_new_tokens, args.max_at_once)

@@ -1,17 +1,25 @@
 """Curves as an SVG, in plain Python: axes with round numbers, gaps, and no more points than can be seen.
 
-In reading order: `plot`; `ticks`, the numbers at an axis; `thinned`, the points that are drawn.
+In reading order: `plot`, which fills plot.svg; `ticks`, the numbers at an axis; `thinned`, the points that are drawn.
 """
 
-import html
+import itertools
 import math
 
 from common.numbers import number_or_gap
+from pages import TEMPLATES
 
 MOST_POINTS = 200  # of a curve
 
 
-def plot(label, lines, width, height, from_zero=False, above=""):
+def is_gap(point: tuple[float, float]) -> bool:
+    """Whether a point (x, y) cannot be drawn."""
+    return math.isnan(sum(point))
+
+
+def plot(
+    label: str, lines: list[tuple], width: int, height: int, from_zero: bool = False, above: str = ""
+) -> str:  # fmt: skip
     """Curves over one pair of axes.
 
     label: what it is, for those who do not see it
@@ -20,46 +28,52 @@ def plot(label, lines, width, height, from_zero=False, above=""):
     from_zero: begin the y-axis at 0, as the x-axis always does.
     above: SVG that is drawn above the curves.
     """
-    curves = [(thinned([(number_or_gap(x), number_or_gap(y)) for x, y in points]), *rest) for points, *rest in lines]
-    known = [(x, y) for points, *_ in curves for x, y in points if not math.isnan(x + y)]
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(label)}">']
+    template = TEMPLATES.get_template("plot.svg")
+    curves = [[(number_or_gap(x), number_or_gap(y)) for x, y in points] for points, _, _ in lines]
+    known = [point for points in curves for point in points if not is_gap(point)]
     if not known:
-        return f'{parts[0]}<text x="{width / 2}" y="{height / 2}" text-anchor="middle">nothing recorded</text></svg>'
-    left, right, top, bottom = 58, width - 14, 10, height - 30
-    x_low, x_high, x_ticks = ticks(min(0, *(x for x, _ in known)), max(x for x, _ in known))
-    y_low, y_high, y_ticks = ticks(min([y for _, y in known] + [0] * from_zero), max(y for _, y in known))
-    across = lambda x: f"{left + (x - x_low) / (x_high - x_low) * (right - left):.1f}"
-    down = lambda y: f"{bottom - (y - y_low) / (y_high - y_low) * (bottom - top):.1f}"
-    for y in y_ticks:
-        parts.append(f'<path class="grid" d="M{left} {down(y)}H{right}"/>')
-        parts.append(f'<text x="{left - 5}" y="{down(y)}" dy=".35em" text-anchor="end">{y:,.10g}</text>')
-    for x in x_ticks:
-        parts.append(f'<text x="{across(x)}" y="{height - 8}" text-anchor="middle">{x:,.10g}</text>')
-    parts.append('<g class="curves">')
-    for points, attributes, opening in curves:
-        moves, pen = [], "M"
-        for x, y in points:
-            if math.isnan(x + y):
-                pen = "M"
-            else:
-                moves.append(f"{pen}{across(x)} {down(y)}{'h0' if pen == 'M' else ''}")  # h0: a dot if it stands alone
-                pen = "L"
-        parts.append(f'{opening}<path {attributes} d="{"".join(moves)}"/>{"</a>" if opening else ""}')
-    return "".join([*parts, f"</g>{above}</svg>"])
+        return template.render(label=label, width=width, height=height)
+    if from_zero:
+        known.append((0, 0))
+    xs = [x for x, _ in known]
+    ys = [y for _, y in known]
+    x_low, x_high, x_ticks = ticks(min(0, *xs), max(xs))
+    y_low, y_high, y_ticks = ticks(min(ys), max(ys))
+    left = 58
+    right = width - 14
+    bottom = height - 30
+
+    def across(x):
+        return f"{left + (x - x_low) / (x_high - x_low) * (right - left):.1f}"
+
+    def down(y):
+        return f"{bottom - (y - y_low) / (y_high - y_low) * (bottom - 10):.1f}"
+
+    def path(points):
+        """Move to the beginning of each stretch between gaps (M), and draw lines (L); h0: a dot where it is alone."""
+        stretches = [list(stretch) for gap, stretch in itertools.groupby(thinned(points), is_gap) if not gap]
+        return "".join("M" + "L".join(f"{across(x)} {down(y)}" for x, y in stretch) + "h0" for stretch in stretches)
+
+    drawn = [(path(points), *rest) for points, (_, *rest) in zip(curves, lines, strict=True)]
+    return template.render(
+        label=label, width=width, height=height, left=left, right=right, across=across, down=down, x_ticks=x_ticks,
+        y_ticks=y_ticks, curves=drawn, above=above,
+    )  # fmt: skip
 
 
-def ticks(low, high):
+def ticks(low: float, high: float) -> tuple[float, float, list[float]]:
     """(low, high, round numbers between them): the range, widened where it is none; numbers of 1, 2 or 5 times 10^n."""
     largest = max(abs(low), abs(high))
     if high - low <= 1e-9 * largest or largest < 1e-99:
         margin = 0.1 * largest if largest > 1e-99 else 1
-        low, high = low - margin, high + margin
+        low -= margin
+        high += margin
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= 5.5)
     return low, high, [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def thinned(points):
+def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most `MOST_POINTS` of [(x, y)]: of each stretch the lowest, the highest and a gap (a NaN)."""
     if len(points) <= MOST_POINTS:
         return points
@@ -67,7 +81,7 @@ def thinned(points):
     kept = {0, len(points) - 1}
     for start in range(0, len(points), size):
         stretch = range(start, min(start + size, len(points)))
-        known = [i for i in stretch if not math.isnan(points[i][1])]
-        gaps = [i for i in stretch if math.isnan(points[i][1])]
-        kept |= {*gaps[:1], *sorted(known, key=lambda i: points[i][1])[:: max(1, len(known) - 1)]}
+        gaps = [i for i in stretch if is_gap(points[i])]
+        known = sorted((i for i in stretch if not is_gap(points[i])), key=lambda i: points[i][1])
+        kept.update(gaps[:1], known[:1], known[-1:])
     return [points[i] for i in sorted(kept)]

@@ -8,6 +8,8 @@ An n-gram is n words in a row within one text.  A measure of texts that have non
 
 import re
 import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 STOP_WORDS = frozenset(  # and those by which one asks for a story
@@ -20,17 +22,17 @@ STOP_WORDS = frozenset(  # and those by which one asks for a story
 )
 
 
-def words(text):
+def words(text: str) -> list[str]:
     """A text's words in lower case: runs of letters and digits, apostrophes inside; punctuation is none."""
     return WORD.findall(text.lower())
 
 
-def ngrams(text, n):
-    """All runs of n words of a list of words, as tuples."""
-    return list(zip(*(text[start:] for start in range(n)), strict=False))
+def ngrams(text: list[str], n: int) -> list[tuple[str, ...]]:
+    """All runs of n words of a list of words."""
+    return [tuple(text[start : start + n]) for start in range(len(text) - n + 1)]
 
 
-def distinct(texts, n):
+def distinct(texts: list[list[str]], n: int) -> float | None:
     """distinct-n (Li et al. 2016): the different n-grams of all texts together, over all their n-grams.
 
     texts: lists of words.  It falls as texts grow longer or more, so compare on the same prompts only.
@@ -39,112 +41,130 @@ def distinct(texts, n):
     return len(set(grams)) / len(grams) if grams else None
 
 
-def repeated(text, n=4):
+def repeated(text: list[str], n: int = 4) -> float | None:
     """The share of a text's n-grams that occurred before in it: seq-rep-n of Welleck et al. 2020."""
-    grams = ngrams(text, n)
-    return 1 - len(set(grams)) / len(grams) if grams else None
+    different = distinct([text], n)
+    return None if different is None else 1 - different
+
+
+# Copied passages ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, slots=True)
+class State:
+    """The runs of words that end at the same places of the texts.
+
+    following: for each word that can come next, the state of the runs that it makes longer.
+    link: the state of the longest shorter run at the end of these, which ends at other places, too.
+    longest: words in the longest of these runs.  seen: words in the longest one that occurred in what passed by.
+    """
+
+    following: dict[object, "State"]
+    link: "State | None"
+    longest: int
+    seen: int = 0
 
 
 class CopiedPassages:
     """Finds the runs of words that texts share with other texts, which pass by once, one after the other.
 
-    A suffix automaton (Blumer et al. 1985) of the texts: a state stands for runs of words that occur at the same
-    places, and leads with each word that can come next to another state.  Memory grows with the texts, some 400
-    bytes a word, and not with what they are compared with; time grows with the words of both.
+    It is a suffix automaton (Blumer et al. 1985) of the texts.  Memory grows with the texts, some 400 bytes a word, and
+    not with what they are compared with; time grows with the words of both.  Call `compare` with each other text, then
+    `finish`, then `matches` with each of the texts.
     """
 
-    def __init__(self, texts):
+    def __init__(self, texts: list[list[str]]):
         """texts: lists of words."""
-        self.following = [{}]  # of each state: {word: the state that it leads to}; state 0 is the empty run
-        self.link = [-1]  # the state of the longest suffix that also occurs elsewhere
-        self.longest = [0]  # words in the state's longest run
-        self.seen = [0]  # words in its longest run that occurred in what passed by
-        self.states = []  # of each text: the state after each of its words
-        last = 0
+        self.start = State({}, None, 0)  # of the empty run
+        self.states = []  # all others
+        last = self.start
         for number, text in enumerate(texts):
-            states = []
-            for word in (*text, number):  # the number, which is no word, keeps a run from crossing into the next text
+            for word in (*text, number):  # the number, which is no word, keeps runs from crossing into the next text
                 last = self.extend(last, word)
-                states.append(last)
-            self.states.append(states[:-1])
 
-    def new_state(self, following, link, longest):
-        self.following.append(following)
-        self.link.append(link)
-        self.longest.append(longest)
-        self.seen.append(0)
-        return len(self.longest) - 1
-
-    def extend(self, last, word):
+    def extend(self, last: State, word: object) -> State:
         """Add a word after the state of all words so far; returns the new state."""
-        state = self.new_state({}, 0, self.longest[last] + 1)
-        while last >= 0 and word not in self.following[last]:
-            self.following[last][word] = state
-            last = self.link[last]
-        if last < 0:
+        state = State({}, self.start, last.longest + 1)
+        self.states.append(state)
+        while last is not None and word not in last.following:
+            last.following[word] = state
+            last = last.link
+        if last is None:
             return state
-        known = self.following[last][word]
-        if self.longest[known] > self.longest[last] + 1:  # its shorter runs now occur here too: a state of their own
-            split = self.new_state(self.following[known].copy(), self.link[known], self.longest[last] + 1)
-            while last >= 0 and self.following[last].get(word) == known:
-                self.following[last][word] = split
-                last = self.link[last]
-            self.link[known] = known = split
-        self.link[state] = known
+        known = last.following[word]
+        if known.longest > last.longest + 1:  # its shorter runs now end here, too: they get a state of their own
+            shorter = State(known.following.copy(), known.link, last.longest + 1)
+            self.states.append(shorter)
+            known.link = shorter
+            while last is not None and last.following.get(word) is known:
+                last.following[word] = shorter
+                last = last.link
+            known = shorter
+        state.link = known
         return state
 
-    def compare(self, text):
+    def compare(self, text: list[str]) -> None:
         """Let one other text, a list of words, pass by."""
-        following, link, longest, seen = self.following, self.link, self.longest, self.seen
-        state = length = 0
+        state = self.start
+        length = 0  # words of the run that ends here
         for word in text:
-            while state and word not in following[state]:
-                state = link[state]
-                length = longest[state]
-            if word in following[state]:
-                state = following[state][word]
+            while word not in state.following and state.link is not None:
+                state = state.link
+                length = state.longest
+            if word in state.following:
+                state = state.following[word]
                 length += 1
-                if length > seen[state]:
-                    seen[state] = length
+                state.seen = max(state.seen, length)
 
-    def matches(self):
-        """For each text a list: for each word, how long the longest run is that ends there and has passed by."""
-        seen, by_length = self.seen.copy(), sorted(range(1, len(self.link)), key=self.longest.__getitem__)
-        for state in reversed(by_length):  # with a run, its suffixes have passed by
-            if seen[state]:
-                seen[self.link[state]] = self.longest[self.link[state]]
+    def finish(self) -> None:
+        """Note in all states what has passed by together with the runs that did."""
+        by_length = sorted(self.states, key=lambda state: state.longest)
+        for state in reversed(by_length):
+            if state.seen:  # with a run, its end has passed by
+                state.link.seen = state.link.longest
         for state in by_length:
-            seen[state] = seen[state] or seen[self.link[state]]
-        return [[seen[state] for state in states] for states in self.states]
+            if not state.seen:
+                state.seen = state.link.seen
+
+    def matches(self, text: list[str]) -> list[int]:
+        """For each word of one of the texts: how long the longest run is that ends there and has passed by."""
+        state = self.start
+        lengths = []
+        for word in text:
+            state = state.following[word]
+            lengths.append(state.seen)
+        return lengths
 
 
-def longest_passage(text, matches):
-    """The longest run of words that was copied, as a list of words; the first of several."""
+def longest_passage(text: list[str], matches: list[int]) -> list[str]:
+    """The longest run of words that was copied; the first of several."""
     length = max(matches, default=0)
     end = matches.index(length) + 1 if length else 0
     return text[end - length : end]
 
 
-def copied_ngrams(matches, n=5):
+def copied_ngrams(matches: list[int], n: int = 5) -> tuple[int, int]:
     """(n-grams that occurred in the training set, all n-grams) of a text's matches."""
     return sum(length >= n for length in matches), max(0, len(matches) - n + 1)
 
 
-def words_come_back(wanted, text):
+# Words that come back, and means --------------------------------------------------------------------------------------
+
+
+def words_come_back(wanted: list[str], text: list[str]) -> bool:
     """Whether all wanted words or phrases occur in a list of words, whole, in lower case; a plural s is allowed."""
     joined = f" {' '.join(text)} "
     phrases = [" ".join(words(phrase)) for phrase in wanted]
-    phrases = [phrase for phrase in phrases if phrase]
-    return all(f" {phrase} " in joined or f" {phrase}s " in joined for phrase in phrases)
+    return all(f" {phrase} " in joined or f" {phrase}s " in joined for phrase in phrases if phrase)
 
 
-def content_words_come_back(prompt, text):
+def content_words_come_back(prompt: str, text: list[str]) -> float | None:
     """The share of a prompt's different words, but for `STOP_WORDS`, that occur in a list of words."""
-    wanted = sorted(set(words(prompt)) - STOP_WORDS)
+    wanted = set(words(prompt)) - STOP_WORDS
     return mean(words_come_back([word], text) for word in wanted)
 
 
-def mean(values):
+def mean(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are not None; None if there is none."""
-    values = [value for value in values if value is not None]
-    return statistics.fmean(values) if values else None
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
