@@ -64,7 +64,8 @@ def changed(value, random, junk=JUNK):
     """A deep copy of dicts and lists within each other, with one to three places of it changed."""
     value = copy.deepcopy(value)
     for _ in range(random.integers(1, 4)):
-        inside, key = value, None
+        inside = value
+        key = None
         while isinstance(inside, (dict, list)) and inside and (key is None or random.random() < 0.8):
             holder = inside
             keys = list(holder) if isinstance(holder, dict) else range(len(holder))

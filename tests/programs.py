@@ -45,7 +45,8 @@ def write_table(path, rows):
 
 
 def story(number):
-    name, animal = ("Tom", "Mia", "Ben", "Lily")[number % 4], ("cat", "dog", "frog", "bird", "cow")[number % 5]
+    name = ("Tom", "Mia", "Ben", "Lily")[number % 4]
+    animal = ("cat", "dog", "frog", "bird", "cow")[number % 5]
     first = f"Once upon a time, {name} had a {animal}. The {animal} ran away!"
     return f"{first} {name} looked for it {number} times.\n\nThe end."
 

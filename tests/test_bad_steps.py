@@ -65,8 +65,12 @@ def test_a_skipped_step_changes_nothing(scaled):
 
 
 def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
-    model, settings, precision = make_model(), make_settings(), Precision(CPU)
-    precision.dtype, precision.scale, precision.autocast = torch.float16, None, contextlib.nullcontext
+    model = make_model()
+    settings = make_settings()
+    precision = Precision(CPU)
+    precision.dtype = torch.float16
+    precision.scale = None
+    precision.autocast = contextlib.nullcontext
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
     optimizers = loop.make_optimizers(model, settings)
     batches = micro_batches(make_rows(), 0, settings, CPU)

@@ -19,10 +19,12 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 def likeliest_of_all(model, prompt, length, *, end=None, banned=(), min_new_tokens=0, repetition_penalty=1.0, stop=()):
     """The text with the highest sum of log-probabilities, by trying every one; stop: ids that end a text."""
-    size, texts = model.config.vocab_size, []
+    size = model.config.vocab_size
+    texts = []
 
     def score(text):
-        total, seen = 0.0, set(prompt)
+        total = 0.0
+        seen = set(prompt)
         for place, token in enumerate(text):
             logits = model(torch.tensor([prompt + list(text[:place])]))[0, -1]
             for old in seen - set(banned) - {end}:
@@ -65,7 +67,8 @@ def test_a_search_with_enough_beams_finds_the_likeliest_text_of_all(arch, option
 
 def plain_beam_search(model, prompt, length, beams, end, penalty):
     """The same search for one prompt, with every text computed anew and all candidates looked at."""
-    live, over = [(0.0, [])], []
+    live = [(0.0, [])]
+    over = []
     for _ in range(length):
         longer = []
         for score, text in live:

@@ -44,7 +44,8 @@ def test_the_chat_sets_the_temperature_and_refuses_nonsense(make_writer, capsys)
 
 
 def test_a_system_text_stands_before_the_turns_until_it_is_removed(make_writer, monkeypatch):
-    writer, asked_with = make_writer(max_new_tokens=2), []
+    writer = make_writer(max_new_tokens=2)
+    asked_with = []
     chat = Chat(writer)
     monkeypatch.setattr(writer, "stream", lambda ids, key: asked_with.append(ids) or iter(["Yes."]))
     command(chat, "/system Be Tom")
@@ -71,7 +72,8 @@ def test_the_chat_reports_once_that_it_forgets(make_writer, capsys):
 
 
 def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, capsys):
-    chat, path = Chat(make_writer(max_new_tokens=8, min_new_tokens=8)), tmp_path / "talk.jsonl"
+    chat = Chat(make_writer(max_new_tokens=8, min_new_tokens=8))
+    path = tmp_path / "talk.jsonl"
     command(chat, f"/save {path}")
     assert not path.exists()
     list(chat.reply("Hi <eos> Tom \u00e9"))

@@ -120,18 +120,11 @@ def test_each_form_is_tried_here():
 @pytest.mark.parametrize(
     ("form", "suffix"),
     [  # each form once; each kind of file with a list of turns and with a column for each speaker
-        ("conversation", ".jsonl"),
-        ("messages", ".json"),
-        ("conversations", ".csv"),
-        ("messages", ".parquet"),
-        ("prompt", ".jsonl"),
-        ("completion", ".json"),
-        ("instruction", ".csv"),
-        ("question", ".parquet"),
-        ("orca", ".csv"),
-        ("dolly", ".parquet"),
+        ("conversation", ".jsonl"), ("messages", ".json"), ("conversations", ".csv"), ("messages", ".parquet"),
+        ("prompt", ".jsonl"), ("completion", ".json"), ("instruction", ".csv"), ("question", ".parquet"),
+        ("orca", ".csv"), ("dolly", ".parquet"),
     ],
-)
+)  # fmt: skip
 def test_dialogues_of_each_form_are_read_from_each_kind_of_file(tmp_path, form, suffix):
     rows = [ROWS[form] | {"odd column": number} for number in range(3)]
     said = []
@@ -158,7 +151,8 @@ def test_turns_without_text_are_left_out(tmp_path):
 def test_the_form_is_that_of_most_of_the_first_rows(tmp_path):
     odd = {"question": "Hi!", "answer": "Hello."}
     path = write_table(tmp_path / "a.jsonl", [odd, *[ROWS["messages"]] * 5])
-    said, bad = [], BadRows(skip=True)
+    said = []
+    bad = BadRows(skip=True)
     assert len(list(read_dialogues(file_split(path), bad=bad, remarks=said))) == 5 and bad.count == 1
     assert said == ['dialogues in the form "messages" (role, content)']
     assert "line 1" in bad.summary() and '"messages"' in bad.summary()
@@ -204,7 +198,8 @@ def test_conversations_can_come_from_parquet(tmp_path):
 
 @pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (5, 3), (None, 3)])
 def test_a_limit_holds_for_dialogues_in_which_the_assistant_speaks(tmp_path, limit, count):
-    silent, spoken = turns("Hi!"), [turns(f"Question {number}?", "Answer.") for number in range(3)]
+    silent = turns("Hi!")
+    spoken = [turns(f"Question {number}?", "Answer.") for number in range(3)]
     path = write_conversations(tmp_path / "train.jsonl", silent, [], *spoken[:1], silent, *spoken[1:])
     assert [dialogue[0][1] for dialogue in dialogues_of(path, limit=limit)] == [
         f"Question {number}?" for number in range(count)
@@ -334,7 +329,8 @@ def test_dialogues_rendered_together_are_those_rendered_alone(tokenizer, dialogu
 
 
 def test_all_texts_of_many_dialogues_are_tokenized_at_once(tokenizer, monkeypatch):
-    calls, encode = [], tokenizer.encode_batch
+    calls = []
+    encode = tokenizer.encode_batch
     monkeypatch.setattr(tokenizer, "encode_batch", lambda texts: calls.append(texts) or encode(texts))
     render_dialogues(tokenizer, [[("user", "Hi!"), ("assistant", "Hello.")]] * 5)
     assert len(calls) == 1
@@ -441,7 +437,8 @@ def test_the_bytes_are_those_of_the_answer_as_far_as_it_is_kept(tokenizer):
 @given(turns=TURNS, max_tokens=st.integers(3, 60) | st.none())
 def test_exactly_the_answers_and_their_ends_are_predicted(tokenizer, turns, max_tokens):
     ids, _, _ = render_dialogue(tokenizer, turns, max_tokens)
-    expected, speaking = [], False
+    expected = []
+    speaking = False
     for token in ids:
         expected.append(speaking)
         if token in (SPECIAL["<assistant>"], EOS):

@@ -132,11 +132,10 @@ def test_flags_of_step_2_reach_the_model_the_settings_and_the_rows(course, monke
     places = {"cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
     main(step2, *as_flags(MODEL_FLAGS | TRAINING_FLAGS | data | places), folder=course)
     ((job,), _) = calls[0]
-    model, rows, validation, settings = job.model, job.rows, job.validation, job.settings
-    assert dataclasses.asdict(settings) == TRAINING_FLAGS
-    assert {name: getattr(model.config, name) for name in MODEL_FLAGS} == MODEL_FLAGS
-    assert len(rows.cache) == 30 and len(validation.cache) == 4
-    assert (rows.packed, rows.length, rows.seed, validation.packed) == (False, 20, 5, True)
+    assert dataclasses.asdict(job.settings) == TRAINING_FLAGS
+    assert {name: getattr(job.model.config, name) for name in MODEL_FLAGS} == MODEL_FLAGS
+    assert len(job.rows.cache) == 30 and len(job.validation.cache) == 4
+    assert (job.rows.packed, job.rows.length, job.rows.seed, job.validation.packed) == (False, 20, 5, True)
     assert job.run.folder == tmp_path / "run" and list((tmp_path / "cache").iterdir())
 
 
@@ -146,10 +145,10 @@ def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tm
     flags += ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dropout", 0.25]
     main(step4, *flags, "--output_dir", tmp_path / "run", folder=course)
     ((job,), _) = calls[0]
-    model, rows, validation, settings = job.model, job.rows, job.validation, job.settings
-    assert dataclasses.asdict(settings) == TRAINING_FLAGS
-    assert model.config.dropout == 0.25 and model.config.max_seq_len == rows.length == 32
-    assert rows.packed and rows.replies_only and validation.replies_only and len(validation.cache) == 6
+    assert dataclasses.asdict(job.settings) == TRAINING_FLAGS
+    assert job.model.config.dropout == 0.25 and job.model.config.max_seq_len == job.rows.length == 32
+    assert job.rows.packed and job.rows.replies_only
+    assert job.validation.replies_only and len(job.validation.cache) == 6
 
 
 @pytest.mark.parametrize(("program", "beams"), [(step3, 1), (step3, 4), (step5, 1)])

@@ -87,7 +87,9 @@ def read_checkpoint(path):
 
 def read_data(path):
     """As the tokenizer and both trainers do; what one of them refuses, another may take."""
-    split, cache, messages = open_dataset(str(path))["train"], path.parent / "made", []
+    split = open_dataset(str(path))["train"]
+    cache = path.parent / "made"
+    messages = []
     readings = [lambda: cache_stories(split, small_tokenizer(), cache, skip_bad_rows=True)]
     for read in (read_stories, read_dialogues):
         readings += [lambda skip=skip, read=read: list(read(split, bad=BadRows(skip))) for skip in (False, True)]
@@ -118,7 +120,8 @@ READERS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A folder with a whole file of each kind."""
-    folder, rows = tmp_path_factory.mktemp("whole"), [{"text": story(number)} for number in range(12)]
+    folder = tmp_path_factory.mktemp("whole")
+    rows = [{"text": story(number)} for number in range(12)]
     small_tokenizer().save(folder / "tokenizer.pkl")
     small_tokenizer().backend.save(str(folder / "tokenizer.json"))
     save_model(folder / "model.pth", make_model(), "a fingerprint", val_loss=1.5)
@@ -177,7 +180,10 @@ def outcome(path, read, capfd):
     """ "works", or the message with which a reader refuses a file; AssertionError for all that must not be."""
     if FORGET_PEAK.exists():
         FORGET_PEAK.write_text("5")
-    began, memory, message, trouble = time.perf_counter(), peak_memory(), "works", []
+    began = time.perf_counter()
+    memory = peak_memory()
+    message = "works"
+    trouble = []
     signal.setitimer(signal.ITIMER_REAL, 3 * SECONDS)
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -207,7 +213,10 @@ def is_short(line):
 
 def read_hostile(name, seeds, whole, folder, capfd):
     """Read a hostile file for each seed: how many of them worked, and the troubles of those that were no right end."""
-    content, others, works, troubles = (whole / name).read_bytes(), (whole / "model.pth").read_bytes(), 0, []
+    content = (whole / name).read_bytes()
+    others = (whole / "model.pth").read_bytes()
+    works = 0
+    troubles = []
     for seed in seeds:
         path = place_for(name, whole, folder)
         path.write_bytes(hostile(name, content, np.random.default_rng(seed), others))
@@ -380,7 +389,9 @@ def measured(folder, program, *flags):
 
 @pytest.mark.faults
 def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
-    folder, model, cache = tmp_path, "first/best_model.pth", ["--cache_dir", "cache"]
+    folder = tmp_path
+    model = "first/best_model.pth"
+    cache = ["--cache_dir", "cache"]
     write_rows(folder / "stories.jsonl", [{"text": story(number)} for number in range(30)])
     write_rows(folder / "talks.jsonl", [dialogue(number) for number in range(20)])
     (folder / "question").write_text("Hello!\nTell me a story.\n")
@@ -395,7 +406,7 @@ def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
     import datasets
 
     datasets.Dataset.from_list([{"text": story(n)} for n in range(30)]).to_parquet(str(folder / "stories.parquet"))
-    tuning = ["--dataset", "talks.jsonl", "--tokenizer_path", "tokenizer.pkl", *cache, "--epochs", 1, "--overwrite"]
+    tuning = ["--tokenizer_path", "tokenizer.pkl", *cache, "--epochs", 1, "--overwrite"]
     first_step = ["--vocab_size", 300, "--output", "new.pkl", "--overwrite", "--dataset"]
     writing = ["--max_new_tokens", 5]
     calls = {  # what reads the file that stands in the first place
@@ -405,16 +416,18 @@ def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
         "model.pth": ("generate_tinystories_text", *writing, "--tokenizer_path", "tokenizer.pkl", "--model_path"),
         "tokenizer.pkl": ("generate_tinystories_text", *writing, "--model_path", model, "--tokenizer_path"),
         "talks.jsonl": ("train_tinystories_chat_model", "--pretrained_model_path", model, *tuning, "--dataset"),
-        "model.pth ": ("train_tinystories_chat_model", *tuning, "--pretrained_model_path"),
+        "model.pth ": ("train_tinystories_chat_model", "--dataset", "talks.jsonl", *tuning, "--pretrained_model_path"),
         "tokenizer.pkl ": ("chat_with_tinystories_model", *writing, "--model_path", model, "--tokenizer_path"),
         "model.pth  ": ("chat_with_tinystories_model", *writing, "--tokenizer_path", "tokenizer.pkl", "--model_path"),
     }  # fmt: skip
-    troubles, statuses = [], collections.Counter()
+    troubles = []
+    statuses = collections.Counter()
     (folder / "hostile").mkdir()
     honest = {name: measured(folder, *call, name.strip()) for name, call in calls.items()}
     assert not [(name, found) for name, found in honest.items() if found[0]]
     for seed, (name, call) in enumerate(itertools.islice(itertools.cycle(calls.items()), 50)):
-        path, content = folder / "hostile" / name.strip(), (folder / name.strip()).read_bytes()
+        path = folder / "hostile" / name.strip()
+        content = (folder / name.strip()).read_bytes()
         path.write_bytes(hostile(name.strip(), content, np.random.default_rng(seed), b"x" * 300))
         status, output, seconds, memory = measured(folder, *call, path)
         statuses[status] += 1

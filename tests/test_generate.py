@@ -62,9 +62,12 @@ def test_banned_tokens_never_appear(temperature):
 
 def test_texts_are_drawn_as_often_as_their_probabilities_say():
     """Pairs of tokens, with everything that changes what is drawn, against the same formulas over whole rows."""
-    model, (prompt,), count = make_model(), random_prompts(4), 4000
+    model = make_model()
+    (prompt,) = random_prompts(4)
+    count = 4000
     options = {"temperature": 1.4, "top_k": 9, "top_p": 0.95, "min_p": 0.04, "repetition_penalty": 1.3, "banned": [3]}
-    expected, next_chances = {}, {}
+    expected = {}
+    next_chances = {}
     for length in (0, 1):
         for begun in list(next_chances) if length else [()]:
             text = [*prompt, *begun]

@@ -35,14 +35,10 @@ class Recomputed(KVCache):
 @pytest.mark.parametrize(
     ("arch", "window", "lengths"),
     [  # each two values of two lists meet once
-        ("gpt2", None, (1, 4, 7)),
-        ("llama", None, (3, 3, 3)),
-        ("gpt2", 1, (3, 3, 3)),
-        ("llama", 1, (1, 4, 7)),
-        ("gpt2", 5, (1, 4, 7)),
-        ("llama", 5, (3, 3, 3)),
+        ("gpt2", None, (1, 4, 7)), ("gpt2", 1, (3, 3, 3)), ("gpt2", 5, (1, 4, 7)),
+        ("llama", None, (3, 3, 3)), ("llama", 1, (1, 4, 7)), ("llama", 5, (3, 3, 3)),
     ],
-)
+)  # fmt: skip
 def test_cached_logits_are_those_of_a_full_forward(arch, window, lengths):
     model, ids = make_model(arch, window_size=window), random_ids(3, CONTEXT)
     expected = model(ids)
@@ -70,17 +66,11 @@ def test_a_row_that_starts_again_leaves_the_others_alone(arch):
 @pytest.mark.parametrize(
     ("arch", "window", "lengths"),
     [  # each two values of two lists meet once
-        ("gpt2", None, (1, 7, CONTEXT)),
-        ("llama", None, (4, 4, 4)),
-        ("gpt2", None, (CONTEXT,)),
-        ("llama", 1, (1, 7, CONTEXT)),
-        ("gpt2", 1, (4, 4, 4)),
-        ("llama", 1, (CONTEXT,)),
-        ("gpt2", 5, (1, 7, CONTEXT)),
-        ("llama", 5, (4, 4, 4)),
-        ("gpt2", 5, (CONTEXT,)),
+        ("gpt2", None, (1, 7, CONTEXT)), ("llama", None, (4, 4, 4)), ("gpt2", None, (CONTEXT,)),
+        ("llama", 1, (1, 7, CONTEXT)), ("gpt2", 1, (4, 4, 4)), ("llama", 1, (CONTEXT,)),
+        ("gpt2", 5, (1, 7, CONTEXT)), ("llama", 5, (4, 4, 4)), ("gpt2", 5, (CONTEXT,)),
     ],
-)
+)  # fmt: skip
 def test_cached_and_uncached_generation_give_the_same_tokens(arch, window, lengths, monkeypatch):
     model, prompts = make_model(arch, window_size=window), random_prompts(*lengths)
     cached = write(model, prompts, 4 * CONTEXT)
@@ -93,7 +83,8 @@ def test_cached_and_uncached_generation_give_the_same_tokens(arch, window, lengt
 @with_and_without_window
 def test_past_the_context_a_row_continues_from_its_newest_half(arch, window):
     model, (prompt,) = make_model(arch, window_size=window), random_prompts(5)
-    seen, expected = list(prompt), []
+    seen = list(prompt)
+    expected = []
     for _ in range(3 * CONTEXT):
         expected.append(model(torch.tensor([seen]))[0, -1].argmax().item())
         if len(seen) == CONTEXT:

@@ -19,7 +19,8 @@ def test_training_lowers_the_validation_loss(finished):
 
 def test_the_best_model_is_the_one_with_the_lowest_validation_loss(tmp_path, val_losses, monkeypatch):
     val_losses[:] = [4.0, 2.0, 3.0, 2.0] + [5.0] * 20
-    seen, evaluate = [], loop.evaluate
+    seen = []
+    evaluate = loop.evaluate
 
     def watched(model, *args, **options):
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})

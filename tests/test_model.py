@@ -108,7 +108,8 @@ def textbook_rotary(x):
 def textbook_logits(model, ids):
     """The logits (T, V) of one row by the formulas of GPT-2 and Llama, head by head, in float64."""
     weights = {name: tensor.double() for name, tensor in model.state_dict().items()}
-    gpt2, size = model.config.arch == "gpt2", model.config.hidden_size // model.config.num_heads
+    gpt2 = model.config.arch == "gpt2"
+    size = model.config.hidden_size // model.config.num_heads
     future = torch.arange(len(ids)) > torch.arange(len(ids))[:, None]
 
     def linear(x, name):
@@ -153,7 +154,9 @@ def test_a_bundle_computes_the_formulas_of_the_textbook(arch, heads):
 
 @both
 def test_the_loss_is_the_cross_entropy_of_the_logits_where_a_target_is_not_ignored(arch):
-    model, ids, targets = make_model(arch), random_ids(3, CONTEXT), random_ids(3, CONTEXT, seed=1)
+    model = make_model(arch)
+    ids = random_ids(3, CONTEXT)
+    targets = random_ids(3, CONTEXT, seed=1)
     targets[0, 4:] = targets[1, ::2] = IGNORED
     surprises = -model(ids).log_softmax(-1)
     kept = targets != IGNORED
@@ -165,16 +168,13 @@ def test_the_loss_is_the_cross_entropy_of_the_logits_where_a_target_is_not_ignor
 @pytest.mark.parametrize(
     ("arch", "window", "tied"),
     [  # each two values of two lists meet once
-        ("gpt2", None, True),
-        ("llama", None, False),
-        ("gpt2", 1, False),
-        ("llama", 1, True),
-        ("gpt2", 5, True),
-        ("llama", 5, False),
+        ("gpt2", None, True), ("gpt2", 1, False), ("gpt2", 5, True),
+        ("llama", None, False), ("llama", 1, True), ("llama", 5, False),
     ],
-)
+)  # fmt: skip
 def test_gradients_reach_every_parameter(arch, window, tied):
-    model, ids = make_model(arch, window_size=window, tie_embeddings=tied), random_ids(2, CONTEXT)
+    model = make_model(arch, window_size=window, tie_embeddings=tied)
+    ids = random_ids(2, CONTEXT)
     with torch.enable_grad():
         model(ids, ids.roll(-1, 1)).backward()
     # The positions' are rows of one tensor: each has its own.

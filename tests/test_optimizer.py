@@ -34,7 +34,9 @@ def test_fused_matrices_are_made_orthogonal_each_for_itself(monkeypatch):
     monkeypatch.setattr(optimizer_module, "has_bfloat16", lambda device: False)
     gradient = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     together, first, second = (torch.nn.Parameter(torch.zeros(rows, 4)) for rows in (6, 3, 3))
-    together.grad, first.grad, second.grad = gradient, gradient[:3].clone(), gradient[3:].clone()
+    together.grad = gradient
+    first.grad = gradient[:3].clone()
+    second.grad = gradient[3:].clone()
     Muon([{"params": [together], "parts": 2}], lr=0.1).step()
     Muon([{"params": [first, second]}], lr=0.1).step()
     assert torch.allclose(together, torch.cat([first, second]), atol=1e-6)
@@ -104,14 +106,10 @@ def test_the_learning_rate_warms_up_over_2_percent_of_the_run_at_most_1000_steps
 @pytest.mark.parametrize(
     ("scheduler", "min_lr", "warmup"),
     [  # each two values of two lists meet once
-        ("cosine", 0.0, None),
-        ("cosine", 0.001, 0),
-        ("cosine", 0.0, 7),
-        ("linear", 0.001, None),
-        ("linear", 0.0, 0),
-        ("linear", 0.001, 7),
+        ("cosine", 0.0, None), ("cosine", 0.001, 0), ("cosine", 0.0, 7),
+        ("linear", 0.001, None), ("linear", 0.0, 0), ("linear", 0.001, 7),
     ],
-)
+)  # fmt: skip
 def test_the_learning_rate_falls_from_lr_to_min_lr(scheduler, min_lr, warmup):
     rate = rates(200, scheduler=scheduler, min_lr=min_lr, warmup_steps=warmup)
     first = 4 if warmup is None else warmup

@@ -165,7 +165,8 @@ def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression
 )  # fmt: skip
 def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression):
     split = SPLIT | {"pattern": {"Regex": expression}, "behavior": behavior}
-    digits, marks = {"type": "Digits", "individual_digits": True}, {"type": "Punctuation", "behavior": behavior}
+    digits = {"type": "Digits", "individual_digits": True}
+    marks = {"type": "Punctuation", "behavior": behavior}
     for steps in ([split], [digits, split], [marks]):
         path = saved(tmp_path, others(), pre_tokenizer=sequence(*steps, other_tokenizers.BYTE_LEVEL))
         tokenizer = reloaded(wrapped(path), tmp_path)

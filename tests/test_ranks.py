@@ -52,7 +52,8 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two"), ("mixed_one", "mixed_two")])
 def test_two_ranks_end_with_the_weights_of_one_process(trained, one, two):
     folder, _ = trained
-    first, second = weights(folder / one / "final_model.pth"), weights(folder / two / "final_model.pth")
+    first = weights(folder / one / "final_model.pth")
+    second = weights(folder / two / "final_model.pth")
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
 
 

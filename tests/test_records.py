@@ -26,7 +26,8 @@ KINDS = {
 
 def schema():
     """{heading of docs/records.md: {name: kinds}} of its tables that have types; "" is the one of all rows."""
-    tables, heading = {}, None
+    tables = {}
+    heading = None
     for line in (ROOT / "docs/records.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             heading = {"metrics.jsonl": ""}.get(line.strip("#` "), line.strip("#` "))
@@ -73,7 +74,8 @@ def runs(tmp_path_factory):
 
 def test_every_row_of_a_real_run_is_as_docs_records_md_describes_it(runs):
     folder, _ = runs
-    tables, seen = schema(), set()
+    tables = schema()
+    seen = set()
     for name in ("tinystories_model", "tinystories_chat_model"):
         for row in metrics(folder / name):
             assert not misfits(row, tables[""] | tables[row["event"]]), row
@@ -88,7 +90,8 @@ def test_every_row_of_a_real_run_is_as_docs_records_md_describes_it(runs):
 def test_the_first_row_describes_the_run(runs):
     folder, _ = runs
     rows = metrics(folder / "tinystories_model")
-    first, summary = rows[0], json.loads((folder / "tinystories_model/summary.json").read_text(encoding="utf-8"))
+    first = rows[0]
+    summary = json.loads((folder / "tinystories_model/summary.json").read_text(encoding="utf-8"))
     assert first["event"] == "run" and [row["event"] for row in rows].count("run") == 1
     assert first["run_id"] == summary["run_id"] and re.fullmatch("[0-9a-f]{32}", first["run_id"])
     assert first["dataset"] == ["stories"] and first["program"] == "train_tinystories_model.py"

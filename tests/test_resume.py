@@ -96,17 +96,12 @@ def train_whole_and_in_parts(folder, *steps, rows=None, **options):
 
 @pytest.mark.parametrize(
     ("steps", "speed"),
-    [  # each place to stop and each speed once; 12 is the last step
-        ((1,), {}),
-        ((4,), {"amp": True}),
-        ((5,), {"compile": "on"}),
-        ((12,), {}),
-        ((2, 3, 6), {}),
-        ((2, 3, 6), {"amp": True}),
-        ((2, 3, 6), {"compile": "on"}),
+    [  # each place to stop once, of which 12 is the last step, and the longest row of stops at each speed
+        ((1,), {}), ((4,), {"amp": True}), ((5,), {"compile": "on"}), ((12,), {}),
+        ((2, 3, 6), {}), ((2, 3, 6), {"amp": True}), ((2, 3, 6), {"compile": "on"}),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps, speed, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network, **options: compile_(network, backend="eager", **options))

@@ -62,7 +62,9 @@ def test_targets_are_the_inputs_one_further(row_length):
 
 def test_the_order_is_the_same_for_a_seed_and_another_in_each_epoch_and_for_each_seed():
     make = lambda seed: Rows(cache_of(TEXTS_OF_ROWS), 8, SPECIAL, seed=seed)
-    rows, again, other = make(5), make(5), make(6)
+    rows = make(5)
+    again = make(5)
+    other = make(6)
     epochs = [predicted_of(rows, epoch) for epoch in range(4)]
     assert epochs == [predicted_of(again, epoch) for epoch in (0, 1, 2, 3)]
     assert epochs[2] == predicted_of(make(5), 2)  # without the epochs before it, as after a resume
@@ -140,7 +142,8 @@ def test_only_replies_are_predicted_where_that_is_asked_for(packed, length):
     everything = Rows(cache_of(DIALOGUES), length, SPECIAL, packed)
     if packed or length >= 14:
         assert predicted_of(rows) == REPLIES
-    (inputs, targets), (same, all_targets) = rows.batch(0, rows.per_epoch), everything.batch(0, rows.per_epoch)
+    (inputs, targets) = rows.batch(0, rows.per_epoch)
+    (same, all_targets) = everything.batch(0, rows.per_epoch)
     assert np.array_equal(inputs, same)
     assert (targets == all_targets)[targets != IGNORED].all()
     assert set(targets[targets != IGNORED].tolist()) <= set(REPLIES)

@@ -56,7 +56,8 @@ def test_the_metrics_count_tokens_and_epochs(finished):
 
 def test_the_summary_holds_the_best_and_the_final_evaluation(finished):
     folder, returned = finished
-    summary, evaluations = json.loads((folder / "summary.json").read_text()), metrics(folder, "eval")
+    summary = json.loads((folder / "summary.json").read_text())
+    evaluations = metrics(folder, "eval")
     assert summary == returned
     best, final = min(evaluations, key=lambda row: row["val_loss"]), evaluations[-1]
     for name in ("step", "val_loss", "perplexity", "bits_per_byte", "accuracy"):

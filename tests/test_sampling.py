@@ -69,7 +69,8 @@ def test_min_p_leaves_the_tokens_that_are_not_much_less_likely_than_the_likelies
 
 
 def test_draw_takes_tokens_as_often_as_they_are_likely():
-    count, chances = 20_000, torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    count = 20_000
+    chances = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     uniform = torch.from_numpy(np.random.default_rng(0).random(count, np.float32))
     drawn = torch.bincount(draw(chances.expand(count, -1), torch.arange(7)[None], uniform), minlength=len(chances))
     spread = (count * chances * (1 - chances)).sqrt()
@@ -86,7 +87,8 @@ def test_draw_never_takes_a_token_of_probability_0(options):
 
 
 def test_the_repetition_penalty_lowers_the_logits_of_what_was_seen():
-    logits, seen = torch.tensor([[4.0, -1.0, 3.0, -2.0]]), torch.tensor([[True, True, False, False]])
+    logits = torch.tensor([[4.0, -1.0, 3.0, -2.0]])
+    seen = torch.tensor([[True, True, False, False]])
     assert penalize(logits, seen, 2.0).tolist() == [[2.0, -2.0, 3.0, -2.0]]
 
 

@@ -303,7 +303,9 @@ class Hub:
     """Stands in for the hub: `splits` is what it has, `error` what it raises instead; `calls` is what was asked."""
 
     def __init__(self):
-        self.splits, self.error, self.calls = {"train": STORIES}, None, []
+        self.splits = {"train": STORIES}
+        self.error = None
+        self.calls = []
 
     def dataset_info(self, name, **options):
         self.calls.append((name, options))

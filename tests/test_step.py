@@ -65,7 +65,8 @@ def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_the_micro_batches_of_a_step_are_its_rows(accumulation):
-    rows, settings = make_rows(packed=False), make_settings(batch_size=2, gradient_accumulation_steps=accumulation)
+    rows = make_rows(packed=False)
+    settings = make_settings(batch_size=2, gradient_accumulation_steps=accumulation)
     for step in (0, 1):
         first = step * settings.rows_per_step
         expected = rows_of([rows.batch(first + number, 1) for number in range(settings.rows_per_step)])
@@ -88,11 +89,14 @@ def test_a_cpu_gets_rows_of_similar_length_together_and_none_wider_than_it_must_
 
 
 def test_the_loss_and_the_gradient_are_means_over_predicted_tokens():
-    rows, settings, model = make_rows(packed=False), make_settings(batch_size=6), make_model()
+    rows = make_rows(packed=False)
+    settings = make_settings(batch_size=6)
+    model = make_model()
     inputs, targets = map(torch.from_numpy, rows.batch(0, 6))
     expected = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     gradient = torch.autograd.grad(expected, list(model.parameters()))
-    batches, still = micro_batches(rows, 0, settings, CPU), torch.optim.SGD(model.parameters(), lr=0.0)
+    batches = micro_batches(rows, 0, settings, CPU)
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
     loss, tokens, norm, _ = training_step(model, [still], Precision(CPU), batches, settings)
     assert tokens == (targets != IGNORED).sum()
     assert loss.item() / tokens == pytest.approx(expected.item(), rel=1e-5)
@@ -121,7 +125,8 @@ def test_an_evaluation_scores_every_token_but_bos_once():
     assert model.training
 
     model.eval()
-    nats, right = [], []
+    nats = []
+    right = []
     text = torch.from_numpy(rows.cache.tokens.astype(np.int64))
     for place in range(1, len(text)):
         if text[place] != SPECIAL["<bos>"]:
@@ -157,7 +162,8 @@ def test_an_evaluation_does_not_depend_on_how_training_rows_are_made(tmp_path):
 
 def test_an_evaluation_changes_neither_weights_nor_chance():
     model, rows = make_model(dropout=0.5), make_validation()
-    before, state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
     with_gradients = []
     model.blocks[0].register_forward_hook(lambda *_: with_gradients.append(torch.is_grad_enabled()))
     evaluate(model, rows, Precision(CPU))

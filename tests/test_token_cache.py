@@ -142,7 +142,8 @@ def test_a_copy_of_the_data_under_another_name_uses_the_same_cache(tokenizer, tm
 
 @pytest.mark.parametrize("change", ["tokenizer", "limit", "column", "a story", "a letter", "kind of text"])
 def test_any_other_input_makes_another_cache(tokenizer, tmp_path, said, change):
-    path, options = tmp_path / "train.jsonl", {}
+    path = tmp_path / "train.jsonl"
+    options = {}
     rows = [{"text": story, "title": "A fox.", "conversation": [{"text": "Hi!"}, {"text": story}]} for story in STORIES]
     write_rows(path, rows)
     make = lambda: cache_stories(open_dataset(str(path))["train"], tokenizer, tmp_path / "cache", **options)

@@ -224,7 +224,8 @@ def test_look_alikes_stay_plain_text_where_a_tokenizer_json_does_not_call_its_to
 
 def test_a_tokenizer_json_without_the_special_tokens_is_refused(tmp_path):
     other = tokenizers.Tokenizer(models.BPE())
-    other.pre_tokenizer, other.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    other.decoder = decoders.ByteLevel()
     other.train_from_iterator(STORIES)
     other.save(str(tmp_path / "tokenizer.json"))
     assert "<pad>" in error_of_loading(tmp_path / "tokenizer.json")

@@ -33,7 +33,8 @@ def similar(tokenizer, cache, monkeypatch):
 
 
 def test_a_word_becomes_the_same_other_word_everywhere_in_a_text(similar, tokenizer, cache):
-    change, seen = similar(1.0).swapped, set()
+    change = similar(1.0).swapped
+    seen = set()
     for seed in range(40):
         words = tokenizer.decode(change(cache.text(0), np.random.default_rng(seed))[1:-1]).split()
         assert words[1] == words[4] and words[6] == words[8]

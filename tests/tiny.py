@@ -14,14 +14,9 @@ SPECIAL = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 VOCAB = 29
 CONTEXT = 12
 SHAPE = {
-    "vocab_size": VOCAB,
-    "num_layers": 2,
-    "hidden_size": 16,
-    "num_heads": 2,
-    "intermediate_size": 24,
-    "max_seq_len": CONTEXT,
-    "dropout": 0.0,
-}
+    "vocab_size": VOCAB, "num_layers": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 24,
+    "max_seq_len": CONTEXT, "dropout": 0.0,
+}  # fmt: skip
 LONG = "Once upon a time, Tom had a cat. " * 20
 TEXTS = ["Once upon a time, Tom had a cat. Ünï, €5!", "The dog ran away. Mia looked for it.", LONG]
 both = pytest.mark.parametrize("arch", ["gpt2", "llama"])
