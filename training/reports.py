@@ -141,6 +141,7 @@ class Reporter:
 
     def end(self, how: str) -> None:
         self.record("end", ended=how, time=time_of_day())
+        self.run.end_board()
 
     def summary(self, ended: str, best: dict, final: dict, sample: str) -> dict:
         """Write summary.json, and the last lines of the log; best and final: evaluations."""

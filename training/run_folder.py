@@ -218,6 +218,13 @@ class Run:
         """Write a text for TensorBoard, which takes it for Markdown: as code, so that nothing in it is a mark."""
         if self.board:
             self.board.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
+            self.board.flush()
+
+    def end_board(self) -> None:
+        """Let TensorBoard know that the run has ended."""
+        if self.board:
+            self.board.file_writer.add_summary(self.hparams_end)
+            self.board.flush()
 
     def draw_curves(self) -> None:
         """Draw loss_curve.png, where matplotlib is installed; a finished run does not fail for want of a picture."""
@@ -231,9 +238,6 @@ class Run:
     def close(self) -> None:
         """Close the records; where a write had failed, what is left of them is given up."""
         log.removeHandler(self.train_log)
-        if self.board:
-            with contextlib.suppress(OSError):
-                self.board.file_writer.add_summary(self.hparams_end)
         for file in (self.board, self.log_file, self.metrics):
             if file:
                 with contextlib.suppress(OSError):
