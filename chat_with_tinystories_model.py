@@ -76,7 +76,7 @@ class Chat:
                 log.info(
                     "(the message, or the system text, does not fit the model's context: a part of it is left out)"
                 )
-            for piece in self.writer.stream(prompt.ids, key=self.replies):
+            for piece in self.writer.stream(prompt.ids, row_seed=self.replies):
                 piece = without_controls(piece if answer else piece.lstrip())
                 answer += piece
                 yield piece

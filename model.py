@@ -121,9 +121,9 @@ def make_norm(config: ModelConfig) -> nn.Module:
 def rotary_table(head_size: int, length: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of rotary positions (Su et al. 2021), each float32 (length, head_size).
 
-    As in Llama, the pair that is turned together is made of a number in the first half of a head and the one at the
-    same place in the second half.  A pair (a, b) becomes (a cos - b sin, b cos + a sin); the minus stands here, in the
-    first half of the sines, so that `rotate` need not negate anything.
+    Numbers are turned in pairs.  As in Llama, number i of a head makes a pair with number i + D / 2: of four numbers,
+    (x0, x2) and (x1, x3).  A pair (a, b) becomes (a cos - b sin, b cos + a sin).  The minus is in this table: its sines
+    are (-s0, -s1, s0, s1), so that `rotate` only multiplies and adds.
     """
     frequencies = base ** -(torch.arange(0, head_size, 2) / head_size)  # (D / 2,)
     angles = torch.outer(torch.arange(length), frequencies)  # (length, D / 2)
@@ -139,9 +139,9 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017)."""
 
-    def __init__(self, config: ModelConfig, layer: int):
+    def __init__(self, config: ModelConfig, layer_number: int):
         super().__init__()
-        self.layer = layer
+        self.layer_number = layer_number
         self.num_heads = config.num_heads
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
         self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
@@ -149,8 +149,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, rotary=None, mask: torch.Tensor | None = None, cache=None) -> torch.Tensor:
         """x (B, T, C) -> (B, T, C).
 
-        rotary: cosines and sines of the positions; mask: None for plain causal attention; cache: a `KVCache`, whose
-        older keys and values are seen, too.
+        rotary: cosines and sines of the positions; mask: None where each token may see all before it; cache: a
+        `KVCache`, whose older keys and values are seen, too.
         """
         B, T, C = x.shape
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (B, T, C)
@@ -162,8 +162,9 @@ class Attention(nn.Module):
             q = rotate(q, cos, sin)
             k = rotate(k, cos, sin)
         if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B, H, S, D)
-        y = attend(q, k, v, mask, causal=mask is None and T > 1)  # one new token may see all before it
+            k, v = cache.extend(self.layer_number, k, v)  # (B, H, S, D)
+        # Without a mask, T > 1 means that S = T; one new token beside a cache (T = 1) may see everything.
+        y = attend(q, k, v, mask, causal=mask is None and T > 1)
         y = y.transpose(1, 2).reshape(B, T, C)  # the heads side by side
         return self.output(y)
 
@@ -171,11 +172,12 @@ class Attention(nn.Module):
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
     """Let q (B, H, T, D) look at k and v (B, H, S, D) where mask, or causal order, allows it -> (B, H, T, D)."""
     if k.device.type == "cpu" and k.dtype == torch.bfloat16:
-        return attend_on_cpu(q, k, v, mask, causal)
+        return attend_in_bfloat16_on_cpu(q, k, v, mask, causal)
+    # a cache may keep keys in float32 while q is bfloat16
     return F.scaled_dot_product_attention(q.type_as(k), k, v, attn_mask=mask, is_causal=causal).type_as(q)
 
 
-def attend_on_cpu(
+def attend_in_bfloat16_on_cpu(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool
 ) -> torch.Tensor:  # fmt: skip
     """The same, step by step: on a CPU with bfloat16 units PyTorch's kernel takes 2.5 times as long as this."""
@@ -189,7 +191,7 @@ def attend_on_cpu(
 
 
 class FeedForward(nn.Module):
-    """The layer that works on each token alone: GELU (Hendrycks and Gimpel 2016) or SwiGLU (Shazeer 2020)."""
+    """The part of a layer that works on each token alone: GELU (Hendrycks and Gimpel 2016) or SwiGLU (Shazeer 2020)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -210,10 +212,10 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer: attention and feed-forward, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int):
+    def __init__(self, config: ModelConfig, layer_number: int):
         super().__init__()
         self.norm1 = make_norm(config)
-        self.attention = Attention(config, layer)
+        self.attention = Attention(config, layer_number)
         self.norm2 = make_norm(config)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)

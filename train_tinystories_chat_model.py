@@ -103,7 +103,7 @@ def main() -> None:
     def write_sample(model):
         writer = Writer(model, tokenizer, Sampling())
         prompt = chat_prompt(writer, [("user", QUESTION)])
-        (reply,) = writer.write([prompt.ids], keys=[0])
+        (reply,) = writer.write([prompt.ids], row_seeds=[0])
         return f"user: {QUESTION}\nassistant: {without_controls(reply.text)}"
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)

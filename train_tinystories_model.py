@@ -99,7 +99,7 @@ def main() -> None:
     def write_sample(model):
         writer = Writer(model, tokenizer, Sampling())
         prompt = [special["<bos>"], *tokenizer.encode(BEGINNING)][: config.max_seq_len]
-        (written,) = writer.write([prompt], keys=[0])
+        (written,) = writer.write([prompt], row_seeds=[0])
         return without_controls(BEGINNING + written.text)
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)

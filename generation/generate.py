@@ -21,7 +21,7 @@ class Rules:
     """Which tokens may be written, and where a text ends.
 
     end: the id that ends a text; banned: ids that are never written.
-    stopped: a function of a text's new ids; where it is true, the text has ended, too.
+    stopped: a function of a text's new ids; where it is true, the text has ended, too (the flag --stop).
     """
 
     end: int | None = None
@@ -29,7 +29,10 @@ class Rules:
     stopped: Callable[[list[int]], bool] | None = None
 
     def forbidden(self, may_end: bool) -> list[int]:
-        return list(self.banned) if may_end or self.end is None else [*self.banned, self.end]
+        """The ids that must not be written next: the banned ones, and the end of a text that may not end yet."""
+        if may_end or self.end is None:
+            return list(self.banned)
+        return [*self.banned, self.end]
 
     def has_ended(self, ids: list[int]) -> bool:
         """Whether a text's new ids end it."""
@@ -42,30 +45,31 @@ NO_RULES = Rules()
 @torch.inference_mode()
 def generate(
     model: Transformer, prompts: list[list[int]], sampling: Sampling, rules: Rules = NO_RULES,
-    keys: list[int] | None = None,
+    row_seeds: list[int] | None = None,
 ) -> Iterator[list[int | None]]:  # fmt: skip
     """Continue prompts, yielding for every new position a list with one token id a row, None for rows that have ended.
 
     prompts: lists of ids, of any lengths from 1 to the model's max_seq_len; they are continued side by side.
-    keys: row r draws from a generator of its own, made of the seed and keys[r], numbers from 0 on (default: r), so
-    that its text does not depend on the rows beside it.
-    Past the context: when a row is full, its oldest half is dropped and the rest runs once more.
+    row_seeds: a number, 0 or more, for each prompt (default: 0, 1, ...).  A prompt's random numbers come from a
+    generator of its own, made of the seed and its number, so that its text does not depend on those beside it.
+    Past the context: when a row is full, the cache drops its oldest half and computes the rest again.
     Raises ValueError for a prompt that is empty or longer than the context.
     """
-    # 1. All that is random is drawn before the first token: uniform (prompts, max_new_tokens)
+    # 1. All random numbers are made before the first token: (prompts, max_new_tokens)
     check_prompts(model, prompts)
     device = model.tokens.weight.device
-    uniform = uniform_numbers(sampling, range(len(prompts)) if keys is None else keys).to(device)
+    random_numbers = numbers_for(sampling, range(len(prompts)) if row_seeds is None else row_seeds).to(device)
 
     # 2. The prompts go through the network
     cache = KVCache(model, prompts)
-    rows = list(range(len(prompts)))  # the prompts that are still computed
-    logits = cache.fill(rows)  # (rows, V), of the position after each prompt
+    computed = list(range(len(prompts)))  # row r of the cache and the logits is of prompt computed[r]
+    logits = cache.fill(computed)  # (rows, V), of the position after each prompt
     seen = None
     if sampling.repetition_penalty != 1:
-        seen = tokens_seen(prompts, logits.size(-1), rules.forbidden(may_end=False), device)
-    texts = [[] for _ in prompts]  # the new ids of each
-    ended = set()
+        without_penalty = rules.forbidden(may_end=False)  # the special tokens
+        seen = tokens_seen(prompts, logits.size(-1), without_penalty, device)
+    new_ids = [[] for _ in prompts]
+    ended = set()  # of the prompts
     for step in range(sampling.max_new_tokens):
         # 3. From logits to a token, for each row
         if seen is not None:
@@ -74,25 +78,26 @@ def generate(
         chances, candidates = probabilities(
             logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
         )
-        tokens = draw(chances, candidates, uniform[rows, step])
+        tokens = draw(chances, candidates, random_numbers[computed, step])
 
-        # 4. A row that ends is yielded with its end, and then no more
-        new = [None] * len(prompts)
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            if row not in ended:
-                new[row] = token
-                texts[row].append(token)
-                if rules.has_ended(texts[row]):
-                    ended.add(row)
-        yield new
+        # 4. A text that ends is yielded with its end, and then no more
+        news = [None] * len(prompts)
+        for prompt, token in zip(computed, tokens.tolist(), strict=True):
+            if prompt not in ended:
+                news[prompt] = token
+                new_ids[prompt].append(token)
+                if rules.has_ended(new_ids[prompt]):
+                    ended.add(prompt)
+        yield news
         if len(ended) == len(prompts) or step + 1 == sampling.max_new_tokens:
             return
 
-        # 5. Ended rows are left out once half of them have: moving the others costs more than computing a few in vain
-        going_on = [place for place, row in enumerate(rows) if row not in ended]
-        if len(going_on) <= len(rows) // 2:
+        # 5. Ended texts are left out once half of the rows have ended: moving the others takes longer than computing
+        #    a few rows whose result is not used
+        going_on = [row for row, prompt in enumerate(computed) if prompt not in ended]
+        if len(going_on) <= len(computed) // 2:
             cache.take(going_on)
-            rows = [rows[place] for place in going_on]
+            computed = [computed[row] for row in going_on]
             tokens = tokens[going_on]
             seen = None if seen is None else seen[going_on]
 
@@ -102,9 +107,9 @@ def generate(
         logits = cache.step(tokens)
 
 
-def uniform_numbers(sampling: Sampling, keys) -> torch.Tensor:
-    """Float32 (len(keys), max_new_tokens) from 0 to 1, each row from a generator made of the seed and its key."""
-    generators = [np.random.default_rng([sampling.seed, key]) for key in keys]
+def numbers_for(sampling: Sampling, row_seeds) -> torch.Tensor:
+    """Uniform in [0, 1), float32 (len(row_seeds), max_new_tokens); a generator a row, made of both seeds."""
+    generators = [np.random.default_rng([sampling.seed, row_seed]) for row_seed in row_seeds]
     return torch.from_numpy(np.stack([g.random(sampling.max_new_tokens, np.float32) for g in generators]))
 
 

@@ -60,7 +60,10 @@ class KVCache:
         return self.model.logits(x[:, -1])
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep the new keys and values (B, H, T, D) of a layer; returns all that the new positions may see."""
+        """Keep the new keys and values (B, H, T, D) of a layer; returns those of all positions, (B, H, S, D).
+
+        S is the length of the longest row; what a shorter row does not have, the mask of `step` hides.
+        """
         keys, values = self.keys[layer], self.values[layer]
         if self.filling is not None:  # the new positions are all that there are
             keys[self.filling, :, : k.size(2)] = k.type_as(keys)

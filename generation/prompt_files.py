@@ -172,8 +172,8 @@ class Samples:
         indices = iter(range(first, len(self)))
         while batch := list(itertools.islice(indices, batch_size)):
             places = [divmod(index, self.num_samples) for index in batch]
-            keys = [sample << 32 | number for number, sample in places]
-            texts = self.writer.write([self.ids[number] for number, _ in places], keys)
+            row_seeds = [sample << 32 | number for number, sample in places]
+            texts = self.writer.write([self.ids[number] for number, _ in places], row_seeds)
             yield [self.asked(index) | vars(text) for index, text in zip(batch, texts, strict=True)]
 
 

@@ -14,10 +14,11 @@ def story_prompt(writer: Writer, text: str, place: str = "--prompt") -> list[int
 
 
 def chat_prompt(writer: Writer, turns: list[Turn]) -> Rendered:
-    """A dialogue that ends with the user's turn, rendered as in training up to `<assistant>`.
+    """The ids of a dialogue that ends with the user's turn: `<bos> <system> text <user> text <assistant>`.
 
-    Says what had to be left out.  A quarter of the context at most is kept free for the answer; a longer one continues
-    past the context.
+    The turns before come between, each pair as `<user> text <assistant> text <eos>`.  It is made by the function that
+    makes the training data, so that the model is asked as it was trained; it also says what had to be left out.
+    At most a quarter of the context is kept free for the answer; a longer answer continues past the context.
     """
     room = writer.context - min(writer.sampling.max_new_tokens, writer.context // 4)
     (dialogue,) = render_dialogues(writer.tokenizer, [turns], room, open_ended=True)

@@ -1,7 +1,7 @@
 """From logits to a token: penalty, temperature, top-k, top-p, min-p, and the draw.
 
 In reading order: `Sampling`, the flags; then what `generate` does with the logits of each position, in its order:
-`penalize`, `ban`, `probabilities`, `draw`.  In the comments B is the rows, V the vocabulary, K the tokens left.
+`penalize`, `ban`, `probabilities`, `draw`.  B is the rows, V the vocabulary, K the tokens that are kept.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class Sampling:
     max_new_tokens: int | None = flag(
         None, f"tokens to write at most (default: {MAX_NEW_TOKENS})", first=True, type=int
     )
-    min_new_tokens: int = flag(0, "no end before so many")
+    min_new_tokens: int = flag(0, "no end before so many tokens")
     temperature: float = flag(0.8, "below 1 safer, above 1 wilder, 0 always the likeliest token", first=True)
     top_k: int = flag(50, "draw from the k likeliest tokens; 0: all", first=True)
     top_p: float = flag(1.0, "draw from the fewest tokens that together have this probability", first=True)
-    min_p: float = flag(0.0, "draw from tokens at least so probable; the likeliest one counts as 1")
+    min_p: float = flag(0.0, "draw from tokens at least this many times as probable as the likeliest")
     repetition_penalty: float = flag(1.0, "above 1: tokens that the text already has become less likely")
     num_beams: int = flag(1, "above 1: nothing is drawn; the likeliest text that so many beams find")
     stop: list[str] | None = flag(
@@ -85,12 +85,13 @@ def ban(logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
 def probabilities(
     logits: torch.Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a token is drawn from, of logits (B, V): probabilities float32 (B, K), and their tokens, int64 (B or 1, K).
+    """Turn logits (B, V) into what a token is drawn from: probabilities float32 (B, K), and their tokens, int64 (B, K).
 
-    temperature divides the logits; 0 leaves the likeliest token alone.  top_k > 0 leaves the k likeliest tokens
+    temperature divides the logits; 0 keeps only the likeliest token.  Then top_k > 0 keeps the k likeliest tokens
     (Fan et al. 2018), top_p < 1 the fewest likeliest ones that together have at least top_p (Holtzman et al. 2019),
-    min_p > 0 those that are at least min_p times as likely as the likeliest (Nguyen et al. 2024), in this order.
-    Tokens are in ascending order; one row of them serves all rows where all V are left.
+    and min_p > 0 those that are at least min_p times as likely as the likeliest (Nguyen et al. 2024).
+    Each row's tokens are sorted by their ids.  Without top_k and top_p all rows have the same tokens, 0 to V - 1, and
+    only one row of tokens is returned, int64 (1, V).
     """
     if temperature == 0:
         likeliest = logits.argmax(-1, keepdim=True)
@@ -103,9 +104,10 @@ def probabilities(
         kept, tokens = logits.topk(min(top_k or vocab_size, vocab_size))  # the likeliest first
         chances = (kept.float() / temperature).softmax(-1)
         if top_p < 1:
-            before = chances.cumsum(-1) - chances  # what the likelier ones have together
-            chances = chances.masked_fill(before >= top_p, 0.0)
-        # in the order of the tokens: two that are almost as likely must not change places for a rounding
+            mass_before = chances.cumsum(-1) - chances  # the sum of the probabilities of all likelier tokens
+            chances = chances.masked_fill(mass_before >= top_p, 0.0)
+        # Sorted by id: two tokens that are almost equally likely may change places by a rounding error, and `draw`
+        # must not choose another one for that.
         tokens, order = tokens.sort(-1)
         chances = chances.gather(-1, order)
     if min_p:
@@ -113,14 +115,16 @@ def probabilities(
     return chances / chances.sum(-1, keepdim=True), tokens
 
 
-def draw(chances: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Turn numbers uniform in [0, 1), one a row (B,), into tokens (B,); chances and tokens: of `probabilities`.
+def draw(chances: torch.Tensor, tokens: torch.Tensor, random_numbers: torch.Tensor) -> torch.Tensor:
+    """Choose a token a row (B,) by random numbers (B,), uniform in [0, 1); chances, tokens: of `probabilities`.
 
-    Inverse transform sampling: the first token up to which the chances add up to more than the number.
+    Inverse transform sampling: the first token whose cumulative probability is greater than the number.
     """
     cumulative = chances.cumsum(-1)
     total = cumulative[:, -1:]  # 1, up to rounding
-    below_total = torch.minimum(uniform[:, None] * total, total * (1 - 2**-23))
-    place = torch.searchsorted(cumulative, below_total, right=True)
-    place = place.clamp(max=cumulative.size(-1) - 1)  # weights can be so large that the chances are NaN
+    # Just below the total: a product that is rounded up to the total itself would find no token.
+    largest = total * (1 - 2**-23)
+    numbers = torch.minimum(random_numbers[:, None] * total, largest)
+    place = torch.searchsorted(cumulative, numbers, right=True)
+    place = place.clamp(max=cumulative.size(-1) - 1)  # a broken model gives NaN, for which no place is found
     return tokens.expand(len(place), -1).gather(-1, place)[:, 0]

@@ -69,12 +69,12 @@ class Writer:
         banned = tuple(token for token in self.tokenizer.never_written if token != self.end)
         return Rules(self.end, banned, self.reaches_stop if self.sampling.stop else None)
 
-    def write(self, prompts: list[list[int]], keys: list[int]) -> list[Written]:
-        """Continue prompts side by side; keys: see `generate`."""
+    def write(self, prompts: list[list[int]], row_seeds: list[int]) -> list[Written]:
+        """Continue prompts side by side; row_seeds: see `generate`."""
         if self.sampling.num_beams > 1:
             texts = beam_search(self.model, prompts, self.sampling, self.rules())
         else:
-            steps = generate(self.model, prompts, self.sampling, self.rules(), keys)
+            steps = generate(self.model, prompts, self.sampling, self.rules(), row_seeds)
             texts = [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
         return [self.finished(ids) for ids in texts]
 
@@ -88,15 +88,15 @@ class Writer:
             ended = "length" if stop is None else "stop"
         return Written(text[:stop], len(ids), ended)
 
-    def stream(self, prompt: list[int], key: int = 0) -> Iterator[str]:
+    def stream(self, prompt: list[int], row_seed: int = 0) -> Iterator[str]:
         """Yield the text that continues a prompt, word by word."""
         if self.sampling.num_beams > 1:
-            yield self.write([prompt], [key])[0].text
+            yield self.write([prompt], [row_seed])[0].text
             return
         text = ""
         shown = 0  # characters that were yielded
         longest_stop = max(map(len, self.sampling.stop or [""]))
-        for piece in self.pieces(prompt, key):
+        for piece in self.pieces(prompt, row_seed):
             text += piece
             word_end = WORD_END.search(text)
             whole = min(word_end.start() if word_end else 0, len(text) - longest_stop)  # no part of a --stop text
@@ -105,9 +105,9 @@ class Writer:
                 shown = whole
         yield text[shown : self.stop_place(text)]
 
-    def pieces(self, prompt: list[int], key: int = 0) -> Iterator[str]:
+    def pieces(self, prompt: list[int], row_seed: int = 0) -> Iterator[str]:
         """Yield the text that continues a prompt, as soon as a token has characters; a --stop text is part of it."""
-        steps = generate(self.model, [prompt], self.sampling, self.rules(), [key])
+        steps = generate(self.model, [prompt], self.sampling, self.rules(), [row_seed])
         return self.tokenizer.stream(tokens[0] for tokens in steps)
 
     def reaches_stop(self, ids: list[int]) -> bool:

@@ -47,7 +47,7 @@ def test_a_system_text_stands_before_the_turns_until_it_is_removed(make_writer, 
     writer = make_writer(max_new_tokens=2)
     asked_with = []
     chat = Chat(writer)
-    monkeypatch.setattr(writer, "stream", lambda ids, key: asked_with.append(ids) or iter(["Yes."]))
+    monkeypatch.setattr(writer, "stream", lambda ids, row_seed: asked_with.append(ids) or iter(["Yes."]))
     command(chat, "/system Be Tom")
     list(chat.reply("Hi"))
     turns = [("system", "Be Tom"), ("user", "Hi")]
@@ -90,7 +90,7 @@ def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, c
 def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypatch):
     chat = Chat(make_writer())
 
-    def stream(ids, key):
+    def stream(ids, row_seed):
         yield "Once"
         raise KeyboardInterrupt
 

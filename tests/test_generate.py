@@ -39,9 +39,9 @@ def test_the_text_of_a_row_does_not_depend_on_the_rows_beside_it(arch, window):
 
 def test_the_keys_of_rows_say_what_they_draw_wherever_they_stand():
     model, (one, other) = make_model(), random_prompts(4, 6)
-    alone = write(model, [one], 20, seed=3, keys=[7])
-    assert alone[0] == write(model, [other, one], 20, seed=3, keys=[2, 7])[1]
-    assert alone != write(model, [one], 20, seed=3, keys=[8])
+    alone = write(model, [one], 20, seed=3, row_seeds=[7])
+    assert alone[0] == write(model, [other, one], 20, seed=3, row_seeds=[2, 7])[1]
+    assert alone != write(model, [one], 20, seed=3, row_seeds=[8])
 
 
 def test_temperature_top_k_and_top_p_are_heeded():
@@ -93,7 +93,9 @@ def test_texts_are_drawn_as_often_as_their_probabilities_say():
 
 def test_a_penalized_text_does_not_depend_on_the_rows_beside_it_that_have_ended():
     model, prompts = make_model(), random_prompts(2, 3, 4, 5)
-    alone = [write(model, [prompt], 25, keys=[key], repetition_penalty=3.0)[0] for key, prompt in enumerate(prompts)]
+    alone = [
+        write(model, [prompt], 25, row_seeds=[key], repetition_penalty=3.0)[0] for key, prompt in enumerate(prompts)
+    ]
     stopped = lambda ids: any(ids == text[: number + 2] for number, text in enumerate(alone[:3]))
     together = write(model, prompts, 25, stopped=stopped, repetition_penalty=3.0)
     assert [len([t for t in text if t is not None]) for text in together] == [2, 3, 4, 25]

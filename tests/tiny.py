@@ -59,9 +59,9 @@ def how(count, options):
     return Sampling(**{"max_new_tokens": count} | drawn | options), Rules(**rules)
 
 
-def write(model, prompts, count, keys=None, **options):
+def write(model, prompts, count, row_seeds=None, **options):
     """What generate yields, as one list a row."""
-    return [list(row) for row in zip(*generate(model, prompts, *how(count, options), keys), strict=True)]
+    return [list(row) for row in zip(*generate(model, prompts, *how(count, options), row_seeds), strict=True)]
 
 
 def search(model, prompts, count, beams, **options):

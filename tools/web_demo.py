@@ -181,7 +181,7 @@ class Demo:
         yield turns, note
         answer = ""
         number = sum(role == "user" for role, _ in turns)
-        for piece in writer.pieces(prompt.ids, key=number):
+        for piece in writer.pieces(prompt.ids, row_seed=number):
             answer = (answer + without_controls(piece)).lstrip()
             yield [*turns, ("assistant", answer)], note
 

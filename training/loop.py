@@ -99,17 +99,17 @@ class Trainer:
         self.begin()
         bar = tqdm(total=total_steps, initial=progress.step, unit=" steps", disable=None, leave=False)
         with noted_signals() as self.signals, bar:
-            network = self.ranks.wrap(self.compile())
-            self.began = time.perf_counter() - progress.seconds
-            self.log_began = time.perf_counter() - progress.seconds_since_log
-            self.after_step()  # where the run was cut off in an evaluation
+            network = self.ranks.wrap(self.compile())  # the same weights as self.model
+            self.began = time.perf_counter() - progress.seconds  # as if a resumed run had never paused
+            self.last_logged = time.perf_counter() - progress.seconds_since_log
+            self.after_step()  # a resumed run may have been stopped during an evaluation: it comes now
             for batches in computed_ahead(self.batches_of, range(progress.step, total_steps)):
-                if self.is_stale():
+                if self.should_stop_early():
                     break
                 rate = learning_rate(progress.step, total_steps, settings)
                 set_learning_rate(self.optimizers, rate)
                 result = training_step(network, self.optimizers, self.precision, batches, settings, self.ranks)
-                self.meter.add(result)  # loss, tokens, skipped steps: kept on the device, so that a GPU never waits
+                self.meter.add(result)  # loss and skipped steps are added up on the GPU: the CPU need not wait for it
                 progress.tokens += result.tokens
                 progress.step += 1
                 progress.seconds = time.perf_counter() - self.began
@@ -117,9 +117,9 @@ class Trainer:
                 if self.is_time_to_count_bad_steps():
                     self.count_bad_steps()
                 if self.is_time_to_log():
-                    self.log(rate, result.norm)
+                    self.report_training(rate, result.norm)
                 self.after_step()  # evaluate, save, stop: whatever is due
-            if self.is_stale():
+            if self.should_stop_early():
                 self.job.run.log(log_lines.EARLY_STOP.format(progress.stale_evaluations))
             self.count_bad_steps()
             if self.checkpoints.newest_step != progress.step:
@@ -158,12 +158,13 @@ class Trainer:
         return network if worked == self.ranks.count else self.model
 
     def batches_of(self, step: int) -> list:
+        """The micro-batches of one step."""
         return micro_batches(self.job.rows, step, self.settings, self.precision.device, self.ranks)
 
     # After each step --------------------------------------------------------------------------------------------------
 
     def is_time_to_count_bad_steps(self) -> bool:
-        """On a CPU always; a GPU would have to be waited for."""
+        """On a CPU after each step; on a GPU, for whose result the CPU must wait, only now and then."""
         return self.precision.device.type == "cpu" or self.progress.step % self.settings.max_bad_steps == 0
 
     def count_bad_steps(self) -> None:
@@ -188,17 +189,17 @@ class Trainer:
         step = self.progress.step
         return step % self.settings.logging_steps == 0 or step in (1, self.plan.total_steps)
 
-    def log(self, rate: float, norm: torch.Tensor) -> None:
-        """Report the mean loss and the speed since the last log line."""
+    def report_training(self, rate: float, norm: torch.Tensor) -> None:
+        """Report the mean loss and the speed since the last time."""
         loss, tokens = self.meter.read(self.ranks)  # waits for the device
         if not tokens:  # all steps were skipped
             return
         now = time.perf_counter()
-        self.report.training(loss / tokens, tokens / (now - self.log_began), rate, norm.item())
+        self.report.training(loss / tokens, tokens / (now - self.last_logged), rate, norm.item())
         self.meter.start_again()
-        self.log_began = now
+        self.last_logged = now
 
-    def is_stale(self) -> bool:
+    def should_stop_early(self) -> bool:
         """Whether so many evaluations were no better that the run should stop early."""
         return 0 < self.settings.early_stopping_patience <= self.progress.stale_evaluations
 
@@ -227,7 +228,7 @@ class Trainer:
         """Report an evaluation, unless a signal broke it off; save best_model.pth if no other had a lower loss."""
         progress = self.progress
         size = min(EVALUATION_ROWS, self.settings.batch_size // self.ranks.count)  # what the memory has room for
-        with self.clock_paused():
+        with self.left_out_of_speed():
             result = evaluate(self.model, self.job.validation, self.precision, size, self.ranks, self.is_asked_to_stop)
             if result is None:
                 return
@@ -245,11 +246,11 @@ class Trainer:
             self.sample()
 
     @contextlib.contextmanager
-    def clock_paused(self) -> Iterator[None]:
-        """The speed of training is without evaluations and saving."""
+    def left_out_of_speed(self) -> Iterator[None]:
+        """Leave the time of this block out of the tokens a second that are logged (not out of the run's seconds)."""
         paused_at = time.perf_counter()
         yield
-        self.log_began += time.perf_counter() - paused_at
+        self.last_logged += time.perf_counter() - paused_at
 
     def is_asked_to_stop(self) -> bool:
         return bool(self.signals)
@@ -273,9 +274,9 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Write all that is needed to resume after this step."""
         progress = self.progress
-        progress.seconds_since_log = time.perf_counter() - self.log_began
+        progress.seconds_since_log = time.perf_counter() - self.last_logged
         progress.loss_since_log, progress.tokens_since_log = self.meter.read(self.ranks)
-        with self.clock_paused():
+        with self.left_out_of_speed():
             self.checkpoints.save()
             if self.ranks.rank == 0:
                 self.report.checkpoint()
@@ -291,7 +292,7 @@ class Trainer:
     def finish(self) -> dict | None:
         """Save the final model, let the best one write, and sum up."""
         progress = self.progress
-        if progress.final["step"] != progress.step:  # an early stop right after the run was resumed
+        if progress.final["step"] != progress.step:  # resumed with a smaller patience, the run ended at once
             self.evaluate()
         final = progress.final
         best = progress.best or final
@@ -301,7 +302,7 @@ class Trainer:
         if self.ranks.rank > 0:
             return None
         best = self.load_best(best)
-        ended = "stopped early" if self.is_stale() else "finished"
+        ended = "stopped early" if self.should_stop_early() else "finished"
         return self.report.summary(ended, best, final, self.sample())
 
     def load_best(self, best: dict) -> dict:
