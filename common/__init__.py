@@ -1,5 +1,5 @@
 """What every program needs.
 
-`errors.py` and `program.py` (how a program ends), `flags.py`, `files.py`, `text.py`, `devices.py`, `ranks.py`,
-`weights_files.py` (model files), `prefetch.py`.
+`errors.py` and `program.py` (how a program ends), `console.py` (what it reports), `flags.py`, `files.py`, `devices.py`,
+`ranks.py`, `weights_files.py` (model files), `prefetch.py`; `text.py` and `numbers.py` are small.
 """

@@ -17,7 +17,8 @@ from common.errors import UserError, reason_of
 PEAK_TFLOPS = {"T4": 65, "L4": 121, "A100": 312, "H100": 990, "H200": 990}  # dense 16-bit, from the data sheets
 WORTH_COMPILING = 600  # seconds that a run must take without the compiler
 USUAL_MFU = 0.2  # of a run without the compiler, to guess how long it takes
-USUAL_FLOPS = 50e12  # a second, where the device is not known
+USUAL_PEAK = 50e12  # operations a second, where the device is not known
+MOST_FLOPS = 50e12  # operations a second that so small a network reaches on any device
 READ_DEVICE = re.compile(r"\bdevice: (.*)")  # with which grading reads the line that `choose_device` logs
 
 
@@ -146,7 +147,7 @@ def compiling_pays(device: torch.device, peak: float | None, dtype: torch.dtype,
     """
     if device.type != "cuda":
         return False
-    flops_per_second = USUAL_FLOPS if peak is None else min(USUAL_MFU * peak, USUAL_FLOPS)
+    flops_per_second = min(USUAL_MFU * (peak or USUAL_PEAK), MOST_FLOPS)
     if dtype == torch.float32:
         flops_per_second /= 4
     return flops / flops_per_second > WORTH_COMPILING

@@ -103,8 +103,11 @@ def parse_flags(
 
 def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> dict:
     """{flag: value} of what argv gives, without defaults."""
-    nothing = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([]))))  # argparse keeps what is there
-    return {name: value for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
+    args = argparse.Namespace()
+    for name in vars(parser.parse_args([])):
+        setattr(args, name, None)  # argparse sets a default only where there is no value yet
+    parser.parse_args(argv, args)
+    return {name: value for name, value in vars(args).items() if value is not None}
 
 
 def merge_layers(defaults: dict, *layers: dict) -> dict:

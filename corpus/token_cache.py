@@ -194,7 +194,11 @@ class TokenCacheWriter:
         parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(parent.glob(f".{self.key}.*"))
         self.partial = Path(tempfile.mkdtemp(prefix=f".{self.key}.", dir=parent))
-        self.file = open(self.partial / "tokens.bin", "wb")
+        try:
+            self.file = open(self.partial / "tokens.bin", "wb")
+        except OSError:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            raise
         locked(self.file)
         self.bar = tqdm(unit=" texts", disable=not sys.stderr.isatty())
         self.lengths = []

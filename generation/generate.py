@@ -66,8 +66,7 @@ def generate(
     logits = cache.fill(computed)  # (rows, V), of the position after each prompt
     seen = None
     if sampling.repetition_penalty != 1:
-        without_penalty = rules.forbidden(may_end=False)  # the special tokens
-        seen = tokens_seen(prompts, logits.size(-1), without_penalty, device)
+        seen = tokens_seen(prompts, logits.size(-1), rules.forbidden(may_end=False), device)
     new_ids = [[] for _ in prompts]
     ended = set()  # of the prompts
     for step in range(sampling.max_new_tokens):
@@ -92,8 +91,7 @@ def generate(
         if len(ended) == len(prompts) or step + 1 == sampling.max_new_tokens:
             return
 
-        # 5. Ended texts are left out once half of the rows have ended: moving the others takes longer than computing
-        #    a few rows whose result is not used
+        # 5. Once half of the rows have ended, they are left out: to move the others costs time, too
         going_on = [row for row, prompt in enumerate(computed) if prompt not in ended]
         if len(going_on) <= len(computed) // 2:
             cache.take(going_on)

@@ -221,7 +221,7 @@ def write_samples(
 @contextlib.contextmanager
 def open_output(path: str | None, overwrite: bool) -> Iterator:
     """The file of that name, claimed for this process; None where there is no name."""
-    if path is None:
+    if not path:
         yield None
         return
     with naming(path):

@@ -74,8 +74,11 @@ class Writer:
         if self.sampling.num_beams > 1:
             texts = beam_search(self.model, prompts, self.sampling, self.rules())
         else:
-            steps = generate(self.model, prompts, self.sampling, self.rules(), row_seeds)
-            texts = [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
+            texts = [[] for _ in prompts]
+            for tokens in generate(self.model, prompts, self.sampling, self.rules(), row_seeds):
+                for text, token in zip(texts, tokens, strict=True):
+                    if token is not None:
+                        text.append(token)
         return [self.finished(ids) for ids in texts]
 
     def finished(self, ids: list[int]) -> Written:

@@ -58,7 +58,7 @@ def test_only_a_long_run_is_worth_compiling():
     pays = devices.compiling_pays
     assert pays(cuda, 65e12, half, hour * 65e12) and not pays(cuda, 65e12, half, 1e12)
     assert pays(cuda, 65e12, torch.float32, 5e15) and not pays(cuda, 65e12, half, 5e15)  # slower, so sooner worth it
-    assert pays(cuda, None, half, 1e18)  # a card that is not in the table
+    assert pays(cuda, None, half, 7e15) and not pays(cuda, None, half, 5e15)  # a card that is not in the table
     assert pays(cuda, 990e12, half, 1e17)  # the five epochs of the course
     assert not pays(CPU, 2e11, half, 1e18)  # where a resumed run must end with exactly the same weights
     assert not pays(torch.device("mps"), None, half, 1e18)

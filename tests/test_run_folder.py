@@ -1,17 +1,21 @@
 """The folder of a run: which files it holds, what they record, and when a folder is refused."""
 
+import errno
 import json
 import math
 import re
 import sys
+from argparse import Namespace
 
 import pytest
 from refusals import one_line
-from tiny_runs import AUTO, LATEST, SIX_STEPS, files, make_rows, make_run, metrics, rows_of, train_in
+from tiny_runs import AUTO, LATEST, SIX_STEPS, at_call, files, make_rows, make_run, metrics, rows_of, train_in
+from torch.utils.tensorboard import SummaryWriter
 
 from common.console import log
 from common.errors import UserError
-from training import run_folder
+from training import loop, run_folder
+from training.run_folder import Run
 
 # Records --------------------------------------------------------------------------------------------------------------
 
@@ -116,6 +120,41 @@ def test_a_run_without_tensorboard_reports_it_and_writes_the_rest(tmp_path, monk
     assert metrics(tmp_path, "end") and not list(tmp_path.glob("events*"))
 
 
+@pytest.mark.parametrize("since", [1, 6, -1])
+def test_where_tensorboard_cannot_write_the_other_records_say_why_the_run_ended(tmp_path, monkeypatch, since):
+    """It raises the same error at each call after the first; the last call is that which ends the event file."""
+    flush = SummaryWriter.flush
+    calls = []
+
+    def failing(board):
+        calls.append(board)
+        if 0 < since <= len(calls):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(board)
+
+    def fail(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "flush", failing)
+    if since == -1:
+        monkeypatch.setattr(Run, "end_board", fail)
+    with pytest.raises(UserError, match="No space left on device"):
+        train_in(tmp_path)
+    assert (tmp_path / "train.log").read_text().splitlines()[-1].startswith("error: ")
+    ends = [row["ended"] for row in metrics(tmp_path, "end")]
+    assert len(ends) == 1 and ends[0].startswith("failed: ")
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    at_call(monkeypatch, loop, "training_step", 2, lambda: monkeypatch.setattr("builtins.print", full))
+    with pytest.raises(UserError, match=r"train\.log"):
+        train_in(tmp_path)
+
+
 # The folder -----------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +166,16 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path, name):
         train_in(tmp_path)
     assert str(tmp_path) in one_line(refusal) and "--resume_from_checkpoint" in one_line(refusal)
     assert files(tmp_path) == before
+
+
+def test_of_several_ranks_only_the_one_that_writes_refuses_a_held_folder(tmp_path):
+    (tmp_path / "args.json").write_text("{}")
+    flags = {"output_dir": str(tmp_path), "overwrite": False, "resume_from_checkpoint": None, "pilot_run": False}
+    Run(Namespace(**flags), writes=False)
+
+
+def test_an_empty_name_of_a_checkpoint_is_none(tmp_path):
+    assert train_in(tmp_path, flags={"resume_from_checkpoint": ""})["ended"] == "finished"
 
 
 def test_a_file_where_the_folder_should_be_is_refused(tmp_path):

@@ -134,6 +134,16 @@ def test_a_cache_is_made_once_and_used_again(tokenizer, tmp_path, said):
     assert "written to" in said[0] and "from the token cache" in said[1]
 
 
+def test_a_cache_whose_file_cannot_be_opened_leaves_nothing(tokenizer, tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(token_cache, "open", refuse, raising=False)
+    with pytest.raises(OSError, match="too many"):
+        cache_stories(Counted(STORIES), tokenizer, tmp_path / "cache")
+    assert not [*(tmp_path / "cache").iterdir()]
+
+
 def test_a_copy_of_the_data_under_another_name_uses_the_same_cache(tokenizer, tmp_path, said):
     for name in ("one.jsonl", "two.jsonl"):
         cache_stories(write_stories(tmp_path / name, STORIES), tokenizer, tmp_path / "cache")

@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pages import TEMPLATES
+from pages.templates import TEMPLATES
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of

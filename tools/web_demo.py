@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pages import TEMPLATES
+from pages.templates import TEMPLATES
 
 from common.console import log
 from common.devices import choose_device, ready_to_write

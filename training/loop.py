@@ -65,10 +65,11 @@ def train(job: Job) -> dict | None:
         return trainer.train()
     except (UserError, OSError, RuntimeError, MemoryError) as error:
         failure = explain(error, job)
+        reason = failure or type(error).__name__
         with contextlib.suppress(OSError):  # where the disk is full, the records end with the row before
-            reason = failure or type(error).__name__
-            trainer.report.end(f"failed: {reason}")
             job.run.write_log(f"error: {reason}")
+        with contextlib.suppress(OSError):
+            trainer.report.end(f"failed: {reason}")
         job.run.close()
         if failure is None:
             raise
@@ -211,8 +212,9 @@ class Trainer:
         signum, due = self.agree(max(self.signals, default=0), self.checkpoints.is_due(step))
         if signum or due:
             self.count_bad_steps()
-        due = due and not self.progress.bad_steps_in_a_row  # a checkpoint of a run that goes wrong helps nobody
-        if (signum or due) and self.checkpoints.newest_step != step:
+        goes_wrong = self.progress.bad_steps_in_a_row > 0  # then a checkpoint helps nobody
+        is_saved = self.checkpoints.newest_step == step
+        if not is_saved and (signum or (due and not goes_wrong)):
             self.save_checkpoint()
         if signum:
             self.stop(signum)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from common.numbers import ceil_div
 from data import Rows
 from training.settings import TrainingSettings
 
@@ -22,7 +23,7 @@ class Plan:
         self.rows_before = [0]
         while len(self.rows_before) <= epochs and self.rows_before[-1] < max_steps * self.rows_per_step:
             self.rows_before.append(rows.rows_before(len(self.rows_before)))
-        ends = [math.ceil(count / self.rows_per_step) for count in self.rows_before[1:]]
+        ends = [ceil_div(count, self.rows_per_step) for count in self.rows_before[1:]]
         self.total_steps = min(ends[-1], max_steps)
         # a run that is counted in steps alone is evaluated by them, however short its epochs are
         self.epoch_ends = {self.total_steps, *(ends if settings.epochs else [])}

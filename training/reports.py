@@ -154,6 +154,7 @@ class Reporter:
             "run_id": run.run_id, "ended": ended, "time": time_of_day(), "resumes": progress.resumes,
             "skipped_steps": progress.bad_steps, "tokens_per_second": round(speed, 1),
         }  # fmt: skip
+        run.end_board()  # before the summary, which says that all went well
         write_json(run.path("summary.json"), summary)
         self.end(ended)
         for kind, result in (("best", best), ("final", final)):

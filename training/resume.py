@@ -26,7 +26,7 @@ FREE_ON_RESUME = {
     "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
     "epochs", "max_steps", "compile",
 }  # fmt: skip
-# What checkpoints that were saved before these came do not say.
+# Flags that older checkpoints lack, and what they would say.
 ADDED_LATER = {"norm_epsilon": ModelConfig.norm_epsilon, "rotary_base": ModelConfig.rotary_base}
 # Flags that stand in a checkpoint as something else: as `precision` and as `rows a step`.
 RECORDED_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}

@@ -45,7 +45,7 @@ def find_checkpoint(args: argparse.Namespace, folder: Path) -> tuple[Path | None
     if which and args.overwrite:
         raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
     real_after_pilot = holds_pilot(folder) and not args.pilot_run
-    if which is None or (which == "auto" and real_after_pilot):
+    if not which or (which == "auto" and real_after_pilot):
         return None, None
     there = checkpoints_in(folder)
     if which in ("latest", "auto"):
@@ -108,7 +108,9 @@ class Run:
         if writes:
             log.addHandler(self.train_log)
         self.checkpoint, self.restored = find_checkpoint(args, self.folder)  # the file, perhaps of another folder
-        self.goes_on = how_to_begin(args, self.folder, self.checkpoint) == "resume"
+        self.goes_on = False
+        if writes or self.checkpoint:  # rank 0 refuses for all
+            self.goes_on = how_to_begin(args, self.folder, self.checkpoint) == "resume"
         self.found = held_files(self.folder)
 
     def path(self, name: str) -> Path:
@@ -155,8 +157,9 @@ class Run:
             path.unlink(missing_ok=True)
         self.metrics = open(self.path("metrics.jsonl"), "a", encoding="utf-8", errors="replace")  # noqa: SIM115
         for file in (self.log_file, self.metrics):
-            held = os.path.getsize(file.name)
-            file.truncate(min(held, sizes.get(Path(file.name).name, held)))
+            size = sizes.get(Path(file.name).name)
+            if size is not None and size < os.path.getsize(file.name):
+                file.truncate(size)
         write_json(self.path("args.json"), self.args)
         self.open_log()
         if self.args.get("wandb"):
@@ -165,8 +168,7 @@ class Run:
 
     def open_log(self) -> None:
         """Let all that is reported go into train.log, too; what was reported before comes first in it."""
-        handler = logging.StreamHandler(self.log_file)
-        handler.handleError = raise_again
+        handler = LogWriter(self.log_file)
         self.train_log.setTarget(handler)
         self.train_log.flush()
         log.removeHandler(self.train_log)
@@ -225,6 +227,8 @@ class Run:
         if self.board:
             self.board.file_writer.add_summary(self.hparams_end)
             self.board.flush()
+            self.board.close()
+            self.board = None
 
     def draw_curves(self) -> None:
         """Draw loss_curve.png, where matplotlib is installed; a finished run does not fail for want of a picture."""
@@ -247,9 +251,11 @@ class Run:
         self.board = self.log_file = self.metrics = self.mirror = None
 
 
-def raise_again(record: logging.LogRecord) -> None:
-    """Let a log that cannot be written end the run."""
-    raise
+class LogWriter(logging.StreamHandler):
+    """Writes what is reported into a log; one that cannot be written ends the run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_line(self.format(record), self.stream)
 
 
 def write_line(line: str, file: TextIO) -> None:

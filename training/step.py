@@ -95,7 +95,8 @@ def training_step(
     Where the loss or the gradient is not finite, nothing is updated (overflows of float16's scaled gradients too, which
     are the scaler's business).
     """
-    (tokens,) = ranks.sum(sum(int((targets != IGNORED).sum()) for _, targets in batches))
+    predicted = sum(int((targets != IGNORED).sum()) for _, targets in batches)
+    (tokens,) = ranks.sum(predicted)
     total = torch.zeros((), device=precision.device)
     for number, (inputs, targets) in enumerate(batches, start=1):
         adds_up_alone = ranks.count > 1 and number < len(batches)  # the ranks' gradients meet at the last micro-batch

@@ -19,8 +19,8 @@ from pathlib import Path
 from common.files import written_atomically
 from common.numbers import finite_number, number_or_gap
 from common.text import without_controls
-from pages import TEMPLATES
 from pages.svg_plots import plot
+from pages.templates import TEMPLATES
 from training.curves import COLOURS
 
 MOST_STORIES = 25  # that are shown of a submission

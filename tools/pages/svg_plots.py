@@ -7,7 +7,7 @@ import itertools
 import math
 
 from common.numbers import number_or_gap
-from pages import TEMPLATES
+from pages.templates import TEMPLATES
 
 MOST_POINTS = 200  # of a curve
 
