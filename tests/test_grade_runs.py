@@ -296,6 +296,19 @@ def refused_pilot_before(folder):
     edit(folder / "out.log", lambda log: text + log)
 
 
+def typed_on_windows(folder):
+    """The run's text and its folder were typed with backslashes."""
+    edit(folder / "train.log", lambda log: log.replace("--dataset stories", r"--dataset sample_data\stories"))
+    edit(folder / "train.log", lambda log: log.replace("--output_dir 1", r"--output_dir runs\one"))
+    edit_json(folder / "args.json", dataset=[r"sample_data\stories"], output_dir=r"runs\one")
+
+
+def typed_in_quotes(folder):
+    """The run's text was typed as a folder of Windows that ends with a backslash."""
+    edit(folder / "train.log", lambda log: log.replace("--dataset stories", '--dataset "my data\\\\"'))
+    edit_json(folder / "args.json", dataset=["my data\\"])
+
+
 def records_of(board):
     """The records of an event file: a length in 8 bytes, its check sum in 4, the event, its check sum."""
     while board:
@@ -332,6 +345,8 @@ def killed_at_an_evaluation(*files):
         ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "missing"]),
         ("stopped", killed_at_an_evaluation("events"), ["not finished", "missing"]),
         ("killed", lambda f: edit(f / "train.log", lambda log: log.replace("\n2026-", "\n2025-", 3)), []),
+        ("1", typed_on_windows, []),
+        ("1", typed_in_quotes, []),
         ("alone", refused_pilot_before, ["only a console log"]),
         ("alone", stdout_alone, ["only a console log"]),
     ],

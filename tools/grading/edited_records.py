@@ -8,13 +8,22 @@ import itertools
 import math
 import operator
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.devices import PEAK_TFLOPS, known_card
 from common.numbers import finite_number, perplexity
-from grading.facts import by_step, device_of, ended, evaluations, flags_typed, is_finished, last_step, progress
+from grading.facts import (
+    by_step,
+    device_of,
+    ended,
+    evaluations,
+    flags_typed,
+    is_finished,
+    last_step,
+    progress,
+    words_of,
+)
 from grading.submissions import Submission
 from grading.unpacking import BOARD, RECORDS
 
@@ -115,11 +124,12 @@ def command_and_args(run: Submission) -> Iterator[Flag]:
     typed = flags_typed(run)
     if typed is None or run.args is None:
         return
-    words = [word.partition("=")[0] for word in shlex.split(run.log.command)]
+    words = [word.partition("=")[0] for word in words_of(run.log.command)]
     wrong = []
     for name, value in typed.items():
         was_typed = f"--{name}" in words or f"--no-{name}" in words
-        is_path = isinstance(value, str) and not re.fullmatch(r"\w+", value)
+        items = value if isinstance(value, list) else [value]
+        is_path = any(isinstance(item, str) and not re.fullmatch(r"\w+", item) for item in items)
         if was_typed and not is_path and name != "overwrite" and run.args.get(name) != value:
             wrong.append(f"--{name} is {run.args.get(name)} in args.json and {value} in the log's command")
     if wrong:
