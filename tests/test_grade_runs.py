@@ -513,6 +513,7 @@ def test_nonsense_is_refused_in_a_line(tmp_path):
         (["x", "--dataset", "stories"], "--dataset is for --verify"),
         (["x", "--processes", "0"], "--processes"),
         (["x", "--csv", str(tmp_path / "none/g.csv")], "there is no folder"),
+        (["x", "--report", str(tmp_path)], "is a folder; name a file"),
     ):
         with pytest.raises(UserError, match=said):
             grade_runs.parse_args(words)

@@ -77,6 +77,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         path = getattr(args, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
+        if path and Path(path).is_dir():
+            raise UserError(f"--{name} {path} is a folder; name a file")
     return args
 
 
