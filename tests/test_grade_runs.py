@@ -209,6 +209,11 @@ def set_rows(event, **values):
     return lambda folder: edit_rows(folder, lambda row: row.update(values) if row["event"] == event else None)
 
 
+def lower_the_summary_a_little(folder):
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    edit_json(folder / "summary.json", final_val_loss=summary["final_val_loss"] - 5e-5)
+
+
 def backwards(name):
     """An edit of metrics.jsonl: a field of the last evaluation goes back."""
 
@@ -264,6 +269,7 @@ def times_back(folder):
         (lambda f: edit(f / "train.log", lambda log: log.replace("10 steps of", "19 steps of")), "at step 10 of 19"),
         (lambda f: edit(f / "train.log", lambda log: re.sub(r"(best: step \d+ loss) \S+", r"\1 1.2643", log)),
          "the log's line on the best model and metrics.jsonl disagree on the validation loss: 1.2643"),
+        (lower_the_summary_a_little, "summary.json and metrics.jsonl disagree on the final validation loss"),
         (lambda f: edit_json(f / "summary.json", tokens=10**9), "disagree on the tokens: 1e+09"),
         (lambda f: edit_json(f / "summary.json", seconds=36000), "disagree on the seconds"),
         (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 there and 1 here"),
