@@ -18,11 +18,15 @@ import torch
 from graded import grade
 from grading import rubric
 from grading.copies import pairs
+from grading.edited_records import log_and_metrics, summary_and_metrics
+from grading.logs import read_log
+from grading.submissions import Submission
 from programs import ROOT, TINY, command, main, run, write_data
 
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
 from common.errors import UserError
+from common.numbers import perplexity
 
 DATA = ["--cache_dir", "cache", "--eval_steps", "4"]
 STORIES = ["--dataset", "stories", *TINY, *DATA]
@@ -381,6 +385,18 @@ def test_copies_are_of_two_persons_and_of_more_than_the_same_second():
     }  # fmt: skip
     flags = pairs(named)
     assert flags.keys() == {"carl", "dora"} and "the same timestamps as dora" in flags["carl"][0].text
+
+
+def test_a_run_that_diverged_is_not_accused():
+    scores = {"val_loss": 800.0, "perplexity": perplexity(800), "bits_per_byte": 300.0, "accuracy": 0.0}
+    end = {"step": 9, "tokens": 9, "seconds": 1.0}
+    rows = [{"event": "eval"} | end | scores, {"event": "end", "ended": "finished"} | end]
+    summary = end | {f"{kind}_{name}": value for kind in ("best", "final") for name, value in scores.items()}
+    line = f"2026-11-21 10:00:09 step 9/9 epoch 1.00 val_loss 800.0000 perplexity {scores['perplexity']:.2f}"
+    problems = []
+    log = read_log(line, "train.log", problems)
+    diverged = Submission(rows=rows, summary=summary, log=log, log_name="the log")
+    assert [*problems, *summary_and_metrics(diverged), *log_and_metrics(diverged)] == []
 
 
 def test_a_clock_that_runs_slower_than_the_records_is_found(made, tmp_path):

@@ -20,6 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from common.errors import UserError, one_line
 from common.files import read_json
+from common.numbers import LARGEST_NUMBER
 from common.text import without_controls, without_surrogates
 from common.weights_files import MODEL_FORMAT, Damaged, check_torch_file
 
@@ -27,7 +28,6 @@ LARGEST_OBJECT = 1 << 18  # bytes of args.json and summary.json, which have 2,00
 LARGEST_RECORD = 16 << 20  # bytes that are read of one file; a long run's have one or two million
 LARGEST_MODEL = 1 << 30  # bytes
 LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this course's have 5,000
-LARGEST_NUMBER = 1e305
 
 
 def content_of(path: Path, name: str, problems: list[str]) -> bytes:
