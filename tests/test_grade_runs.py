@@ -18,9 +18,10 @@ import torch
 from graded import grade
 from grading import rubric
 from grading.copies import pairs
-from grading.edited_records import log_and_metrics, summary_and_metrics
+from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics
 from grading.logs import read_log
 from grading.submissions import Submission
+from pages.report import Entry
 from programs import ROOT, TINY, command, main, run, write_data
 
 import train_tinystories_chat_model as step4
@@ -509,6 +510,13 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     assert rows["copy"]["problem texts"] and float(rows["good"]["points"]) > float(rows["broken"]["points"])
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(name in page for name in said) and "copies of one run" in page
+
+
+def test_findings_are_printed_whole_and_samples_are_cut(capsys):
+    words = " ".join(map(str, range(500)))
+    entry = Entry("anna", {"differs from the handout": words, "sample": words}, [problem(words), question(words)])
+    grade_runs.print_details(entry)
+    assert capsys.readouterr().out.count(" 499") == 2
 
 
 def test_a_cell_is_no_formula():
