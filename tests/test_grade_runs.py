@@ -436,6 +436,16 @@ def test_a_claimed_loss_is_computed_again(made, tmp_path):
     assert len(said["liar"][1]) == 1 and "computed again, and " in said["liar"][1][0]
 
 
+@pytest.mark.parametrize("data", [[], [[1, 2, 3]], [1, 2], [[1, 2, 3], []]])
+def test_odd_fingerprints_of_the_texts_are_a_question(made, tmp_path, data):
+    folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
+    set_rows("run", fingerprints={"data": data})(folder)
+    flags = ["--verify", "--dataset", made / "stories", "--cache_dir", tmp_path / "cache"]
+    flags += ["--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl"]
+    ((_, problems, questions),) = grade(tmp_path / "class", *flags).values()
+    assert not problems and len(questions) == 1 and "was evaluated on unknown texts" in questions[0]
+
+
 def test_what_cannot_be_computed_again_is_a_question(made, tmp_path):
     shutil.copytree(made / "1", tmp_path / "class/one")
     shutil.copytree(made / "stories", tmp_path / "stories")
