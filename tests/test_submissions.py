@@ -427,8 +427,22 @@ def test_a_tar_that_is_cut_off_is_read_as_far_as_it_goes(run, handed_in):
     assert (found.args, found.rows, found.log) == (whole.args, whole.rows, whole.log)
 
 
-def test_a_member_whose_bytes_changed_is_said(run, handed_in):
-    path = write_zip(handed_in / "a.zip", {"args.json": b'{"lr": 1}', "train.log": bytes(range(256)) * 40})
+def test_a_tar_with_a_wrong_check_sum_is_said_and_read(run, handed_in):
+    path = write_tar(handed_in / "a.tgz", contents(run))
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # gzip's check sum
+    path.write_bytes(content)
+    found = read_one(path)
+    assert_said(found.problems, "a.tgz", "damaged")
+    assert facts(found) == facts(read_one(run)) | {"problems": found.problems}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_whose_bytes_changed_is_said(handed_in, method):
+    path = handed_in / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("args.json", '{"lr": 1}')
+        archive.writestr("train.log", bytes(range(256)) * 40)
     content = bytearray(path.read_bytes())
     content[content.index(b"train.log") + 60] ^= 255
     path.write_bytes(content)

@@ -4,9 +4,11 @@ No path in an archive ever reaches the disk: a file is written under a number, i
 devices are refused, and so is what would be too much: the readers of archives give no more bytes than a header claims.
 """
 
+import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -29,8 +31,9 @@ MOST_FILES = 20_000  # that are looked at in one submission
 LARGEST_HEADER = 1 << 24  # bytes of what a tar says of one file
 LINK = "not read, a link"
 NOT_PLAIN = "not read, no plain file"
-# What the readers of the standard library raise for damaged bytes
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError)
+# What the readers of the standard library raise for damaged bytes; see `raise_if_of_the_disk`
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error)
+DAMAGED += (EOFError, OSError, ValueError, RuntimeError)
 
 Place = tuple[str, ...]  # the path of a file, or of a folder, in a submission
 
@@ -87,7 +90,8 @@ class Found:
                 with read() as stream, open(path, "xb") as file:
                     self.files[place] = path
                     shutil.copyfileobj(stream, file)
-            except DAMAGED:
+            except DAMAGED as error:
+                raise_if_of_the_disk(error)
                 self.refuse(name, "damaged, cut off, locked with a password, or compressed in a way that is not known")
 
 
@@ -129,8 +133,15 @@ def unpack(path: Path, place: Place, found: Found) -> None:
     unpack_kind = unpack_zip if path.name.lower().endswith(".zip") else unpack_tar
     try:
         unpack_kind(path, place, found)
-    except DAMAGED:
+    except DAMAGED as error:
+        raise_if_of_the_disk(error)
         found.refuse(path.name, "damaged, cut off, or another kind of file; what could be read was read")
+
+
+def raise_if_of_the_disk(error: Exception) -> None:
+    """Raise an error of the system again: it has a number, which the OSErrors of gzip and bz2 do not have."""
+    if isinstance(error, OSError) and error.errno:
+        raise error
 
 
 def unpack_zip(path: Path, place: Place, found: Found) -> None:
