@@ -1,6 +1,7 @@
 """Submissions: what a run leaves behind is read whole, and whatever else was handed in does no harm."""
 
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_runs import LATEST, make_model, metrics, train_in
 
+from common import weights_files
 from common.errors import UserError
 from common.weights_files import save_model
 
@@ -479,6 +481,35 @@ def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
     assert_said(found.problems[1:], "pipe.log", "no plain file")
     (handed_in / "ben").symlink_to(run)
     assert_said(read_one(handed_in / "ben").problems[:1], "ben", "a link")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function"),
+    [
+        ("other", Path, "iterdir"),
+        ("other.zip", unpacking, "unpack_zip"),
+        ("train.log", run_files, "open"),
+        ("args.json", Path, "read_bytes"),
+        ("best_model.pth", weights_files, "open"),
+    ],
+)
+def test_what_may_not_be_read_is_said_and_the_rest_is_read(run, handed_in, monkeypatch, name, module, function):
+    anna = Path(shutil.copytree(run, handed_in / "anna"))
+    if name == "other":
+        (anna / name).mkdir()
+    elif name == "other.zip":
+        (anna / name).touch()
+    allowed = getattr(module, function, open)
+
+    def refuse_one(path, *more):
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return allowed(path, *more)
+
+    monkeypatch.setattr(module, function, refuse_one, raising=False)
+    found = read_one(anna)
+    assert_said(found.problems, name, "Permission denied")
+    assert found.summary and found.rows and "final_model.pth" in found.models
 
 
 def test_of_a_huge_file_the_beginning_is_read(run, handed_in, monkeypatch):

@@ -32,8 +32,12 @@ LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this cours
 
 def content_of(path: Path, name: str, problems: list[str]) -> bytes:
     """The first LARGEST_RECORD bytes of a file.  name: its own; on the disk it may have another one."""
-    with open(path, "rb") as file:
-        content = file.read(LARGEST_RECORD + 1)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_RECORD + 1)
+    except OSError as error:
+        problems.append(f"{one_line(name[-60:])} cannot be read ({error.strerror})")
+        return b""
     if len(content) > LARGEST_RECORD:
         problems.append(f"{one_line(name[-60:])} is larger than {LARGEST_RECORD >> 20} MB; only its beginning was read")
     return content[:LARGEST_RECORD]
@@ -159,6 +163,8 @@ def read_model(path: Path, name: str, problems: list[str]) -> Model | None:
         if not all(isinstance(value, str | int | float | None) for value in facts["config"].values()):
             raise UserError("its config holds other than words and numbers")
         return Model(**facts, weights=weights)
+    except PermissionError as error:
+        problems.append(f"{name} cannot be read ({error.strerror})")
     except Damaged as error:
         problems.append(error.what.replace(str(path), name))
     except (UserError, ValueError) as error:

@@ -114,18 +114,21 @@ def without_suffix(name: str) -> str:
 def look_into(path: Path, place: Place, found: Found) -> None:
     """Add to found a file, what is in an archive, or what is in a folder.  Raises TooMuch."""
     found.count_file()
-    if path.is_symlink():
-        found.refuse(path.name, LINK)
-    elif path.is_dir():
-        for inner in sorted(path.iterdir()):
-            if not is_ignored(inner.name):
-                look_into(inner, (*place, inner.name), found)
-    elif not path.is_file():
-        found.refuse(path.name, NOT_PLAIN)
-    elif path.name.lower().endswith(ARCHIVES):
-        unpack(path, (*place[:-1], without_suffix(path.name)), found)
-    elif is_wanted(place):
-        found.files[place] = path
+    try:
+        if path.is_symlink():
+            found.refuse(path.name, LINK)
+        elif path.is_dir():
+            for inner in sorted(path.iterdir()):
+                if not is_ignored(inner.name):
+                    look_into(inner, (*place, inner.name), found)
+        elif not path.is_file():
+            found.refuse(path.name, NOT_PLAIN)
+        elif path.name.lower().endswith(ARCHIVES):
+            unpack(path, (*place[:-1], without_suffix(path.name)), found)
+        elif is_wanted(place):
+            found.files[place] = path
+    except PermissionError as error:
+        found.refuse(path.name, f"not read ({error.strerror})")
 
 
 def unpack(path: Path, place: Place, found: Found) -> None:
