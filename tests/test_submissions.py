@@ -403,6 +403,19 @@ def test_an_archive_of_countless_files_is_cut_off(handed_in, pack, monkeypatch):
     assert_said(found.problems, path.name, "100 files")
 
 
+def test_a_zip_with_a_list_of_files_without_end_is_refused(run, handed_in, monkeypatch):
+    monkeypatch.setattr(unpacking, "LARGEST_INDEX", 1 << 12)
+    countless = {f"a/data/{number}": b"" for number in range(200)}
+    found = read_one(write_zip(handed_in / "a.zip", {"args.json": b"{}"} | countless))
+    assert_said(found.problems[:1], "a.zip", "more than 20,000 files")
+    assert found.args is None
+    anna = Path(shutil.copytree(run, handed_in / "anna"))
+    write_zip(anna / "best_model.pth", countless)
+    found = read_one(anna)
+    assert_said(found.problems, "best_model.pth", "more than 20,000 files")
+    assert "final_model.pth" in found.models
+
+
 def test_a_tar_with_a_header_without_end_is_refused(handed_in, monkeypatch):
     monkeypatch.setattr(unpacking, "LARGEST_HEADER", 1 << 20)
     member = tarfile.TarInfo("args.json")

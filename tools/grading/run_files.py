@@ -23,6 +23,7 @@ from common.files import read_json
 from common.numbers import LARGEST_NUMBER
 from common.text import without_controls, without_surrogates
 from common.weights_files import MODEL_FORMAT, Damaged, check_torch_file
+from grading.unpacking import TooMuch, ZipStream
 
 LARGEST_OBJECT = 1 << 18  # bytes of args.json and summary.json, which have 2,000
 LARGEST_RECORD = 16 << 20  # bytes that are read of one file; a long run's have one or two million
@@ -167,7 +168,7 @@ def read_model(path: Path, name: str, problems: list[str]) -> Model | None:
         problems.append(f"{name} cannot be read ({error.strerror})")
     except Damaged as error:
         problems.append(error.what.replace(str(path), name))
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, TooMuch) as error:
         reason = str(error).replace(str(path), "it").splitlines()[0]
         problems.append(f"{name} is no model file of this course ({reason})")
     except Exception:  # damaged bytes raise nearly every kind
@@ -181,7 +182,7 @@ def fingerprint_of(path: Path) -> str:
         raise UserError(f"it is larger than {LARGEST_MODEL >> 30} GB")
     if not zipfile.is_zipfile(path):
         return ""  # `check_torch_file` says what it is
-    with zipfile.ZipFile(path) as archive:
+    with ZipStream(path) as stream, zipfile.ZipFile(stream) as archive:
         parts = archive.infolist()
     if any(part.filename.endswith("/data.pkl") and part.file_size > LARGEST_PICKLE for part in parts):
         raise UserError("what it says of its tensors is too long")

@@ -4,6 +4,7 @@ No path in an archive ever reaches the disk: a file is written under a number, i
 devices are refused, and so is what would be too much: the readers of archives give no more bytes than a header claims.
 """
 
+import io
 import lzma
 import re
 import shutil
@@ -28,6 +29,7 @@ ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini", "wandb")  # not the run's own; and names that begin with a dot
 MOST_BYTES = 2 << 30  # that are unpacked of one submission; the two models and the records of a run have 50 MB
 MOST_FILES = 20_000  # that are looked at in one submission
+LARGEST_INDEX = 32 << 20  # bytes of a zip's list of its files; that of 20,000 files has about 3 MB
 LARGEST_HEADER = 1 << 24  # bytes of what a tar says of one file
 LINK = "not read, a link"
 NOT_PLAIN = "not read, no plain file"
@@ -147,8 +149,17 @@ def raise_if_of_the_disk(error: Exception) -> None:
         raise error
 
 
+class ZipStream(io.FileIO):
+    """A zip's bytes.  Its list of files, which zipfile reads in one piece, must not fill the memory."""
+
+    def read(self, size: int = -1) -> bytes:
+        if size > LARGEST_INDEX:
+            raise TooMuch(f"more than {MOST_FILES:,} files in it")
+        return super().read(size)
+
+
 def unpack_zip(path: Path, place: Place, found: Found) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with ZipStream(path) as stream, zipfile.ZipFile(stream) as archive:
         for member in archive.infolist():
             found.count_file()
             if stat.S_ISLNK(member.external_attr >> 16):
