@@ -197,6 +197,16 @@ def test_a_runs_own_folder_is_one_submission(run):
     assert list(find(run)) == ["tinystories_model"]
 
 
+@pytest.mark.parametrize("name", [".hidden", "wandb", "model"])
+def test_a_run_is_read_whatever_its_folder_is_called(run, handed_in, monkeypatch, name):
+    folder = Path(shutil.copytree(run, handed_in / name))
+    (folder / "inner").mkdir()
+    monkeypatch.chdir(folder / "inner")
+    for place in (folder, ".."):
+        ((_, path),) = find(place).items()
+        assert facts(read_one(path)) == facts(read_one(run))
+
+
 def test_a_folder_of_submissions_that_is_none_is_an_error(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match="submissions"):
