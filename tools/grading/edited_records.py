@@ -25,7 +25,8 @@ from grading.facts import (
     words_of,
 )
 from grading.submissions import Submission
-from grading.unpacking import BOARD, RECORDS
+from grading.unpacking import BOARD
+from training.run_folder import RECORDS
 
 WORDS = {
     "train_loss": "the training loss", "val_loss": "the validation loss", "perplexity": "the perplexity",

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from common.errors import one_line
+from training.run_folder import RECORDS
 
-RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
 BOARD = "events.out.tfevents."
 TOKENIZER = "bpe_tokenizer_tinystories.pkl"
 TEXTS = (".log", ".txt", ".out")
