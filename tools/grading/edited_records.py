@@ -310,7 +310,7 @@ def backwards(run: Submission) -> Iterator[Flag]:
     if drop and run.log_name == "train.log":
         yield problem(f"the log: {drop}")
     elif drop:
-        yield question(f"the log: {drop}: was the run gone on with, and only its stdout kept?")
+        yield question(f"the log: {drop}: was the run resumed, and only its stdout kept?")
     drop = first_drop(run.log.rows, "time")
     if drop:
         yield question(f"the log: {drop}: was the clock set, or summer over?")
