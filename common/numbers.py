@@ -2,6 +2,8 @@
 
 import math
 
+LARGEST_NUMBER = 1e305  # the largest that is taken for one; `perplexity` gives up to 1.01e304
+
 
 def ceil_div(number: int, divisor: int) -> int:
     """Divide two whole numbers and round up."""
@@ -12,7 +14,7 @@ def finite_number(value: object) -> int | float | None:
     """Return a value that is a finite number as it is, and None for anything else (True is no number)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if -1e300 < value < 1e300 else None
+    return value if -LARGEST_NUMBER < value < LARGEST_NUMBER else None
 
 
 def number_or_gap(value: object) -> float:

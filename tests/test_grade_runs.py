@@ -18,11 +18,16 @@ import torch
 from graded import grade
 from grading import rubric
 from grading.copies import pairs
+from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics
+from grading.logs import read_log
+from grading.submissions import Submission
+from pages.report import Entry
 from programs import ROOT, TINY, command, main, run, write_data
 
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
 from common.errors import UserError
+from common.numbers import perplexity
 
 DATA = ["--cache_dir", "cache", "--eval_steps", "4"]
 STORIES = ["--dataset", "stories", *TINY, *DATA]
@@ -209,6 +214,11 @@ def set_rows(event, **values):
     return lambda folder: edit_rows(folder, lambda row: row.update(values) if row["event"] == event else None)
 
 
+def lower_the_summary_a_little(folder):
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    edit_json(folder / "summary.json", final_val_loss=summary["final_val_loss"] - 5e-5)
+
+
 def backwards(name):
     """An edit of metrics.jsonl: a field of the last evaluation goes back."""
 
@@ -264,6 +274,7 @@ def times_back(folder):
         (lambda f: edit(f / "train.log", lambda log: log.replace("10 steps of", "19 steps of")), "at step 10 of 19"),
         (lambda f: edit(f / "train.log", lambda log: re.sub(r"(best: step \d+ loss) \S+", r"\1 1.2643", log)),
          "the log's line on the best model and metrics.jsonl disagree on the validation loss: 1.2643"),
+        (lower_the_summary_a_little, "summary.json and metrics.jsonl disagree on the final validation loss"),
         (lambda f: edit_json(f / "summary.json", tokens=10**9), "disagree on the tokens: 1e+09"),
         (lambda f: edit_json(f / "summary.json", seconds=36000), "disagree on the seconds"),
         (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 there and 1 here"),
@@ -294,6 +305,19 @@ def stdout_alone(folder):
 def refused_pilot_before(folder):
     text = "$ python train_tinystories_model.py --pilot_run\npilot run: with --lr 1\nerror: no file there.pkl\n"
     edit(folder / "out.log", lambda log: text + log)
+
+
+def typed_on_windows(folder):
+    """The run's text and its folder were typed with backslashes."""
+    edit(folder / "train.log", lambda log: log.replace("--dataset stories", r"--dataset sample_data\stories"))
+    edit(folder / "train.log", lambda log: log.replace("--output_dir 1", r"--output_dir runs\one"))
+    edit_json(folder / "args.json", dataset=[r"sample_data\stories"], output_dir=r"runs\one")
+
+
+def typed_in_quotes(folder):
+    """The run's text was typed as a folder of Windows that ends with a backslash."""
+    edit(folder / "train.log", lambda log: log.replace("--dataset stories", '--dataset "my data\\\\"'))
+    edit_json(folder / "args.json", dataset=["my data\\"])
 
 
 def records_of(board):
@@ -332,6 +356,8 @@ def killed_at_an_evaluation(*files):
         ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "missing"]),
         ("stopped", killed_at_an_evaluation("events"), ["not finished", "missing"]),
         ("killed", lambda f: edit(f / "train.log", lambda log: log.replace("\n2026-", "\n2025-", 3)), []),
+        ("1", typed_on_windows, []),
+        ("1", typed_in_quotes, []),
         ("alone", refused_pilot_before, ["only a console log"]),
         ("alone", stdout_alone, ["only a console log"]),
     ],
@@ -360,6 +386,18 @@ def test_copies_are_of_two_persons_and_of_more_than_the_same_second():
     }  # fmt: skip
     flags = pairs(named)
     assert flags.keys() == {"carl", "dora"} and "the same timestamps as dora" in flags["carl"][0].text
+
+
+def test_a_run_that_diverged_is_not_accused():
+    scores = {"val_loss": 800.0, "perplexity": perplexity(800), "bits_per_byte": 300.0, "accuracy": 0.0}
+    end = {"step": 9, "tokens": 9, "seconds": 1.0}
+    rows = [{"event": "eval"} | end | scores, {"event": "end", "ended": "finished"} | end]
+    summary = end | {f"{kind}_{name}": value for kind in ("best", "final") for name, value in scores.items()}
+    line = f"2026-11-21 10:00:09 step 9/9 epoch 1.00 val_loss 800.0000 perplexity {scores['perplexity']:.2f}"
+    problems = []
+    log = read_log(line, "train.log", problems)
+    diverged = Submission(rows=rows, summary=summary, log=log, log_name="the log")
+    assert [*problems, *summary_and_metrics(diverged), *log_and_metrics(diverged)] == []
 
 
 def test_a_clock_that_runs_slower_than_the_records_is_found(made, tmp_path):
@@ -396,6 +434,16 @@ def test_a_claimed_loss_is_computed_again(made, tmp_path):
     said = grade(tmp_path / "class", *flags, "--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl")
     assert said["honest"][1:] == said["chat"][1:] == ([], [])
     assert len(said["liar"][1]) == 1 and "computed again, and " in said["liar"][1][0]
+
+
+@pytest.mark.parametrize("data", [[], [[1, 2, 3]], [1, 2], [[1, 2, 3], []]])
+def test_odd_fingerprints_of_the_texts_are_a_question(made, tmp_path, data):
+    folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
+    set_rows("run", fingerprints={"data": data})(folder)
+    flags = ["--verify", "--dataset", made / "stories", "--cache_dir", tmp_path / "cache"]
+    flags += ["--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl"]
+    ((_, problems, questions),) = grade(tmp_path / "class", *flags).values()
+    assert not problems and len(questions) == 1 and "was evaluated on unknown texts" in questions[0]
 
 
 def test_what_cannot_be_computed_again_is_a_question(made, tmp_path):
@@ -474,6 +522,13 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     assert all(name in page for name in said) and "copies of one run" in page
 
 
+def test_findings_are_printed_whole_and_samples_are_cut(capsys):
+    words = " ".join(map(str, range(500)))
+    entry = Entry("anna", {"differs from the handout": words, "sample": words}, [problem(words), question(words)])
+    grade_runs.print_details(entry)
+    assert capsys.readouterr().out.count(" 499") == 2
+
+
 def test_a_cell_is_no_formula():
     assert grade_runs.harmless("=1+1") == "'=1+1" and grade_runs.harmless(-1.5) == -1.5
 
@@ -498,6 +553,7 @@ def test_nonsense_is_refused_in_a_line(tmp_path):
         (["x", "--dataset", "stories"], "--dataset is for --verify"),
         (["x", "--processes", "0"], "--processes"),
         (["x", "--csv", str(tmp_path / "none/g.csv")], "there is no folder"),
+        (["x", "--report", str(tmp_path)], "is a folder; name a file"),
     ):
         with pytest.raises(UserError, match=said):
             grade_runs.parse_args(words)

@@ -1,6 +1,7 @@
 """Submissions: what a run leaves behind is read whole, and whatever else was handed in does no harm."""
 
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_runs import LATEST, make_model, metrics, train_in
 
+from common import weights_files
 from common.errors import UserError
 from common.weights_files import save_model
 
@@ -193,6 +195,16 @@ def test_submissions_of_one_name_are_told_apart(handed_in):
 
 def test_a_runs_own_folder_is_one_submission(run):
     assert list(find(run)) == ["tinystories_model"]
+
+
+@pytest.mark.parametrize("name", [".hidden", "wandb", "model"])
+def test_a_run_is_read_whatever_its_folder_is_called(run, handed_in, monkeypatch, name):
+    folder = Path(shutil.copytree(run, handed_in / name))
+    (folder / "inner").mkdir()
+    monkeypatch.chdir(folder / "inner")
+    for place in (folder, ".."):
+        ((_, path),) = find(place).items()
+        assert facts(read_one(path)) == facts(read_one(run))
 
 
 def test_a_folder_of_submissions_that_is_none_is_an_error(tmp_path):
@@ -401,6 +413,19 @@ def test_an_archive_of_countless_files_is_cut_off(handed_in, pack, monkeypatch):
     assert_said(found.problems, path.name, "100 files")
 
 
+def test_a_zip_with_a_list_of_files_without_end_is_refused(run, handed_in, monkeypatch):
+    monkeypatch.setattr(unpacking, "LARGEST_INDEX", 1 << 12)
+    countless = {f"a/data/{number}": b"" for number in range(200)}
+    found = read_one(write_zip(handed_in / "a.zip", {"args.json": b"{}"} | countless))
+    assert_said(found.problems[:1], "a.zip", "more than 20,000 files")
+    assert found.args is None
+    anna = Path(shutil.copytree(run, handed_in / "anna"))
+    write_zip(anna / "best_model.pth", countless)
+    found = read_one(anna)
+    assert_said(found.problems, "best_model.pth", "more than 20,000 files")
+    assert "final_model.pth" in found.models
+
+
 def test_a_tar_with_a_header_without_end_is_refused(handed_in, monkeypatch):
     monkeypatch.setattr(unpacking, "LARGEST_HEADER", 1 << 20)
     member = tarfile.TarInfo("args.json")
@@ -427,8 +452,22 @@ def test_a_tar_that_is_cut_off_is_read_as_far_as_it_goes(run, handed_in):
     assert (found.args, found.rows, found.log) == (whole.args, whole.rows, whole.log)
 
 
-def test_a_member_whose_bytes_changed_is_said(run, handed_in):
-    path = write_zip(handed_in / "a.zip", {"args.json": b'{"lr": 1}', "train.log": bytes(range(256)) * 40})
+def test_a_tar_with_a_wrong_check_sum_is_said_and_read(run, handed_in):
+    path = write_tar(handed_in / "a.tgz", contents(run))
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # gzip's check sum
+    path.write_bytes(content)
+    found = read_one(path)
+    assert_said(found.problems, "a.tgz", "damaged")
+    assert facts(found) == facts(read_one(run)) | {"problems": found.problems}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_whose_bytes_changed_is_said(handed_in, method):
+    path = handed_in / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("args.json", '{"lr": 1}')
+        archive.writestr("train.log", bytes(range(256)) * 40)
     content = bytearray(path.read_bytes())
     content[content.index(b"train.log") + 60] ^= 255
     path.write_bytes(content)
@@ -465,6 +504,35 @@ def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
     assert_said(found.problems[1:], "pipe.log", "no plain file")
     (handed_in / "ben").symlink_to(run)
     assert_said(read_one(handed_in / "ben").problems[:1], "ben", "a link")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function"),
+    [
+        ("other", Path, "iterdir"),
+        ("other.zip", unpacking, "unpack_zip"),
+        ("train.log", run_files, "open"),
+        ("args.json", Path, "read_bytes"),
+        ("best_model.pth", weights_files, "open"),
+    ],
+)
+def test_what_may_not_be_read_is_said_and_the_rest_is_read(run, handed_in, monkeypatch, name, module, function):
+    anna = Path(shutil.copytree(run, handed_in / "anna"))
+    if name == "other":
+        (anna / name).mkdir()
+    elif name == "other.zip":
+        (anna / name).touch()
+    allowed = getattr(module, function, open)
+
+    def refuse_one(path, *more):
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return allowed(path, *more)
+
+    monkeypatch.setattr(module, function, refuse_one, raising=False)
+    found = read_one(anna)
+    assert_said(found.problems, name, "Permission denied")
+    assert found.summary and found.rows and "final_model.pth" in found.models
 
 
 def test_of_a_huge_file_the_beginning_is_read(run, handed_in, monkeypatch):

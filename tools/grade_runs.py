@@ -77,6 +77,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         path = getattr(args, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
+        if path and Path(path).is_dir():
+            raise UserError(f"--{name} {path} is a folder; name a file")
     return args
 
 
@@ -180,14 +182,17 @@ def shown(value: object) -> str:
 def print_details(entry: Entry) -> None:
     """Print what was found in a run, and what it wrote."""
     print(f"\n{entry.name}")
-    lines = [("differs from the handout", entry.facts["differs from the handout"])]
+    lines = [("differs from the handout", beginning(entry.facts["differs from the handout"]))]
     lines += [(flag.kind, flag.text) for flag in entry.flags]
     lines += [("points", f"{got:g} of {of:g} for {what}") for what, got, of in entry.points]
-    lines.append(("sample", entry.facts["sample"]))
+    lines.append(("sample", beginning(entry.facts["sample"])))
     for what, text in lines:
         if text:
-            text = textwrap.shorten(text, 400, placeholder=" ...")
             print(textwrap.fill(f"{what}: {text}", 120, initial_indent="  ", subsequent_indent="    "))
+
+
+def beginning(text: str | None) -> str:
+    return textwrap.shorten(text or "", 400, placeholder=" ...")
 
 
 def write_csv(entries: list[Entry], path: str) -> None:

@@ -38,8 +38,10 @@ TRAINED = (
     "epoch {epoch:.2f} train_loss {loss:.4f} perplexity {perplexity:.2f} lr {rate:.2e} grad_norm {norm:.2f} "
     "tokens/s {speed:,.0f} {mfu}elapsed {elapsed} left {left} end {end}"
 )
+READ_TRAINED = re.compile(r"\btrain_loss ")
 RESULT = "{val_loss:.4f} perplexity {perplexity:.2f} bits_per_byte {bits_per_byte:.4f} accuracy {accuracy:.4f}"
 EVALUATED = "epoch {epoch:.2f} val_loss {result} tokens/s {speed:,.0f}{best}"
+READ_EVALUATED = re.compile(r"\bval_loss ")
 BEST = " (the best so far: best_model.pth)"
 MFU = "mfu {:.0%} "
 # What the names of a line's values are in metrics.jsonl; "[tokens/s" stands in older logs, "loss" in the last lines.

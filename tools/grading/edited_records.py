@@ -8,15 +8,25 @@ import itertools
 import math
 import operator
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.devices import PEAK_TFLOPS, known_card
 from common.numbers import finite_number, perplexity
-from grading.facts import by_step, device_of, ended, evaluations, flags_typed, is_finished, last_step, progress
+from grading.facts import (
+    by_step,
+    device_of,
+    ended,
+    evaluations,
+    flags_typed,
+    is_finished,
+    last_step,
+    progress,
+    words_of,
+)
 from grading.submissions import Submission
-from grading.unpacking import BOARD, RECORDS
+from grading.unpacking import BOARD
+from training.run_folder import RECORDS
 
 WORDS = {
     "train_loss": "the training loss", "val_loss": "the validation loss", "perplexity": "the perplexity",
@@ -35,6 +45,7 @@ TAGS = {  # TensorBoard's, which hold float32
     "LearningRate": ("train", "lr"), "Throughput/tokens_per_second": ("train", "tokens_per_second"),
 }  # fmt: skip
 SCORES = ("val_loss", "perplexity", "bits_per_byte", "accuracy")
+FULL = (1e-9, 1e-9)  # between two files that hold all digits
 FLOAT32 = (0.06, 1e-5)  # the speed is rounded to a tenth in metrics.jsonl
 SECONDS = 2  # by which two clocks of one run may differ
 KILLED = ": was the run killed after it saved that model, and before its next checkpoint?"
@@ -115,11 +126,12 @@ def command_and_args(run: Submission) -> Iterator[Flag]:
     typed = flags_typed(run)
     if typed is None or run.args is None:
         return
-    words = [word.partition("=")[0] for word in shlex.split(run.log.command)]
+    words = [word.partition("=")[0] for word in words_of(run.log.command)]
     wrong = []
     for name, value in typed.items():
         was_typed = f"--{name}" in words or f"--no-{name}" in words
-        is_path = isinstance(value, str) and not re.fullmatch(r"\w+", value)
+        items = value if isinstance(value, list) else [value]
+        is_path = any(isinstance(item, str) and not re.fullmatch(r"\w+", item) for item in items)
         if was_typed and not is_path and name != "overwrite" and run.args.get(name) != value:
             wrong.append(f"--{name} is {run.args.get(name)} in args.json and {value} in the log's command")
     if wrong:
@@ -211,11 +223,12 @@ def summary_and_metrics(run: Submission) -> Iterator[Flag]:
         yield problem(f"summary.json says {run.summary.get('ended')}, and {there} does not come to an end")
         return
     best = min(evaluated, key=operator.itemgetter("val_loss"))
-    expected = {f"final_{name}": (evaluated[-1].get(name), PRINTED["eval", name]) for name in SCORES}
+    tolerances = {name: FULL if run.rows else PRINTED["eval", name] for name in SCORES}
+    expected = {f"final_{name}": (evaluated[-1].get(name), tolerances[name]) for name in SCORES}
     if was_resumed(run) and run.summary.get("best_step") not in [row["step"] for row in evaluated]:
         yield question(f"summary.json: its best step is none that {there} evaluates{KILLED}")
     else:
-        expected |= {f"best_{name}": (best.get(name), PRINTED["eval", name]) for name in SCORES}
+        expected |= {f"best_{name}": (best.get(name), tolerances[name]) for name in SCORES}
     if run.rows:
         for name, tolerance in (("step", 0), ("tokens", 0), ("seconds", SECONDS)):
             expected[name] = (run.rows[-1].get(name), (tolerance, 0))
@@ -297,7 +310,7 @@ def backwards(run: Submission) -> Iterator[Flag]:
     if drop and run.log_name == "train.log":
         yield problem(f"the log: {drop}")
     elif drop:
-        yield question(f"the log: {drop}: was the run gone on with, and only its stdout kept?")
+        yield question(f"the log: {drop}: was the run resumed, and only its stdout kept?")
     drop = first_drop(run.log.rows, "time")
     if drop:
         yield question(f"the log: {drop}: was the clock set, or summer over?")

@@ -123,10 +123,15 @@ def kind_of(run: Submission) -> str | None:
     return "chat" if "train_tinystories_chat_model" in str(said) else "story"
 
 
+def words_of(command: str) -> list[str]:
+    """The words of a logged command.  A backslash is part of a word: Windows has it in paths."""
+    return shlex.split(command.replace("\\", r"\\"))
+
+
 def flags_typed(run: Submission) -> dict | None:
     """The flags of the command in the log; None where it does not say them, or leaves some to a file."""
     try:
-        words = shlex.split(run.log.command or "")
+        words = words_of(run.log.command or "")
         scripts = [word for word in words if word.endswith(".py")]
         if not scripts or any(word.partition("=")[0] == "--config" for word in words):
             return None

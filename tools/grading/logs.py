@@ -54,9 +54,11 @@ FACTS = {  # what a line says of the run, and how its text is converted
     "error": (log_lines.READ_ERROR, str.strip),
 }
 EVENTS = {  # what a line on a step tells; of the first pattern that it has
-    "train": re.compile(r"\btrain_loss "), "eval": re.compile(r"\bval_loss "), "skip": log_lines.READ_SKIPPED,
+    "train": log_lines.READ_TRAINED,
+    "eval": log_lines.READ_EVALUATED,
+    "skip": log_lines.READ_SKIPPED,
     "checkpoint": log_lines.READ_SAVED,
-}  # fmt: skip
+}
 
 
 # Text -----------------------------------------------------------------------------------------------------------------

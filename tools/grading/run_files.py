@@ -20,20 +20,25 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from common.errors import UserError, one_line
 from common.files import read_json
+from common.numbers import LARGEST_NUMBER
 from common.text import without_controls, without_surrogates
 from common.weights_files import MODEL_FORMAT, Damaged, check_torch_file
+from grading.unpacking import TooMuch, ZipStream
 
 LARGEST_OBJECT = 1 << 18  # bytes of args.json and summary.json, which have 2,000
 LARGEST_RECORD = 16 << 20  # bytes that are read of one file; a long run's have one or two million
 LARGEST_MODEL = 1 << 30  # bytes
 LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this course's have 5,000
-LARGEST_NUMBER = 1e305
 
 
 def content_of(path: Path, name: str, problems: list[str]) -> bytes:
     """The first LARGEST_RECORD bytes of a file.  name: its own; on the disk it may have another one."""
-    with open(path, "rb") as file:
-        content = file.read(LARGEST_RECORD + 1)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_RECORD + 1)
+    except OSError as error:
+        problems.append(f"{one_line(name[-60:])} cannot be read ({error.strerror})")
+        return b""
     if len(content) > LARGEST_RECORD:
         problems.append(f"{one_line(name[-60:])} is larger than {LARGEST_RECORD >> 20} MB; only its beginning was read")
     return content[:LARGEST_RECORD]
@@ -159,9 +164,11 @@ def read_model(path: Path, name: str, problems: list[str]) -> Model | None:
         if not all(isinstance(value, str | int | float | None) for value in facts["config"].values()):
             raise UserError("its config holds other than words and numbers")
         return Model(**facts, weights=weights)
+    except PermissionError as error:
+        problems.append(f"{name} cannot be read ({error.strerror})")
     except Damaged as error:
         problems.append(error.what.replace(str(path), name))
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, TooMuch) as error:
         reason = str(error).replace(str(path), "it").splitlines()[0]
         problems.append(f"{name} is no model file of this course ({reason})")
     except Exception:  # damaged bytes raise nearly every kind
@@ -175,7 +182,7 @@ def fingerprint_of(path: Path) -> str:
         raise UserError(f"it is larger than {LARGEST_MODEL >> 30} GB")
     if not zipfile.is_zipfile(path):
         return ""  # `check_torch_file` says what it is
-    with zipfile.ZipFile(path) as archive:
+    with ZipStream(path) as stream, zipfile.ZipFile(stream) as archive:
         parts = archive.infolist()
     if any(part.filename.endswith("/data.pkl") and part.file_size > LARGEST_PICKLE for part in parts):
         raise UserError("what it says of its tensors is too long")

@@ -18,7 +18,6 @@ from grading.logs import Log, parts_of, read_log, text_of
 from grading.run_files import Model, content_of, read_board, read_model, read_object, read_rows
 from grading.unpacking import (
     BOARD,
-    RECORDS,
     TEXTS,
     TOKENIZER,
     Found,
@@ -28,6 +27,7 @@ from grading.unpacking import (
     look_into,
     without_suffix,
 )
+from training.run_folder import RECORDS
 
 OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # what may lie beside the submissions
 MOST_TEXTS = 50  # that are looked at in one submission, in search of logs

@@ -4,9 +4,12 @@ No path in an archive ever reaches the disk: a file is written under a number, i
 devices are refused, and so is what would be too much: the readers of archives give no more bytes than a header claims.
 """
 
+import io
+import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,8 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from common.errors import one_line
+from training.run_folder import RECORDS
 
-RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
 BOARD = "events.out.tfevents."
 TOKENIZER = "bpe_tokenizer_tinystories.pkl"
 TEXTS = (".log", ".txt", ".out")
@@ -26,11 +29,13 @@ ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini", "wandb")  # not the run's own; and names that begin with a dot
 MOST_BYTES = 2 << 30  # that are unpacked of one submission; the two models and the records of a run have 50 MB
 MOST_FILES = 20_000  # that are looked at in one submission
+LARGEST_INDEX = 32 << 20  # bytes of a zip's list of its files; that of 20,000 files has about 3 MB
 LARGEST_HEADER = 1 << 24  # bytes of what a tar says of one file
 LINK = "not read, a link"
 NOT_PLAIN = "not read, no plain file"
-# What the readers of the standard library raise for damaged bytes
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError)
+# What the readers of the standard library raise for damaged bytes; see `raise_if_of_the_disk`
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error)
+DAMAGED += (EOFError, OSError, ValueError, RuntimeError)
 
 Place = tuple[str, ...]  # the path of a file, or of a folder, in a submission
 
@@ -87,7 +92,8 @@ class Found:
                 with read() as stream, open(path, "xb") as file:
                     self.files[place] = path
                     shutil.copyfileobj(stream, file)
-            except DAMAGED:
+            except DAMAGED as error:
+                raise_if_of_the_disk(error)
                 self.refuse(name, "damaged, cut off, locked with a password, or compressed in a way that is not known")
 
 
@@ -99,7 +105,8 @@ def is_wanted(place: Place) -> bool:
     """Whether grading reads a file of that path."""
     name = place[-1]
     is_of_use = name in RECORDS or name == TOKENIZER or name.startswith(BOARD) or name.lower().endswith(TEXTS)
-    return is_of_use and not any(is_ignored(part) for part in place)
+    inner = place[1:]  # what the submission itself is called does not matter
+    return is_of_use and not any(is_ignored(part) for part in inner)
 
 
 def without_suffix(name: str) -> str:
@@ -110,18 +117,21 @@ def without_suffix(name: str) -> str:
 def look_into(path: Path, place: Place, found: Found) -> None:
     """Add to found a file, what is in an archive, or what is in a folder.  Raises TooMuch."""
     found.count_file()
-    if path.is_symlink():
-        found.refuse(path.name, LINK)
-    elif path.is_dir():
-        for inner in sorted(path.iterdir()):
-            if not is_ignored(inner.name):
-                look_into(inner, (*place, inner.name), found)
-    elif not path.is_file():
-        found.refuse(path.name, NOT_PLAIN)
-    elif path.name.lower().endswith(ARCHIVES):
-        unpack(path, (*place[:-1], without_suffix(path.name)), found)
-    elif is_wanted(place):
-        found.files[place] = path
+    try:
+        if path.is_symlink():
+            found.refuse(path.name, LINK)
+        elif path.is_dir():
+            for inner in sorted(path.iterdir()):
+                if not is_ignored(inner.name):
+                    look_into(inner, (*place, inner.name), found)
+        elif not path.is_file():
+            found.refuse(path.name, NOT_PLAIN)
+        elif path.name.lower().endswith(ARCHIVES):
+            unpack(path, (*place[:-1], without_suffix(path.name)), found)
+        elif is_wanted(place):
+            found.files[place] = path
+    except PermissionError as error:
+        found.refuse(path.name, f"not read ({error.strerror})")
 
 
 def unpack(path: Path, place: Place, found: Found) -> None:
@@ -129,12 +139,28 @@ def unpack(path: Path, place: Place, found: Found) -> None:
     unpack_kind = unpack_zip if path.name.lower().endswith(".zip") else unpack_tar
     try:
         unpack_kind(path, place, found)
-    except DAMAGED:
+    except DAMAGED as error:
+        raise_if_of_the_disk(error)
         found.refuse(path.name, "damaged, cut off, or another kind of file; what could be read was read")
 
 
+def raise_if_of_the_disk(error: Exception) -> None:
+    """Raise an error of the system again: it has a number, which the OSErrors of gzip and bz2 do not have."""
+    if isinstance(error, OSError) and error.errno:
+        raise error
+
+
+class ZipStream(io.FileIO):
+    """A zip's bytes.  Its list of files, which zipfile reads in one piece, must not fill the memory."""
+
+    def read(self, size: int = -1) -> bytes:
+        if size > LARGEST_INDEX:
+            raise TooMuch(f"more than {MOST_FILES:,} files in it")
+        return super().read(size)
+
+
 def unpack_zip(path: Path, place: Place, found: Found) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with ZipStream(path) as stream, zipfile.ZipFile(stream) as archive:
         for member in archive.infolist():
             found.count_file()
             if stat.S_ISLNK(member.external_attr >> 16):

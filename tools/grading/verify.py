@@ -7,7 +7,7 @@ import torch
 
 from common.console import silence
 from common.devices import Precision
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.numbers import finite_number
 from common.weights_files import load_model
 from corpus.sources import Split, open_dataset
@@ -40,8 +40,10 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
         yield question(f"its validation loss could not be computed again: {error}")
         return
     data = run.first_row.get("fingerprints", {}).get("data")
-    if data and data[1] != texts.fingerprint():
-        text = f"it was evaluated on {data[1][0]} texts, {dataset} has {len(texts):,}, or others"
+    if isinstance(data, list) and data[1:] != [texts.fingerprint()]:  # of the training texts, of the validation texts
+        is_known = len(data) > 1 and isinstance(data[1], list) and data[1]
+        count = one_line(data[1][0]) if is_known else "unknown"
+        text = f"it was evaluated on {count} texts, {dataset} has {len(texts):,}, or others"
         yield question(f"its validation loss could not be computed again: {text}")
         return
     rows = Rows(texts, length, tokenizer.special, packed=not is_chat, replies_only=is_chat)
