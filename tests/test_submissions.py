@@ -297,6 +297,14 @@ def test_a_log_that_ends_before_its_time_says_why(handed_in):
         assert found.log.error == line and not found.log.final and found.log.sample is None
 
 
+def test_a_log_that_ends_before_its_first_step_is_a_run_and_one_of_a_refused_run_is_none(handed_in):
+    cut = ANNOUNCED[: ANNOUNCED.index("2026-11-21")]
+    found = read_one(write_text(handed_in / "anna.log", cut))
+    assert not found.problems and found.log.device and found.log.parameters_in_layers == 1000
+    refused = cut[: cut.index("model: ")] + "error: out already holds a run\n"
+    assert_said(read_one(write_text(handed_in / "ben.log", refused)).problems, "no run in it")
+
+
 def test_lines_of_steps_that_cannot_be_read_are_counted(handed_in):
     broken = ANNOUNCED.replace("train_loss 5.1000", "train_loss 5.1.0").replace("val_loss 3.1 ", "val_loss nan ")
     found = read_one(write_text(handed_in / "anna.log", broken))

@@ -74,7 +74,10 @@ def parts_of(text: str) -> list[str]:
     """The runs of a console's log, cut where a command is; one that resumes the run before belongs to that."""
     parts = re.split(r"^(?=\$ .*\btrain_tinystories_)", text, maxsplit=MOST_PARTS, flags=re.MULTILINE)
     runs = []
-    for part in [part for part in parts if log_lines.READ_STEP.search(part)]:  # no run that was refused
+    for part in parts:
+        began = log_lines.READ_STEP.search(part) or log_lines.READ_PARAMETERS_IN_LAYERS.search(part)
+        if not began:  # the program refused to start, or another text stands before the first command
+            continue
         if runs and log_lines.READ_RESUMED.search(part):
             runs[-1] += part
         else:

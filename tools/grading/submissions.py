@@ -108,7 +108,7 @@ def read(path: Path, name: str, target: Path) -> list[Submission]:
     if not runs:
         runs = [((), Submission())]
         problems.append(
-            "no run in it: neither a run's records nor a log with steps was found "
+            "no run in it: neither a run's records nor a log of one was found "
             "(what is read: folders, .zip, .tar.gz, .tgz, .tar, logs as text)"
         )
     tokenizers = [path for place, path in found.files.items() if place[-1] == TOKENIZER]

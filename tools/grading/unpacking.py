@@ -141,7 +141,7 @@ def unpack(path: Path, place: Place, found: Found) -> None:
         unpack_kind(path, place, found)
     except DAMAGED as error:
         raise_if_of_the_disk(error)
-        found.refuse(path.name, "damaged, cut off, or another kind of file; what could be read was read")
+        found.refuse(path.name, "damaged, cut off, or another kind of file; what can be read of it is read")
 
 
 def raise_if_of_the_disk(error: Exception) -> None:
