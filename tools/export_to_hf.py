@@ -7,7 +7,7 @@
 has the weights, the tokenizer with a chat template, how to draw tokens, and a model card with the run's numbers.  Needs
 nothing but the course; docs/export.md says how the folder is used.
 
-In reading order: `hf_class`, what can be exported; `gpt2_config` and `gpt2_weights`, `llama_config` and
+In reading order: `hf_class`, what can be exported; `gpt2_config` and `llama_config`, `gpt2_weights` and
 `llama_weights`, the same network under other names; `tokenizer_files`; `model_card`; `write_folder`; the hub.
 """
 
@@ -33,7 +33,7 @@ from common.console import log
 from common.errors import UserError, one_line, reason_of
 from common.files import naming, on_disk
 from common.flags import FlagParser
-from common.numbers import finite_number
+from common.numbers import finite_number, perplexity
 from common.program import run_program
 from common.weights_files import load_model
 from corpus.sources import HUB_SECONDS, within
@@ -41,7 +41,6 @@ from data import Tokenizer, load_tokenizer
 from generation.sampling import Sampling
 from model import ARCHITECTURES, ModelConfig, Transformer
 from training.log_lines import clock
-from training.step import perplexity
 
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # what --arch becomes
 SHAPE = ("positions", "norm", "mlp")  # what makes a network one of the two; biases and a head of its own both can have
