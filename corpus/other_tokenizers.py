@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 from common.errors import UserError, one_line, reason_of
 from common.files import read_json
-from corpus.sources import HUB_SECONDS, decoded, hub_files, within
+from corpus.hub import HUB_SECONDS, hub_files, within
+from corpus.sources import decoded
 
 TIKTOKEN = "tiktoken:"
 FILES = (["tokenizer.json"], ["vocab.json", "merges.txt"])  # what holds a tokenizer, the first that is there

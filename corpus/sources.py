@@ -7,28 +7,25 @@ In reading order: `open_dataset`, which finds the splits of a name; local files 
 each kind of file; `read_stories`, from rows to stories.
 """
 
-import contextlib
 import hashlib
 import json
 import mmap
 import os
-import queue
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError, one_line, reason_of
 from common.text import without_surrogates
+from corpus.hub import HUB_SECONDS, hub_errors, within
 
 VALIDATION_NAMES = ("validation", "valid", "val", "test")
 OWN_SUFFIXES = (".jsonl", ".json", ".txt")
 LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
 SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
-HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
 STORY_SEPARATOR = "<|endoftext|>"
 
 
@@ -157,70 +154,6 @@ def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
         )
 
     return {part: split(part) for part in loaded}
-
-
-@contextlib.contextmanager
-def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
-    """Say in one line what the hub, the network and the libraries between raise in the block; advice: a way round."""
-    import huggingface_hub.errors
-    import huggingface_hub.utils
-
-    if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
-    try:
-        yield
-    except UserError:
-        raise
-    except huggingface_hub.errors.GatedRepoError:
-        raise UserError(f"{name} is gated: accept its terms on the hub, then `hf auth login`; {advice}") from None
-    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
-        raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
-    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
-        reason = f"{type(error).__name__}: {reason_of(error)}"
-        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
-
-
-def hub_files(name: str, choices: list[list[str]], advice: str) -> list[Path]:
-    """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
-    try:
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-    except ImportError:
-        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
-    with hub_errors("tokenizer", name, advice):
-        wanted = " nor ".join(" with ".join(files) for files in choices)
-        revision = None
-        offline = huggingface_hub.constants.HF_HUB_OFFLINE
-        if not offline:
-            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
-            revision = model.sha
-            names = {file.rfilename for file in model.siblings}
-            choices = [files for files in choices if names.issuperset(files)]
-        missing = huggingface_hub.errors.EntryNotFoundError if offline else ()
-        for files in choices:
-            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
-                return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
-        raise UserError(f"{name} {'has here, offline,' if offline else 'has'} neither {wanted}; {advice}")
-
-
-def within(seconds: float, function: Callable, *args, **options):
-    """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
-    results = queue.Queue()
-
-    def call():
-        try:
-            results.put((function(*args, **options), None))
-        except Exception as error:  # raised again below, where it can be caught
-            results.put((None, error))
-
-    threading.Thread(target=call, daemon=True).start()
-    try:
-        result, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds} s") from None
-    if error:
-        raise error
-    return result
 
 
 # Readers --------------------------------------------------------------------------------------------------------------

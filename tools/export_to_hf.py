@@ -36,7 +36,7 @@ from common.flags import FlagParser
 from common.numbers import finite_number, perplexity
 from common.program import run_program
 from common.weights_files import load_model
-from corpus.sources import HUB_SECONDS, within
+from corpus.hub import HUB_SECONDS, within
 from data import Tokenizer, load_tokenizer
 from generation.sampling import Sampling
 from model import ARCHITECTURES, ModelConfig, Transformer
