@@ -27,6 +27,7 @@ LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
 SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
 STORY_SEPARATOR = "<|endoftext|>"
+SKIP_ADVICE = ", or pass --skip_bad_rows"  # at the end of an error that `BadRows` raises
 
 
 @dataclass
@@ -276,7 +277,7 @@ class BadRows:
     def add(self, error: UserError) -> None:
         """Count a bad row, or raise its error."""
         if not self.skip:
-            raise UserError(f"{error}, or pass --skip_bad_rows")
+            raise UserError(f"{error}{SKIP_ADVICE}")
         self.first = self.first or str(error)
         self.count += 1
 
