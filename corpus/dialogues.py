@@ -60,7 +60,7 @@ def read_dialogues(
             turns = turns_of(row, form)
         except ValueError as error:
             raise UserError(
-                f'{place}: {error}; the dialogues of this file are in the form "{" + ".join(form)}": mend it'
+                f'{place}: {error}; the dialogues of this file are in the form "{" + ".join(form)}": fix it'
             ) from None
         _, pairs = join_turns(turns)
         return turns if pairs else None

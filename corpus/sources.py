@@ -169,7 +169,7 @@ def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8") 
         raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
 
 
-def parsed(text: str, place: object, advice: str = "mend it") -> object:
+def parsed(text: str, place: object, advice: str = "fix it") -> object:
     """A text's JSON.  Raises UserError if it is none."""
     try:
         return json.loads(text)
@@ -181,7 +181,7 @@ def parsed(text: str, place: object, advice: str = "mend it") -> object:
 
 
 def json_lines(path: Path) -> Iterator[tuple[object, str]]:
-    """Yield (row, place) of a file with one JSON object a line; empty lines are passed over."""
+    """Yield (row, place) of a file with one JSON object a line; empty lines are skipped."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -200,7 +200,7 @@ def json_list(path: Path) -> Iterator[tuple[object, str]]:
     if not content:
         yield from json_lines(path)
         return
-    rows = parsed(decoded(content, path), path, "mend it, or save it as .jsonl, a row a line")
+    rows = parsed(decoded(content, path), path, "fix it, or save it as .jsonl, a row a line")
     yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
 
 
@@ -291,7 +291,7 @@ class BadRows:
 
 
 def usable(rows: Iterable, take: Callable, limit: int | None, bad: BadRows, nothing: str) -> Iterator:
-    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is passed over.
+    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is skipped.
 
     take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
     nothing as its message, if there is no result at all.
@@ -317,7 +317,7 @@ def usable(rows: Iterable, take: Callable, limit: int | None, bad: BadRows, noth
 def read_stories(
     split: Split, column: str = "text", limit: int | None = None, bad: BadRows | None = None
 ) -> Iterator[str]:
-    """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
+    """Yield up to limit stories, stripped of white space at their ends; empty ones are skipped.
 
     Raises UserError for a row without the column, for one that is not text, and if there is no story at all; bad: a
     BadRows that may skip such rows.

@@ -324,7 +324,7 @@ def test_the_card_of_a_stopped_run_has_its_flags(monkeypatch, tmp_path, tokenize
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"\xff", b"[]", b'{"run_id": 7}'])
-def test_records_that_cannot_be_read_are_passed_over(monkeypatch, tmp_path, tokenizer, content):
+def test_records_that_cannot_be_read_are_skipped(monkeypatch, tmp_path, tokenizer, content):
     save(tmp_path, tokenizer)
     for name in ("summary.json", "args.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes(content)

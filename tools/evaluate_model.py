@@ -271,7 +271,7 @@ def read_samples(path: str) -> list[dict]:
         try:
             last_turn(row)
         except ValueError as error:
-            raise UserError(f"{place}: {error}; mend it") from None
+            raise UserError(f"{place}: {error}; fix it") from None
         rows.append(row)
     if not rows:
         raise UserError(f"no samples in {path}; pass a file that was written with --output_file")

@@ -53,7 +53,7 @@ def find_checkpoint(args: argparse.Namespace, folder: Path) -> tuple[Path | None
             try:
                 return path, read_checkpoint(path)
             except Damaged as error:
-                log.info(f"{error.what}; passed over, the checkpoint before it is taken if there is one")
+                log.info(f"{error.what}; skipped, the checkpoint before it is taken if there is one")
         if which == "latest":
             kind = "whole checkpoint" if there else "checkpoint"
             raise UserError(f"no {kind} in {folder}; start the run without --resume_from_checkpoint")
