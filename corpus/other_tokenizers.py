@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from common.errors import UserError, one_line, reason_of
 from common.files import read_json
@@ -204,7 +205,7 @@ def checked_pre_tokenizer(part: dict | None) -> dict:
 # tiktoken -------------------------------------------------------------------------------------------------------------
 
 
-def tiktoken_encoding(name: str):
+def tiktoken_encoding(name: str) -> Any:
     """The `tiktoken.Encoding` of a name.  Raises UserError."""
     try:
         import tiktoken

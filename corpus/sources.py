@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError, one_line, reason_of
 from common.text import without_surrogates
@@ -89,7 +90,7 @@ def file_split(*paths: Path) -> Split:
     return Split(str(paths[0]), rows, lambda: hash_files(paths))
 
 
-def load_files(kind: str, paths: Iterable[Path]):
+def load_files(kind: str, paths: Iterable[Path]) -> Any:
     """The `datasets` data set of local files; kind: csv or parquet."""
     options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
     return load_with_library(kind, data_files=[str(path) for path in paths], streaming=True, **options)["train"]
@@ -235,7 +236,7 @@ def holds_separator(path: Path) -> bool:
         return content.find(STORY_SEPARATOR.encode()) >= 0
 
 
-def load_with_library(*args: str, **kwargs):
+def load_with_library(*args: str, **kwargs) -> Any:
     """datasets.load_dataset without its progress bars; an error is one line."""
     try:
         import datasets

@@ -19,7 +19,7 @@ import time
 import uuid
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from common.console import RESULT, log
 from common.errors import UserError, reason_of
@@ -258,8 +258,8 @@ def write_line(line: str, file: TextIO) -> None:
         print(line, file=file, flush=True)
 
 
-def open_wandb(run: Run):
-    """A run at Weights & Biases that gets what TensorBoard gets; without an account, kept to be sent later."""
+def open_wandb(run: Run) -> Any:
+    """A run at Weights & Biases that gets what TensorBoard gets, or None; without an account, kept to be sent later."""
     import wandb
 
     mode = None if os.environ.get("WANDB_MODE") or wandb.login(prompt=False) else "offline"
