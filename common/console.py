@@ -9,6 +9,7 @@ A training run adds a handler that copies both into its `train.log`.
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ log.propagate = False  # what other libraries set up must not print it again
 
 
 @contextlib.contextmanager
-def silence():
+def silence() -> Iterator[None]:
     """Report nothing in the block but errors."""
     level = log.level
     log.setLevel(logging.ERROR)

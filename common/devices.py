@@ -93,7 +93,7 @@ class Precision:
         """Let the scale follow the gradients, where it is not fixed."""
         self.scaler.update(self.scale)
 
-    def autocast(self):
+    def autocast(self) -> contextlib.AbstractContextManager:
         """The context in which the network computes in this precision."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()

@@ -10,12 +10,14 @@ import difflib
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from common.errors import UserError, one_line, one_line_json, reason_of
 
 LENGTH = ("epochs", "max_steps")  # how long a run is: who says one of them, says both
 # What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
 OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "cache_dir")
+Settings = TypeVar("Settings")  # a data class of flags
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -46,7 +48,7 @@ class FlagParser(argparse.ArgumentParser):
 # Data classes ---------------------------------------------------------------------------------------------------------
 
 
-def flag(default: object, text: str, first: bool = False, **options):
+def flag(default: object, text: str, first: bool = False, **options) -> dataclasses.Field:
     """Declare a field of a data class that is a flag; first: one that the handout uses, see `add_fields`."""
     return dataclasses.field(default=default, metadata={"help": text, "first": first} | options)
 
@@ -69,7 +71,7 @@ def add_fields(group, settings_class: type, defaults: dict, parser: argparse.Arg
         place.add_argument(f"--{item.name}", **options)
 
 
-def settings_from(args: argparse.Namespace, settings_class: type, **more):
+def settings_from(args: argparse.Namespace, settings_class: type[Settings], **more) -> Settings:
     """Make a data class of an argparse result, and of more fields; a ValueError that it raises becomes a UserError."""
     names = {item.name for item in dataclasses.fields(settings_class)}
     given = {name: value for name, value in vars(args).items() if name in names}

@@ -60,7 +60,7 @@ def read_dialogues(
             turns = turns_of(row, form)
         except ValueError as error:
             raise UserError(
-                f'{place}: {error}; the dialogues of this file are in the form "{" + ".join(form)}": mend it'
+                f'{place}: {error}; the dialogues of this file are in the form "{" + ".join(form)}": fix it'
             ) from None
         _, pairs = join_turns(turns)
         return turns if pairs else None
@@ -242,11 +242,15 @@ def render_dialogues(
     """
     joined = [join_turns(turns, open_ended) for turns in dialogues]
     texts = [[system or "", *(text or "" for pair in pairs for text in pair)] for system, pairs in joined]
-    encoded = iter(tokenizer.encode_batch(list(itertools.chain.from_iterable(texts))))
-    return [
-        render(tokenizer, system, pairs, list(itertools.islice(encoded, len(parts))), max_tokens)
-        for (system, pairs), parts in zip(joined, texts, strict=True)
-    ]
+    all_texts = [text for parts in texts for text in parts]
+    encoded = tokenizer.encode_batch(all_texts)
+    rendered = []
+    first = 0
+    for (system, pairs), parts in zip(joined, texts, strict=True):
+        last = first + len(parts)
+        rendered.append(render(tokenizer, system, pairs, encoded[first:last], max_tokens))
+        first = last
+    return rendered
 
 
 def render(tokenizer, system: str | None, pairs: list, encoded: list, max_tokens: int | None) -> Rendered:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from common.errors import UserError, one_line, reason_of
 from common.files import read_json
-from corpus.sources import HUB_SECONDS, decoded, hub_files, within
+from corpus.hub import HUB_SECONDS, hub_files, within
+from corpus.sources import decoded
 
 TIKTOKEN = "tiktoken:"
 FILES = (["tokenizer.json"], ["vocab.json", "merges.txt"])  # what holds a tokenizer, the first that is there
@@ -29,7 +31,8 @@ BYTES |= {chr(256 + place): byte for place, byte in enumerate(sorted({*range(256
 
 ESCAPED = r"\\(?:[pP]\{\^?\w+\}|[dDsSwWnrtz]|\W)"
 CLASS = r"\[(?:\\.|[^\[\]\\]|\[(?:\\.|[^\[\]\\])*\])*\]"  # one may stand in another
-REPEATED_GROUP = re.compile(r"(?<!\\)\)[*+{]")  # as in (a+)+, whose search can take for ever
+REPEATED = re.compile(r"[)}][*+{]")  # as in (a+)+ and a{1,30}+, whose search can take for ever
+COMMENT = re.compile(r"\(\?#|\(\?[a-z-]*x|\\[cCM]")  # also the flag x and control characters: a [ in it opens no class
 
 
 class NotTaken(UserError):
@@ -190,15 +193,19 @@ def checked_pre_tokenizer(part: dict | None) -> dict:
         if kind == "ByteLevel" and step.get("add_prefix_space", True):
             raise NotTaken("it puts a space before each text (add_prefix_space)")
         expression = step.get("pattern", {}).get("Regex", "")
-        if len(expression) > 2000 or REPEATED_GROUP.search(expression):
-            raise NotTaken(f"its expression {one_line(expression)} repeats a group, so it may search for ever")
+        shown = one_line(expression)
+        if len(expression) > 2000:
+            raise NotTaken(f"its expression {shown} is longer than 2,000 characters")
+        bare = re.sub(rf"{ESCAPED}|{CLASS}", "x", expression)
+        if REPEATED.search(bare) or COMMENT.search(bare):
+            raise NotTaken(f"its expression {shown} repeats a group or has a comment, so it may search for ever")
     return part
 
 
 # tiktoken -------------------------------------------------------------------------------------------------------------
 
 
-def tiktoken_encoding(name: str):
+def tiktoken_encoding(name: str) -> Any:
     """The `tiktoken.Encoding` of a name.  Raises UserError."""
     try:
         import tiktoken

@@ -7,29 +7,28 @@ In reading order: `open_dataset`, which finds the splits of a name; local files 
 each kind of file; `read_stories`, from rows to stories.
 """
 
-import contextlib
 import hashlib
 import json
 import mmap
 import os
-import queue
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError, one_line, reason_of
 from common.text import without_surrogates
+from corpus.hub import HUB_SECONDS, hub_errors, within
 
 VALIDATION_NAMES = ("validation", "valid", "val", "test")
 OWN_SUFFIXES = (".jsonl", ".json", ".txt")
 LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
 SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
-HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
 STORY_SEPARATOR = "<|endoftext|>"
+SKIP_ADVICE = ", or pass --skip_bad_rows"  # at the end of an error that `BadRows` raises
 
 
 @dataclass
@@ -91,7 +90,7 @@ def file_split(*paths: Path) -> Split:
     return Split(str(paths[0]), rows, lambda: hash_files(paths))
 
 
-def load_files(kind: str, paths: Iterable[Path]):
+def load_files(kind: str, paths: Iterable[Path]) -> Any:
     """The `datasets` data set of local files; kind: csv or parquet."""
     options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
     return load_with_library(kind, data_files=[str(path) for path in paths], streaming=True, **options)["train"]
@@ -159,70 +158,6 @@ def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
     return {part: split(part) for part in loaded}
 
 
-@contextlib.contextmanager
-def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
-    """Say in one line what the hub, the network and the libraries between raise in the block; advice: a way round."""
-    import huggingface_hub.errors
-    import huggingface_hub.utils
-
-    if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
-    try:
-        yield
-    except UserError:
-        raise
-    except huggingface_hub.errors.GatedRepoError:
-        raise UserError(f"{name} is gated: accept its terms on the hub, then `hf auth login`; {advice}") from None
-    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
-        raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
-    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
-        reason = f"{type(error).__name__}: {reason_of(error)}"
-        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
-
-
-def hub_files(name: str, choices: list[list[str]], advice: str) -> list[Path]:
-    """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
-    try:
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-    except ImportError:
-        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
-    with hub_errors("tokenizer", name, advice):
-        wanted = " nor ".join(" with ".join(files) for files in choices)
-        revision = None
-        offline = huggingface_hub.constants.HF_HUB_OFFLINE
-        if not offline:
-            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
-            revision = model.sha
-            names = {file.rfilename for file in model.siblings}
-            choices = [files for files in choices if names.issuperset(files)]
-        missing = huggingface_hub.errors.EntryNotFoundError if offline else ()
-        for files in choices:
-            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
-                return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
-        raise UserError(f"{name} {'has here, offline,' if offline else 'has'} neither {wanted}; {advice}")
-
-
-def within(seconds: float, function: Callable, *args, **options):
-    """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
-    results = queue.Queue()
-
-    def call():
-        try:
-            results.put((function(*args, **options), None))
-        except Exception as error:  # raised again below, where it can be caught
-            results.put((None, error))
-
-    threading.Thread(target=call, daemon=True).start()
-    try:
-        result, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds} s") from None
-    if error:
-        raise error
-    return result
-
-
 # Readers --------------------------------------------------------------------------------------------------------------
 
 
@@ -235,7 +170,7 @@ def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8") 
         raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
 
 
-def parsed(text: str, place: object, advice: str = "mend it") -> object:
+def parsed(text: str, place: object, advice: str = "fix it") -> object:
     """A text's JSON.  Raises UserError if it is none."""
     try:
         return json.loads(text)
@@ -247,7 +182,7 @@ def parsed(text: str, place: object, advice: str = "mend it") -> object:
 
 
 def json_lines(path: Path) -> Iterator[tuple[object, str]]:
-    """Yield (row, place) of a file with one JSON object a line; empty lines are passed over."""
+    """Yield (row, place) of a file with one JSON object a line; empty lines are skipped."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -266,7 +201,7 @@ def json_list(path: Path) -> Iterator[tuple[object, str]]:
     if not content:
         yield from json_lines(path)
         return
-    rows = parsed(decoded(content, path), path, "mend it, or save it as .jsonl, a row a line")
+    rows = parsed(decoded(content, path), path, "fix it, or save it as .jsonl, a row a line")
     yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
 
 
@@ -301,7 +236,7 @@ def holds_separator(path: Path) -> bool:
         return content.find(STORY_SEPARATOR.encode()) >= 0
 
 
-def load_with_library(*args: str, **kwargs):
+def load_with_library(*args: str, **kwargs) -> Any:
     """datasets.load_dataset without its progress bars; an error is one line."""
     try:
         import datasets
@@ -343,7 +278,7 @@ class BadRows:
     def add(self, error: UserError) -> None:
         """Count a bad row, or raise its error."""
         if not self.skip:
-            raise UserError(f"{error}, or pass --skip_bad_rows")
+            raise UserError(f"{error}{SKIP_ADVICE}")
         self.first = self.first or str(error)
         self.count += 1
 
@@ -357,7 +292,7 @@ class BadRows:
 
 
 def usable(rows: Iterable, take: Callable, limit: int | None, bad: BadRows, nothing: str) -> Iterator:
-    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is passed over.
+    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is skipped.
 
     take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
     nothing as its message, if there is no result at all.
@@ -383,7 +318,7 @@ def usable(rows: Iterable, take: Callable, limit: int | None, bad: BadRows, noth
 def read_stories(
     split: Split, column: str = "text", limit: int | None = None, bad: BadRows | None = None
 ) -> Iterator[str]:
-    """Yield up to limit stories, stripped of white space at their ends; empty ones are passed over.
+    """Yield up to limit stories, stripped of white space at their ends; empty ones are skipped.
 
     Raises UserError for a row without the column, for one that is not text, and if there is no story at all; bad: a
     BadRows that may skip such rows.

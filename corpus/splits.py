@@ -134,14 +134,19 @@ class Mixture:
         return self.parts[number].text(index - self.firsts[number])
 
     def chosen(self, seed: int, epoch: int) -> np.ndarray:
-        """The texts that an epoch has, by number: of each set the next ones of a circle in random order."""
+        """The texts that an epoch has, by number.
+
+        A set that is whole in each epoch keeps its own order.  Of another one, an epoch has the next texts in an order
+        that the seed makes once, and after the last text the first one comes again.
+        """
         chosen = []
         for number, (part, first, share) in enumerate(zip(self.parts, self.firsts, self.shares, strict=False)):
-            circle = np.arange(len(part))
+            order = np.arange(len(part))
             if share < len(part):
-                order = np.random.default_rng([seed, number]).permutation(circle)
-                circle = np.roll(order, -epoch * share)
-            chosen.append(first + circle[:share])
+                order = np.random.default_rng([seed, number]).permutation(order)
+            start = epoch * share % len(order)
+            places = (start + np.arange(share)) % len(order)
+            chosen.append(first + order[places])
         return np.concatenate(chosen)
 
     def fingerprint(self) -> list:

@@ -49,13 +49,13 @@ def drawn(runs, panel=0):
     return axes, curves.draw_panel(axes, curves.PANELS[panel], runs, len(runs) == 1)
 
 
-def test_a_line_that_was_cut_off_is_passed_over_and_said(tmp_path, capsys):
+def test_a_line_that_was_cut_off_is_skipped_and_counted(tmp_path, capsys):
     rows = rows_of_a_run()
     run = write_run(tmp_path / "run", rows)
     with open(run / "metrics.jsonl", "ab") as file:
         file.write(b'[1]\n\xff\xfe\n{"event": "train", "st')
     assert curves.read_metrics(run) == curves.read_metrics(run / "metrics.jsonl") == rows
-    assert "metrics.jsonl: lines that cannot be read were passed over: 3" in capsys.readouterr().err
+    assert "metrics.jsonl: lines that cannot be read were skipped: 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "", "no JSON\n"])

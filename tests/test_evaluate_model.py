@@ -339,6 +339,32 @@ def test_wanted_words_may_be_a_list_or_separated_by_commas():
     assert evaluate_model.written_scores(rows)["wanted_words"] == 1 / 2
 
 
+def test_a_wanted_phrase_of_a_list_may_hold_a_comma():
+    """Its words must stand in a row."""
+    rows = [{"text": text, "words": ["red, round ball"]} for text in ("A red, round ball.", "A round ball, all red.")]
+    assert evaluate_model.written_scores(rows)["wanted_words"] == 1 / 2
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_grades_that_a_file_of_samples_came_with_are_not_the_judges(run, trained, judged):
+    write_rows(
+        trained / "graded.jsonl", [{"text": "A cat.", "grades": "A+"}, {"text": "A dog.", "grades": {"style": 3}}]
+    )
+    with endpoint_that_answers(GOOD) as (url, _):
+        flags = ["--judge", url, "--judge_model", "m", "--judge_limit", 1] if judged else []
+        status, out, err = run("graded.jsonl", *flags)
+    assert status == 0 and "texts written" in out, err
+    assert ("texts graded" in out) == judged
+
+
+def test_a_model_file_without_its_tokenizers_fingerprint_is_one_line(run, trained):
+    content = torch.load("0.pth", weights_only=True)
+    del content["tokenizer_fingerprint"]
+    torch.save(content, "nameless.pth")
+    status, _, err = run("nameless.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl")
+    assert status == 2 and "nameless.pth was not trained with this tokenizer" in err and "Traceback" not in err
+
+
 def test_only_replies_count_as_what_a_chat_model_learned(run, trained, tmp_path):
     write_rows(trained / "echo.jsonl", [{"text": "Tell me about a frog."}, {"text": "The frog was happy."}])
     status, out, err = run("echo.jsonl", "--training_set", "talks", "--output", tmp_path / "s.json")

@@ -309,8 +309,22 @@ def test_the_card_has_no_numbers_of_another_run(monkeypatch, tmp_path, tokenizer
     assert "1.5000" in card and "0.6250" not in card and "0.002" not in card and "was not beside" in card
 
 
+def test_the_card_of_a_stopped_run_has_its_flags(monkeypatch, tmp_path, tokenizer):
+    """It has no summary yet: the first row of its metrics names the run."""
+    save(tmp_path, tokenizer)
+    write_run(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "run", "run_id": RUN_ID}) + '\n{"event": "trai')
+    card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
+    assert "train\\_tinystories\\_model.py" in card and "0.002" in card and "has not learned to answer" in card
+    assert "was not beside" in card
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "run", "run_id": "1" * 32}))
+    card = (export(monkeypatch, tmp_path, tokenizer, "--overwrite") / "README.md").read_text(encoding="utf-8")
+    assert "0.002" not in card
+
+
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"\xff", b"[]", b'{"run_id": 7}'])
-def test_records_that_cannot_be_read_are_passed_over(monkeypatch, tmp_path, tokenizer, content):
+def test_records_that_cannot_be_read_are_skipped(monkeypatch, tmp_path, tokenizer, content):
     save(tmp_path, tokenizer)
     for name in ("summary.json", "args.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes(content)

@@ -459,6 +459,16 @@ def test_what_cannot_be_computed_again_is_a_question(made, tmp_path):
         assert not problems and "could not be computed again" in question and said in question
 
 
+def test_a_bad_row_of_the_texts_is_named_without_a_flag_that_the_program_lacks(made, tmp_path):
+    shutil.copytree(made / "1", tmp_path / "class/one")
+    shutil.copytree(made / "stories", tmp_path / "stories")
+    edit(tmp_path / "stories/validation.jsonl", lambda text: text + "{")
+    flags = ["--verify", "--dataset", tmp_path / "stories", "--cache_dir", tmp_path / "cache"]
+    flags += ["--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl"]
+    ((_, problems, (question,)),) = grade(tmp_path / "class", *flags).values()
+    assert not problems and "line 11: not JSON" in question and "skip_bad_rows" not in question
+
+
 # Points, files, the command -------------------------------------------------------------------------------------------
 
 

@@ -250,6 +250,41 @@ def test_weights_that_are_not_understood_are_named(tmp_path):
     assert "transformer.h.0.adapter.weight" in refusal(tmp_path / "theirs", tmp_path / "ours")
 
 
+def test_whole_numbers_are_refused(tmp_path):
+    foreign(tmp_path / "theirs", "gpt2")
+    path = tmp_path / "theirs/model.safetensors"
+    tensors = load_file(path)
+    tensors["transformer.h.1.mlp.c_fc.weight"] = tensors["transformer.h.1.mlp.c_fc.weight"].to(torch.int8)
+    save_file(tensors, path)
+    message = refusal(tmp_path / "theirs", tmp_path / "ours")
+    assert "h.1.mlp.c_fc.weight" in message and "quantized" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"), [("gpt2", "transformer.wte.weight"), ("llama", "model.embed_tokens.weight")]
+)
+def test_a_head_of_its_own_in_a_model_that_says_it_has_none_is_refused(tmp_path, kind, table):
+    foreign(tmp_path / "theirs", kind, tie_word_embeddings=True)
+    path = tmp_path / "theirs/model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"lm_head.weight": tensors[table] + 1}, path)
+    message = refusal(tmp_path / "theirs", tmp_path / "ours")
+    assert "lm_head.weight" in message and "tie_word_embeddings" in message
+
+
+@pytest.mark.parametrize("form", ["whole", "shards"])
+def test_files_of_weights_with_other_names_are_not_read(tmp_path, form):
+    folder = tmp_path / "theirs"
+    original = foreign(folder, "gpt2")
+    others = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
+    if form == "shards":
+        split_into_two(folder, "safetensors", save_file)
+    for name in ("model_quantized.safetensors", "model.fp16.safetensors", "model-old.safetensors"):
+        save_file(others, folder / name)
+    model, _ = imported(folder, tmp_path / "ours")
+    assert_same_logits(model, original, original.config.vocab_size)
+
+
 def test_a_tokenizer_that_is_no_byte_level_bpe_is_refused(tmp_path):
     foreign(tmp_path / "theirs", "llama")
     path = tmp_path / "theirs/tokenizer.json"

@@ -36,6 +36,10 @@ PATTERNS = {  # as tiktoken has them
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
+DEEPSEEK = (  # of DeepSeek-V3
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
 PLAIN = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 examine = settings(max_examples=100, deadline=None)
@@ -142,7 +146,8 @@ def test_gpt2s_own_special_token_is_neither_typed_nor_written(gpt2):
 
 
 @pytest.mark.parametrize(
-    "expression", [LLAMA3, *map(for_oniguruma, PATTERNS.values()), r" ?[^(\s|[.,!?…])]+", "[一-龥]+"]
+    "expression",
+    [LLAMA3, *map(for_oniguruma, PATTERNS.values()), r" ?[^(\s|[.,!?…])]+", "[一-龥]+", DEEPSEEK, r"[()*+,-]+", r"\)+"],
 )
 def test_expressions_in_use_are_taken(tmp_path, expression):
     cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})
@@ -151,7 +156,16 @@ def test_expressions_in_use_are_taken(tmp_path, expression):
 
 @pytest.mark.parametrize(
     "expression",
-    ["(a+)+b", "(a|a)*b", "(?:a?){30}a", "x" * 9999],
+    [
+        "(a+)+b",
+        "(a|a)*b",
+        "(?:a?){30}a",
+        "x" * 9999,
+        "a{1,30}+b",
+        "(?#[)(a+)+b(?#])",
+        "(?mx)#[\n(a+)+b#]",
+        r"\c[(a+)+b\c]",
+    ],
 )
 def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression):
     cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})

@@ -324,7 +324,7 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path, uninterrupted, c
     newest.write_bytes({"cut": content[:-50], "flipped": content, "empty": b""}[damage])
     train_in(tmp_path, flags={"resume_from_checkpoint": resume}, **SIX_STEPS)
     errors = capsys.readouterr().err
-    assert "checkpoint-6.pth is " in errors and "passed over" in errors and "checkpoint-3.pth at step 3" in errors
+    assert "checkpoint-6.pth is " in errors and "skipped" in errors and "checkpoint-3.pth at step 3" in errors
     assert_nothing_is_lost(tmp_path, uninterrupted)
 
 

@@ -158,6 +158,19 @@ def test_the_order_is_of_the_seed_and_does_not_depend_on_the_epochs_before():
     assert epoch(one, 2) != epoch(one, 1) and epoch(one, 1) != epoch(other, 1)
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_epochs_one_after_the_other_are_one_order_again_and_again(seed):
+    """Checkpoints resume by it."""
+    mixture = mixture_of((6, 20, 7), (2, 1, 5 / 3))  # 6, 3 and 5 an epoch
+    epochs = np.array([mixture.chosen(seed, epoch) for epoch in range(40)])
+    whole, second, third = epochs[:, :6], epochs[:, 6:9], epochs[:, 9:]
+    assert (whole == np.arange(6)).all()
+    order = 6 + np.random.default_rng([seed, 1]).permutation(20)
+    assert second.flatten().tolist() == np.tile(order, 6).tolist()
+    order = 26 + np.random.default_rng([seed, 2]).permutation(7)
+    assert third.flatten().tolist() == np.tile(order, 29)[:200].tolist()
+
+
 def test_a_row_of_a_mixture_does_not_depend_on_the_batch_it_is_in():
     whole = Rows(mixture_of((6, 40), (2, 1)), 8, SPECIAL, seed=5).batch(0, 60)[0]
     for first in (59, 0, 17, 33):

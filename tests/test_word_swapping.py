@@ -51,6 +51,19 @@ def test_names_stay_names_and_the_nearest_words_are_taken(similar, tokenizer, mo
         assert len({word[1].isupper() for word in words}) == 1
 
 
+def test_the_vectors_of_the_candidates_are_copied_once_and_not_for_each_word(tokenizer, cache, monkeypatch):
+    class Counted(np.ndarray):
+        copies = 0
+
+        def __getitem__(self, index):
+            Counted.copies += isinstance(index, np.ndarray)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(swapping, "COMMON", 0.6)
+    vectors = np.random.default_rng(0).normal(size=(tokenizer.vocab_size, 8)).view(Counted)
+    assert len(SimilarWords(tokenizer, cache, vectors, 1.0).neighbours) > len(swapping.WORDS) == Counted.copies
+
+
 def test_the_beginning_of_a_longer_word_stays(similar, tokenizer, cache):
     ids = np.array(tokenizer.encode("a catx met a cat")).astype(np.uint16)
     assert tokenizer.decode([ids[1]]) == " cat"

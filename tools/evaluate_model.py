@@ -271,7 +271,7 @@ def read_samples(path: str) -> list[dict]:
         try:
             last_turn(row)
         except ValueError as error:
-            raise UserError(f"{place}: {error}; mend it") from None
+            raise UserError(f"{place}: {error}; fix it") from None
         rows.append(row)
     if not rows:
         raise UserError(f"no samples in {path}; pass a file that was written with --output_file")
@@ -292,11 +292,11 @@ def written_scores(samples: list[dict]) -> dict:
     wanted_words = []
     prompt_words = []
     for sample, text in zip(samples, texts, strict=True):
-        wanted = sample.get("words")
-        if isinstance(wanted, list):
-            wanted = ",".join(str(word) for word in wanted)  # as a .csv has them
+        wanted = sample.get("words") or []
+        if not isinstance(wanted, list):
+            wanted = str(wanted).split(",")  # as a .csv has them
         if wanted:
-            wanted_words.append(measures.words_come_back(str(wanted).split(","), text))
+            wanted_words.append(measures.words_come_back([str(phrase) for phrase in wanted], text))
         else:
             prompt_words.append(measures.content_words_come_back(last_turn(sample), text))
     return {
@@ -384,6 +384,8 @@ def grade_samples(scored: list[Scored], judge: Judge) -> None:
     """
     in_turn = chain.from_iterable(zip_longest(*(one.samples for one in scored)))
     samples = [sample for sample in in_turn if sample is not None]
+    for sample in samples:
+        sample.pop("grades", None)  # those that a file of samples came with are not this judge's
     for sample in tqdm(samples, unit=" grades", leave=False, disable=None):
         beginning = sample.get("prompt") or ""
         if not isinstance(beginning, str):
@@ -463,7 +465,8 @@ def write_csv(scored: list[Scored], path: str) -> None:
 def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> tuple[Transformer, Tokenizer]:
     """(model, the one of the tokenizers that it was trained with)."""
     model, content = load_model(path, device=device)
-    matching = [tokenizer for tokenizer in tokenizers if tokenizer.fingerprint == content["tokenizer_fingerprint"]]
+    trained_with = content.get("tokenizer_fingerprint")
+    matching = [tokenizer for tokenizer in tokenizers if tokenizer.fingerprint == trained_with]
     tokenizer = matching[0] if matching else tokenizers[0]
     check_tokenizer(path, content, model.config, tokenizer)
     return model, tokenizer
@@ -512,8 +515,8 @@ def main() -> None:
     finally:  # where the judge ends with an error, the other scores are not lost for it
         if judge:
             log.info(judge.summary())
-        for one in writers:
-            one.scores |= judged_scores(one.samples)
+            for one in writers:
+                one.scores |= judged_scores(one.samples)
         print(*table(scored, dialogues), sep="\n")
         if args.output:
             write_output(scored, args, chat)

@@ -7,7 +7,7 @@
 has the weights, the tokenizer with a chat template, how to draw tokens, and a model card with the run's numbers.  Needs
 nothing but the course; docs/export.md says how the folder is used.
 
-In reading order: `hf_class`, what can be exported; `gpt2_config` and `gpt2_weights`, `llama_config` and
+In reading order: `hf_class`, what can be exported; `gpt2_config` and `llama_config`, `gpt2_weights` and
 `llama_weights`, the same network under other names; `tokenizer_files`; `model_card`; `write_folder`; the hub.
 """
 
@@ -31,17 +31,16 @@ from pages.templates import TEMPLATES
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of
-from common.files import naming, on_disk, read_json
+from common.files import naming, on_disk
 from common.flags import FlagParser
-from common.numbers import finite_number
+from common.numbers import finite_number, perplexity
 from common.program import run_program
 from common.weights_files import load_model
-from corpus.sources import HUB_SECONDS, within
+from corpus.hub import HUB_SECONDS, within
 from data import Tokenizer, load_tokenizer
 from generation.sampling import Sampling
 from model import ARCHITECTURES, ModelConfig, Transformer
 from training.log_lines import clock
-from training.step import perplexity
 
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # what --arch becomes
 SHAPE = ("positions", "norm", "mlp")  # what makes a network one of the two; biases and a head of its own both can have
@@ -64,7 +63,7 @@ NAMES = {
     "README.md",
 }  # fmt: skip
 SLOWEST_UPLOAD = 50_000  # bytes a second; slower than this, the upload is given up
-LARGEST_RECORD = 1 << 20  # bytes of summary.json or args.json
+LARGEST_RECORD = 1 << 20  # bytes of summary.json, args.json, or a row of metrics.jsonl
 LONGEST_CELL = 200  # characters of the card's table
 FLAGS = ("dataset", "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "lr", "seed")  # for the card
 
@@ -215,19 +214,27 @@ def as_json(content: dict) -> str:
 # The model card -------------------------------------------------------------------------------------------------------
 
 
-def run_records(path: str, run_id: str | None) -> list[dict]:
-    """[summary.json, args.json] beside a model file, empty where the summary is not of the run that made it."""
-    records = [read_record(Path(path).with_name(name)) for name in ("summary.json", "args.json")]
-    is_same_run = run_id and records[0].get("run_id") == run_id
-    return records if is_same_run else [{}, {}]
+def run_records(path: str, run_id: str | None) -> tuple[dict, dict]:
+    """(summary.json, args.json) beside a model file, empty where they are not of the run that made it."""
+    folder = Path(path).parent
+    summary = read_record(folder / "summary.json")
+    known = summary.get("run_id")
+    if not known:  # a run that was stopped has no summary
+        known = read_record(folder / "metrics.jsonl").get("run_id")
+    if not run_id or known != run_id:
+        return {}, {}
+    return summary, read_record(folder / "args.json")
 
 
 def read_record(path: Path) -> dict:
-    """The object in a JSON file, {} if there is none: a model card is no reason to fail."""
+    """The object in a JSON file, of a .jsonl in its first line; {} if there is none: the card is no reason to fail."""
     try:
-        return read_json(path, LARGEST_RECORD)
-    except (UserError, OSError):
+        with open(path, "rb") as file:
+            text = file.readline(LARGEST_RECORD) if path.suffix == ".jsonl" else file.read(LARGEST_RECORD)
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def cell(value: object) -> str:

@@ -39,6 +39,7 @@ from model import ModelConfig, Transformer
 
 MODEL_FILE = "best_model.pth"
 TOKENIZER_FILE = "bpe_tokenizer_tinystories.pkl"
+ANY = -1  # a size that is not known before the weights are read
 BUFFERS = re.compile(r"(position_ids|\.attn\.bias|\.attention\.bias|masked_bias|inv_freq)$")  # computed, not learned
 GELUS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"}  # transformers' names: ours
 # Where a config.json has the sizes: {ours: (theirs, transformers' default)}.
@@ -114,13 +115,15 @@ class Source:
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if not BUFFERS.search(name)}
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """A tensor in float32.  Raises UserError if it is missing or has another shape; -1: any size."""
+        """A tensor in float32.  Raises UserError if it is missing or has another shape, which may have sizes of ANY."""
         if name not in self.tensors:
             raise UserError(f"{self.path} lacks the weights {name}")
         tensor = self.tensors.pop(name)
         found = tensor.shape
-        if len(found) != len(shape) or any(size not in (-1, n) for size, n in zip(shape, found, strict=True)):
+        if len(found) != len(shape) or any(size not in (ANY, n) for size, n in zip(shape, found, strict=True)):
             raise UserError(f"{self.path}: {name} has the shape {list(found)}, where {list(shape)} was expected")
+        if not tensor.is_floating_point():
+            raise UserError(f"{self.path}: {name} holds whole numbers; a quantized model cannot be taken over")
         return tensor.float()
 
     def take_layers(self, config: dict, prefix: str, names: dict[str, list]) -> dict[str, torch.Tensor]:
@@ -146,11 +149,15 @@ class Source:
         return weights
 
     def take_head(self, weights: dict, tied: bool) -> None:
-        """Set the head's weights, unless they are the table of tokens."""
-        if tied:
-            self.tensors.pop("lm_head.weight", None)
-        else:
-            weights["head.weight"] = self.take("lm_head.weight", *weights["tokens.weight"].shape)
+        """Set the head's weights, or check that they are the table of tokens where the model says so."""
+        table = weights["tokens.weight"]
+        if tied and "lm_head.weight" not in self.tensors:
+            return
+        head = self.take("lm_head.weight", *table.shape)
+        if not tied:
+            weights["head.weight"] = head
+        elif not torch.equal(head, table):
+            raise UserError(f"{self.path}: lm_head.weight is not the table of tokens, as tie_word_embeddings says")
 
     def refuse_rest(self) -> None:
         if self.tensors:
@@ -160,9 +167,11 @@ class Source:
 
 
 def read_tensors(folder: Path) -> Source:
-    """The tensors of a folder in transformers' format, in one file or in several."""
-    for names, read in (("model*.safetensors", read_safetensors), ("pytorch_model*.bin", read_any_torch_file)):
-        paths = sorted(folder.glob(names))
+    """The tensors of a folder in transformers' format, in one file or in several; files of other names are not read."""
+    kinds = (("model", ".safetensors", read_safetensors), ("pytorch_model", ".bin", read_any_torch_file))
+    for stem, suffix, read in kinds:
+        whole = folder / f"{stem}{suffix}"
+        paths = [whole] if whole.is_file() else sorted(folder.glob(f"{stem}-[0-9]*-of-[0-9]*{suffix}"))
         if paths:
             tensors = {}
             for path in paths:
@@ -203,13 +212,17 @@ def older_course(source: Source, settings: Settings) -> tuple[dict, dict]:
             f"{source.path}: a table of tokens, one of positions and a last norm were expected beside the layers, "
             f"and found: {one_line(', '.join(sorted(outside)) or 'nothing')}"
         )
-    weights = {"tokens.weight": source.take(words[0], -1, -1), "positions.weight": source.take(positions[0], -1, -1)}
+    weights = {
+        "tokens.weight": source.take(words[0], ANY, ANY),
+        "positions.weight": source.take(positions[0], ANY, ANY),
+    }
     context, size = weights["positions.weight"].shape
     weights["norm.weight"] = source.take(norms[0], size)
     weights["norm.bias"] = source.take(norms[0].removesuffix("weight") + "bias", size)
     config = {
         "arch": "gpt2", "mlp": "gelu_exact", "norm_epsilon": 1e-12, "num_layers": len(layers), "hidden_size": size,
-        "num_heads": settings.number("num_heads", 8), "intermediate_size": -1, "max_seq_len": context,
+        "num_heads": settings.number("num_heads", 8), "max_seq_len": context,
+        "intermediate_size": ANY,  # until the weights show it
     }  # fmt: skip
     weights |= source.take_layers(config, "transformer.layers", OLDER_NAMES)
     config["intermediate_size"] = len(weights["blocks.0.feed_forward.up.weight"])
@@ -274,7 +287,7 @@ def take_gpt(source: Source, settings: Settings, config: dict, names: dict) -> d
     size = config["hidden_size"]
     prefix = "transformer." if "transformer.wte.weight" in source.tensors else ""
     weights = {
-        "tokens.weight": source.take(f"{prefix}wte.weight", -1, size),
+        "tokens.weight": source.take(f"{prefix}wte.weight", ANY, size),
         "positions.weight": source.take(f"{prefix}wpe.weight", config["max_seq_len"], size),
         "norm.weight": source.take(f"{prefix}ln_f.weight", size),
         "norm.bias": source.take(f"{prefix}ln_f.bias", size),
@@ -318,7 +331,7 @@ def llama(source: Source, settings: Settings) -> tuple[dict, dict]:
     config["arch"] = "llama"
     config["tie_embeddings"] = settings.demand("tie_word_embeddings", False, True)
     weights = {
-        "tokens.weight": source.take("model.embed_tokens.weight", -1, size),
+        "tokens.weight": source.take("model.embed_tokens.weight", ANY, size),
         "norm.weight": source.take("model.norm.weight", size),
     }
     for name, tensor in source.tensors.items():

@@ -36,7 +36,7 @@ def read_metrics(run: str | Path) -> list[dict]:
     """The rows of a run, a list of dicts, in the order in which they were written.
 
     run: its folder, or the metrics.jsonl in it.
-    A line that is broken, as the last one of a killed run may be, is passed over and said.  Raises UserError.
+    A line that is broken, as the last one of a killed run may be, is skipped and counted in the log.  Raises UserError.
     """
     path = Path(run) / "metrics.jsonl" if Path(run).is_dir() else Path(run)
     if not path.is_file():
@@ -47,7 +47,7 @@ def read_metrics(run: str | Path) -> list[dict]:
     if not rows:
         raise UserError(f"{path} has no rows; name a run's folder, or the metrics.jsonl in it")
     if broken:
-        log.info(f"{path}: lines that cannot be read were passed over: {broken:,}")
+        log.info(f"{path}: lines that cannot be read were skipped: {broken:,}")
     return rows
 
 

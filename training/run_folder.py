@@ -19,7 +19,7 @@ import time
 import uuid
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from common.console import RESULT, log
 from common.errors import UserError, reason_of
@@ -53,7 +53,7 @@ def find_checkpoint(args: argparse.Namespace, folder: Path) -> tuple[Path | None
             try:
                 return path, read_checkpoint(path)
             except Damaged as error:
-                log.info(f"{error.what}; passed over, the checkpoint before it is taken if there is one")
+                log.info(f"{error.what}; skipped, the checkpoint before it is taken if there is one")
         if which == "latest":
             kind = "whole checkpoint" if there else "checkpoint"
             raise UserError(f"no {kind} in {folder}; start the run without --resume_from_checkpoint")
@@ -264,8 +264,8 @@ def write_line(line: str, file: TextIO) -> None:
         print(line, file=file, flush=True)
 
 
-def open_wandb(run: Run):
-    """A run at Weights & Biases that gets what TensorBoard gets; without an account, kept to be sent later."""
+def open_wandb(run: Run) -> Any:
+    """A run at Weights & Biases that gets what TensorBoard gets, or None; without an account, kept to be sent later."""
     import wandb
 
     mode = None if os.environ.get("WANDB_MODE") or wandb.login(prompt=False) else "offline"

@@ -88,7 +88,7 @@ class TrainingSettings:
         return flags_in_words(self, LENGTH, " ")
 
 
-def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str = "packed"):
+def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str = "packed") -> argparse._ArgumentGroup:
     """The flags for the data; returns the group in --help for more of them."""
     parser.add_argument(
         "--dataset", action="append", default=[dataset], metavar="NAME[=WEIGHT]",

@@ -25,9 +25,7 @@ class SimilarWords:
     continue a word, so that the token before is only its beginning, and stays.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, cache: TokenCache | Mixture, vectors: np.ndarray, probability: float
-    ):  # fmt: skip
+    def __init__(self, tokenizer: Tokenizer, cache: TokenCache | Mixture, vectors: np.ndarray, probability: float):
         """cache: the texts; vectors float (V, C): a trained model's embeddings."""
         self.probability = probability
         words = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
@@ -41,8 +39,9 @@ class SimilarWords:
         for pattern in WORDS:
             is_word = np.array([bool(re.fullmatch(pattern, word)) for word in words])
             candidates = np.flatnonzero(is_word & uncommon)
+            candidate_vectors = vectors[candidates]
             for token in candidates[texts_with[candidates] > 0]:
-                similarity = vectors[candidates] @ vectors[token]
+                similarity = candidate_vectors @ vectors[token]
                 nearest = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
                 self.neighbours[int(token)] = candidates[nearest]
 

@@ -10,7 +10,7 @@ from common.devices import Precision
 from common.errors import UserError, one_line
 from common.numbers import finite_number
 from common.weights_files import load_model
-from corpus.sources import Split, open_dataset
+from corpus.sources import SKIP_ADVICE, Split, open_dataset
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.token_cache import TokenCache, cache_dialogues, cache_stories
 from data import Rows, Tokenizer, load_tokenizer
@@ -37,7 +37,8 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
             length = network.config.max_seq_len
             texts = validation_texts(dataset, is_chat, tokenizer, args.cache_dir, length, run.args or {})
     except UserError as error:
-        yield question(f"its validation loss could not be computed again: {error}")
+        reason = str(error).removesuffix(SKIP_ADVICE)  # a flag of the trainers
+        yield question(f"its validation loss could not be computed again: {reason}")
         return
     data = run.first_row.get("fingerprints", {}).get("data")
     if isinstance(data, list) and data[1:] != [texts.fingerprint()]:  # of the training texts, of the validation texts

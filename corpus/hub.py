@@ -1,0 +1,81 @@
+"""Questions to the Hugging Face hub: with a time limit, and with an answer in one line where they fail.
+
+In reading order: `hub_files`, the files of a model; `hub_errors`, what the libraries raise, in one line; `within`, the
+time limit.  `corpus/sources.py` reads data sets with the last two.
+"""
+
+import contextlib
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError, reason_of
+
+HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
+
+
+def hub_files(name: str, choices: list[list[str]], advice: str) -> list[Path]:
+    """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
+    try:
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+    except ImportError:
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+    with hub_errors("tokenizer", name, advice):
+        wanted = " nor ".join(" with ".join(files) for files in choices)
+        revision = None
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        if not offline:
+            model = within(HUB_SECONDS, huggingface_hub.HfApi().model_info, name, timeout=10)
+            revision = model.sha
+            names = {file.rfilename for file in model.siblings}
+            choices = [files for files in choices if names.issuperset(files)]
+        missing = huggingface_hub.errors.EntryNotFoundError if offline else ()
+        for files in choices:
+            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
+                return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
+        raise UserError(f"{name} {'has here, offline,' if offline else 'has'} neither {wanted}; {advice}")
+
+
+@contextlib.contextmanager
+def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
+    """Report in one line what the hub, the network and the libraries between raise here; advice: a way round."""
+    import huggingface_hub.errors
+    import huggingface_hub.utils
+
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+    try:
+        yield
+    except UserError:
+        raise
+    except huggingface_hub.errors.GatedRepoError:
+        raise UserError(f"{name} is gated: accept its terms on the hub, then `hf auth login`; {advice}") from None
+    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
+        raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
+    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
+
+
+def within(seconds: float, function: Callable, *args, **options) -> Any:
+    """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
+    results = queue.Queue()
+
+    def call():
+        try:
+            results.put((function(*args, **options), None))
+        except Exception as error:  # raised again below, where it can be caught
+            results.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds} s") from None
+    if error:
+        raise error
+    return result
