@@ -24,7 +24,8 @@ ARCHITECTURES = {
 CHOICES = {"positions": ("learned", "rotary"), "norm": ("layer", "rms"), "mlp": ("gelu", "gelu_exact", "swiglu")}
 SIZES = ("vocab_size", "num_layers", "hidden_size", "num_heads", "intermediate_size", "max_seq_len")
 IGNORED = -100  # a target with this value is not predicted; data.py has the same
-CHUNK_LOGITS = {"cpu": 1 << 21, "gpu": 1 << 25}  # how many logits `CrossEntropy` holds at a time
+CPU_LOGITS = 1 << 21  # how many logits `CrossEntropy` holds at a time, so that they stay in a CPU's caches
+GPU_ROWS = 4096  # for how many positions at a time on a GPU: products of fewer rows do not fill it
 
 
 @dataclass
@@ -173,6 +174,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
     """Let q (B, H, T, D) look at k and v (B, H, S, D) where mask, or causal order, allows it -> (B, H, T, D)."""
     if k.device.type == "cpu" and k.dtype == torch.bfloat16:
         return attend_in_bfloat16_on_cpu(q, k, v, mask, causal)
+    if k.device.type == "mps":  # which computes something else where the heads are a view (pytorch issue 181133)
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     # a cache may keep keys in float32 while q is bfloat16
     return F.scaled_dot_product_attention(q.type_as(k), k, v, attn_mask=mask, is_causal=causal).type_as(q)
 
@@ -287,6 +290,31 @@ class Transformer(nn.Module):
         weights = in_layers + config.vocab_size * config.hidden_size
         return 6 * weights + 12 * config.num_layers * config.hidden_size * config.max_seq_len
 
+    def embed(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """ids int64 (B, T) -> (B, T, C), before the layers; positions: see `hidden`."""
+        x = self.tokens(ids)
+        if self.config.positions == "learned":
+            if positions is None:
+                positions = torch.arange(ids.size(1), device=ids.device)[None]
+            x = x + self.positions(positions)
+        return self.dropout(x)
+
+    def layers(
+        self, x: torch.Tensor, positions: torch.Tensor | None = None, mask: torch.Tensor | None = None, cache=None
+    ) -> torch.Tensor:
+        """x (B, T, C), of `embed` -> (B, T, C), before the head; the rest: see `hidden`."""
+        if positions is None:
+            positions = torch.arange(x.size(1), device=x.device)[None]
+        if mask is None and self.config.window_size is not None:
+            distance = positions[0, :, None] - positions[0, None, :]  # (T, T)
+            mask = (distance >= 0) & (distance < self.config.window_size)
+        rotary = None
+        if self.config.positions == "rotary":
+            rotary = (self.cos[positions][:, None], self.sin[positions][:, None])  # each (B or 1, 1, T, D)
+        for block in self.blocks:
+            x = block(x, rotary, mask, cache)
+        return self.norm(x)
+
     def hidden(
         self, ids: torch.Tensor, positions: torch.Tensor | None = None, mask: torch.Tensor | None = None, cache=None
     ) -> torch.Tensor:
@@ -296,21 +324,7 @@ class Transformer(nn.Module):
         mask: bool (T, S) or (B, 1, T, S), True where position T may see S; None: causal, within the window.
         cache: keeps the keys and values (see `generation.kv_cache`).
         """
-        if positions is None:
-            positions = torch.arange(ids.size(1), device=ids.device)[None]
-        if mask is None and self.config.window_size is not None:
-            distance = positions[0, :, None] - positions[0, None, :]  # (T, T)
-            mask = (distance >= 0) & (distance < self.config.window_size)
-        x = self.tokens(ids)
-        rotary = None
-        if self.config.positions == "learned":
-            x = x + self.positions(positions)
-        else:
-            rotary = (self.cos[positions][:, None], self.sin[positions][:, None])  # each (B or 1, 1, T, D)
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, rotary, mask, cache)
-        return self.norm(x)
+        return self.layers(self.embed(ids, positions), positions, mask, cache)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., C) -> (..., V), what softmax turns into the next token's probabilities."""
@@ -326,10 +340,13 @@ class Transformer(nn.Module):
         Targets of IGNORED are not predicted and not counted.  A row padded on its right needs no mask: padding lies in
         the future of every token before it, which causal attention never sees.
         """
-        x = self.hidden(ids)
         if targets is None:
-            return self.logits(x)
-        x = x.flatten(0, 1)  # (B x T, C)
+            return self.logits(self.hidden(ids))
+        return self.loss_of(self.embed(ids), targets)
+
+    def loss_of(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """x (B, T, C), of `embed`, and targets (B, T) -> the loss of `forward`."""
+        x = self.layers(x).flatten(0, 1)  # (B x T, C)
         targets = targets.flatten()
         # No product for what is not predicted; but finding it makes a GPU's host wait, and the compiler wants one shape
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -354,10 +371,11 @@ class CrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        rows = max(1, CHUNK_LOGITS["cpu" if kind == "cpu" else "gpu"] // len(weight))  # of a chunk
+        needs_weight_gradient = ctx.needs_input_grad[1]  # LoRA trains adapters, and no head
+        rows = chunk_rows(len(targets), len(weight), on_cpu=kind == "cpu")
         loss = torch.zeros((), device=hidden.device)
         hidden_gradients = []
-        weight_gradient = torch.zeros_like(weight)
+        weight_gradient = torch.zeros_like(weight) if needs_weight_gradient else None
         head = weight.to(dtype)
         targets = targets[:, None]
         counted = targets != IGNORED
@@ -373,16 +391,30 @@ class CrossEntropy(torch.autograd.Function):
                 # is e^(largest - log_sum)
                 largest = logits.amax(-1, keepdim=True)
                 log_sum = largest - probabilities.amax(-1, keepdim=True).log()
-                loss += ((log_sum - logits.gather(1, target)) * is_counted).sum()
-                # of the logits: the probabilities, less 1 at the target
-                gradient = probabilities.scatter_add_(1, target, -torch.ones_like(log_sum)).to(dtype)
+                log_probability = logits.gather(1, target) - log_sum  # of the target
+                loss -= (log_probability * is_counted).sum()
+                # of the logits: the probabilities, less 1 at the target.  The target's is written into what is already
+                # rounded: so the compiler never writes the float32 probabilities to memory.
+                gradient = probabilities.to(dtype)
+                gradient.scatter_(1, target, torch.expm1(log_probability).to(dtype))
                 hidden_gradients.append((gradient @ head) * is_counted)
-                weight_gradient += gradient.T @ x
+                if needs_weight_gradient:
+                    # A sum over many positions may be larger than float16 can hold; a mean is not.
+                    scale = len(x) if dtype == torch.float16 else 1
+                    weight_gradient.add_(gradient.T @ (x / scale), alpha=scale)
                 del logits, probabilities, gradient  # before the next ones are made
         ctx.save_for_backward(torch.cat(hidden_gradients).type_as(hidden), weight_gradient)
         return loss
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden * gradient, of_weight * gradient, None
+        return of_hidden * gradient, None if of_weight is None else of_weight * gradient, None
+
+
+def chunk_rows(rows: int, vocab_size: int, on_cpu: bool) -> int:
+    """How many of these rows make a chunk of `CrossEntropy`, so that all chunks are as good as equal."""
+    most = max(1, CPU_LOGITS // vocab_size) if on_cpu else GPU_ROWS
+    multiple = 1 if on_cpu else 128  # a GPU multiplies in tiles of so many rows
+    chunks = max(1, math.ceil(rows / most))
+    return max(1, math.ceil(rows / chunks / multiple)) * multiple

@@ -290,7 +290,8 @@ def loss_and_gradients(loss_of, dtype=torch.float32):
     weight = torch.randn(VOCAB, 32, generator=generator, requires_grad=True)
     targets = torch.randint(VOCAB, (50,), generator=generator)
     targets[[0, 7, 8, 49]] = IGNORED
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+    half = dtype if dtype != torch.float32 else torch.bfloat16
+    with torch.autocast("cpu", half, enabled=dtype != torch.float32):
         loss = loss_of(hidden, weight, targets)
     (0.5 * loss).backward()
     return loss.detach(), hidden.grad, weight.grad
@@ -302,17 +303,52 @@ def plain_cross_entropy(hidden, weight, targets):
 
 @pytest.mark.parametrize("positions", [1, 7, 50, 1000])
 def test_the_loss_in_chunks_is_the_plain_loss(positions, monkeypatch):
-    monkeypatch.setitem(model_module.CHUNK_LOGITS, "cpu", positions * VOCAB)
+    monkeypatch.setattr(model_module, "CPU_LOGITS", positions * VOCAB)
     for mine, plain in zip(*map(loss_and_gradients, (CrossEntropy.apply, plain_cross_entropy)), strict=True):
         assert_same(mine, plain, 1e-4)
 
 
-def test_the_loss_in_bfloat16_sums_in_float32():
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
+def test_the_loss_in_half_precision_sums_in_float32(dtype, rounding):
     for mine, plain in zip(
-        loss_and_gradients(CrossEntropy.apply, torch.bfloat16), loss_and_gradients(plain_cross_entropy), strict=True
+        loss_and_gradients(CrossEntropy.apply, dtype), loss_and_gradients(plain_cross_entropy), strict=True
     ):
         assert mine.dtype == torch.float32
-        assert (mine - plain).norm() < 0.02 * plain.norm()
+        assert (mine - plain).norm() < rounding * plain.norm()
+
+
+@torch.enable_grad()
+def test_the_head_s_gradient_does_not_overflow_in_float16():
+    """4,000 positions of one target: each of them adds 30, and 65,504 is the largest number of float16."""
+    hidden = torch.full((4000, 2), 30.0, requires_grad=True)
+    weight = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], requires_grad=True)
+    targets = torch.ones(4000, dtype=torch.int64)
+    with torch.autocast("cpu", torch.float16):
+        CrossEntropy.apply(hidden, weight, targets).backward()
+    expected = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]) * 30 * 4000
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-3, atol=0)
+
+
+@torch.enable_grad()
+def test_a_head_that_is_not_trained_gets_no_gradient():
+    hidden, weight, targets = torch.randn(5, 4, requires_grad=True), torch.randn(VOCAB, 4), torch.arange(5)
+    (of_hidden,) = torch.autograd.grad(CrossEntropy.apply(hidden, weight, targets), hidden)
+    (expected,) = torch.autograd.grad(plain_cross_entropy(hidden, weight, targets), hidden)
+    assert_same(of_hidden, expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "vocab_size", "on_cpu", "chunks"),
+    [
+        (16_384, 10_000, False, [4096] * 4), (16_385, 10_000, False, [3328, 3328, 3328, 3328, 3073]),
+        (100, 50_257, False, [100]), (2048, 10_000, True, [205] * 9 + [203]), (3, 1 << 22, True, [1, 1, 1]),
+        (0, 10_000, True, [0]),
+    ],
+)  # fmt: skip
+def test_the_chunks_of_the_loss_are_even_and_on_a_gpu_multiples_of_128(rows, vocab_size, on_cpu, chunks):
+    size = model_module.chunk_rows(rows, vocab_size, on_cpu)
+    assert [len(chunk) for chunk in torch.zeros(rows).split(size)] == chunks
+    assert on_cpu or size % 128 == 0
 
 
 @torch.enable_grad()

@@ -24,7 +24,7 @@ from common.flags import settings_from
 from corpus.sources import open_dataset
 from corpus.token_cache import cache_stories
 from data import Rows, load_tokenizer
-from model import ModelConfig, Transformer
+from model import GPU_ROWS, ModelConfig, Transformer
 from training.optimizer import learning_rate, make_optimizers
 from training.presets import PRESETS, config_of, flags_of, parameters_of
 from training.settings import TrainingSettings, seed_everything
@@ -333,7 +333,7 @@ def memory(config, in_all):
     layer = 20 * hidden + (4 if config.mlp == "gelu" else 8) * feed_forward + 2 * hidden * (config.dropout > 0)
     layer += 4 * hidden * (config.positions == "rotary") + 8 * hidden * (config.norm == "rms")
     row = config.max_seq_len * (config.num_layers * layer + 18 * hidden)
-    return 18 * in_all + 6 * vocabulary * hidden + 8 * 2**25, row
+    return 18 * in_all + 6 * vocabulary * hidden + 8 * GPU_ROWS * vocabulary, row
 
 
 def computed_row(name, vocab_size=10_000):
