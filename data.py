@@ -304,26 +304,33 @@ class Rows:
         predicted = reply_mask(ids, self.special) if self.replies_only else ids != self.special["<bos>"]
         return ids, predicted
 
-    def row(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, predicted) of one row, each (at most length + 1,): inputs are [:-1], targets [1:]."""
+    def stream(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, predicted) of tokens first, ..., last - 1 of the packed epoch, both (last - first,)."""
+        place = int(np.searchsorted(self.ends, first, side="right"))  # the text that token `first` stands in
+        texts = []
+        end = first
+        while end < last:
+            texts.append(self.text(place))
+            end = int(self.ends[place])
+            place += 1
+        ids, predicted = (np.concatenate(parts) for parts in zip(*texts, strict=True))
+        skipped = first - (end - len(ids))  # tokens of the first text that stand before `first`
+        piece = slice(skipped, skipped + last - first)
+        return ids[piece], predicted[piece]
+
+    def rows_of(self, epoch: int, index: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """[(ids, targets), ...] of an epoch's rows from index on, each (at most length + 1,)."""
         if epoch != self.epoch:
             self.arrange(epoch)
         if not self.packed:
-            ids, predicted = self.text(index)
-            return ids[: self.length + 1], predicted[: self.length + 1]
+            texts = [self.text(place) for place in range(index, index + count)]
+            return [(ids[: self.length + 1], targets_of(ids, predicted)[: self.length + 1]) for ids, predicted in texts]
         first = index * self.length
-        last = min(first + self.length + 1, int(self.ends[-1]))
-        place = int(np.searchsorted(self.ends, first, side="right"))  # the text that the row begins in
-        pieces = []
-        while first < last:
-            ids, predicted = self.text(place)
-            end = int(self.ends[place])
-            skipped = first - (end - len(ids))  # tokens of the text that stand in the row before
-            piece = slice(skipped, skipped + last - first)
-            pieces.append((ids[piece], predicted[piece]))
-            first = end
-            place += 1
-        return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        last = min(first + count * self.length + 1, int(self.ends[-1]))
+        ids, predicted = self.stream(first, last)  # once for all rows: a call takes longer than its work
+        targets = targets_of(ids, predicted)
+        rows = [slice(start, start + self.length + 1) for start in range(0, count * self.length, self.length)]
+        return [(ids[row], targets[row]) for row in rows]
 
     def batch(self, first: int, count: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows first, ..., first + count - 1 of the endless sequence of epochs.
@@ -331,12 +338,21 @@ class Rows:
         Returns (inputs, targets), int64 (count, width): padding is `<pad>` in the inputs, IGNORED in the targets.
         width: that of the longest row, rounded up to a multiple, but never over `length`.
         """
-        rows = [self.row(*self.place(index)) for index in range(first, first + count)]
+        rows = []
+        while len(rows) < count:
+            epoch, index = self.place(first + len(rows))
+            left_in_epoch = self.begins[epoch + 1] - self.begins[epoch] - index
+            rows += self.rows_of(epoch, index, min(count - len(rows), left_in_epoch))
         longest = max(len(ids) for ids, _ in rows) - 1
         width = min(self.length, ceil_div(longest, multiple) * multiple)
         inputs = np.full((count, width), self.special["<pad>"], dtype=np.int64)
         targets = np.full((count, width), IGNORED, dtype=np.int64)
-        for number, (ids, predicted) in enumerate(rows):
+        for number, (ids, target) in enumerate(rows):
             inputs[number, : len(ids) - 1] = ids[:-1]
-            targets[number, : len(ids) - 1] = np.where(predicted[1:], ids[1:].astype(np.int64), IGNORED)
+            targets[number, : len(ids) - 1] = target[1:]
         return inputs, targets
+
+
+def targets_of(ids: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """int64: the ids, and IGNORED where they are not predicted."""
+    return np.where(predicted, ids.astype(np.int64), IGNORED)
