@@ -42,6 +42,24 @@ def test_fused_matrices_are_made_orthogonal_each_for_itself(monkeypatch):
     assert torch.allclose(together, torch.cat([first, second]), atol=1e-6)
 
 
+def test_matrices_of_one_shape_are_updated_together_as_each_for_itself():
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((6, 4), (6, 4), (8, 4), (6, 4))]
+    gradients = [torch.randn(matrix.shape, generator=generator) for matrix in start]
+    together = [torch.nn.Parameter(matrix.clone()) for matrix in start]
+    alone = [torch.nn.Parameter(matrix.clone()) for matrix in start]
+    optimizers = [Muon([{"params": together, "parts": 2}], lr=0.1)]
+    optimizers += [Muon([{"params": [matrix], "parts": 2}], lr=0.1) for matrix in alone]
+    for _ in range(3):
+        for matrix, gradient in zip([*together, *alone], [*gradients, *gradients], strict=True):
+            matrix.grad = gradient
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, before in zip(together, alone, start, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=2e-3)  # bfloat16 where there are units
+        assert (one - before).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_every_weight_is_updated_once_and_only_matrices_decay(arch, optimizer):

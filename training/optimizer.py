@@ -1,6 +1,8 @@
 """How weights are updated: AdamW, Muon, and the schedule of the learning rate."""
 
 import math
+from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 
@@ -18,29 +20,45 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.1):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1})
+        self.newton_schulz = newton_schulz
+
+    def compile(self) -> None:
+        """Let the compiler join the small kernels of an update."""
+        self.newton_schulz = torch.compile(newton_schulz, dynamic=False)
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
+        """Update all matrices, those of one shape together: hundreds of small products would keep a GPU waiting."""
         for group in self.param_groups:
+            of_one_shape = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    self.update(matrix, group)
+                    of_one_shape[matrix.shape].append(matrix)
+            for matrices in of_one_shape.values():
+                self.update(matrices, group)
 
-    def update(self, matrix: torch.Tensor, group: dict) -> None:
+    def update(self, matrices: list[torch.Tensor], group: dict) -> None:
+        """Update matrices of one shape."""
+        gradients = [matrix.grad for matrix in matrices]
+        averages = [self.average(matrix) for matrix in matrices]
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # Nesterov's
+        parts = updates.unflatten(1, (group["parts"], -1))  # (matrices, parts, rows, columns)
+        scale = 0.2 * math.sqrt(max(parts.shape[2:]))
+        updates = orthogonal(parts, self.newton_schulz).flatten(1, 2)
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(matrices, updates.unbind(), alpha=-group["lr"] * scale)
+
+    def average(self, matrix: torch.Tensor) -> torch.Tensor:
+        """The moving average of a matrix's gradients."""
         state = self.state[matrix]
         if "average" not in state:
             state["average"] = torch.zeros_like(matrix)
-        average = state["average"]
-        average.lerp_(matrix.grad, 1 - group["momentum"])
-        update = matrix.grad.lerp(average, group["momentum"])  # Nesterov's
-        parts = update.unflatten(0, (group["parts"], -1))  # (parts, rows, columns)
-        scale = 0.2 * math.sqrt(max(parts.shape[1:]))
-        matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.add_(orthogonal(parts).flatten(0, 1), alpha=-group["lr"] * scale)
+        return state["average"]
 
 
-def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Bring the singular values of matrices (..., M, N) near 1 with a Newton-Schulz iteration.
+def orthogonal(matrices: torch.Tensor, iterate: Callable | None = None) -> torch.Tensor:
+    """Bring the singular values of matrices (..., M, N) near 1.  iterate: `newton_schulz`, as it is or compiled.
 
     In bfloat16 where the device has units for it; elsewhere in float32, which is faster than emulating it.
     """
@@ -48,13 +66,19 @@ def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     x = matrices.transpose(-1, -2) if is_tall else matrices  # the smaller product of x with itself
     if has_bfloat16(x.device):
         x = x.bfloat16()
+    x = (iterate or newton_schulz)(x)
+    if is_tall:
+        x = x.transpose(-1, -2)
+    return x.type_as(matrices)
+
+
+def newton_schulz(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Bring the singular values of x (..., M, N), M <= N, near 1 by products alone (Jordan et al. 2024)."""
     x = x / (torch.linalg.vector_norm(x, dim=(-1, -2), keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.transpose(-1, -2)
         x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x  # Jordan et al.'s coefficients
-    if is_tall:
-        x = x.transpose(-1, -2)
-    return x.type_as(matrices)
+    return x
 
 
 def make_optimizers(model: Transformer, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
