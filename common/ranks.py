@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.console import log
 
-WAIT = datetime.timedelta(hours=6)  # for the rank that tokenizes
+WAIT_FOR_TOKENIZING = datetime.timedelta(hours=6)  # which rank 0 does for all
+WAIT = datetime.timedelta(minutes=10)  # for everything else: a rank that hangs is noticed in the same lesson
 
 
 class Ranks:
@@ -32,12 +33,14 @@ class Ranks:
         if self.count > 1:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             distributed.init_process_group(backend, timeout=WAIT)
+            self.patient = distributed.new_group(backend="gloo", timeout=WAIT_FOR_TOKENIZING)
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         """The network whose backward pass averages the gradients of all ranks; model itself where there is one rank."""
         if self.count == 1:
             return model
-        return DistributedDataParallel(model)
+        # All buffers are tables that no step changes; and a gradient need not be copied to be sent.
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def sum(self, *numbers: float) -> list[float]:
         """The sums of numbers over all ranks."""
@@ -59,10 +62,10 @@ class Ranks:
     def first_alone(self) -> Iterator[None]:
         """Let rank 0 do what the others then find done."""
         if self.rank > 0:
-            distributed.barrier()
+            distributed.barrier(self.patient)
         yield
         if self.count > 1 and self.rank == 0:
-            distributed.barrier()
+            distributed.barrier(self.patient)
 
     def close(self) -> None:
         if self.count > 1:
