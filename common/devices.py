@@ -5,18 +5,34 @@ what the device could do at best; `compiled`, the network translated into fewer 
 """
 
 import contextlib
+import os
 import re
+import shutil
+import sysconfig
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
 from common.console import log
 from common.errors import UserError, reason_of
 
-PEAK_TFLOPS = {"T4": 65, "L4": 121, "A100": 312, "H100": 990, "H200": 990}  # dense 16-bit, from the data sheets
+# Dense 16-bit products summed in float32, from the data sheets; a card's name has all words of its entry.
+PEAK_TFLOPS = {
+    "T4": 65, "L4": 121, "A10": 125, "A10G": 70, "A100": 312, "L40S": 362, "H100": 989, "H100 PCIe": 756,
+    "H100 NVL": 835, "H200": 989, "H200 NVL": 835, "B200": 2250,
+    "RTX 3060": 25.5, "RTX 3060 Ti": 32.4, "RTX 3070": 40.6, "RTX 3070 Ti": 43.5, "RTX 3080": 59.5,
+    "RTX 3080 Ti": 68.2, "RTX 3090": 71.2, "RTX 3090 Ti": 80,
+    "RTX 4060": 30.2, "RTX 4060 Ti": 44.1, "RTX 4070": 58.3, "RTX 4070 SUPER": 71, "RTX 4070 Ti": 80.2,
+    "RTX 4070 Ti SUPER": 88.2, "RTX 4080": 97.5, "RTX 4080 SUPER": 104.4, "RTX 4090": 165.2,
+    "RTX 5060": 38.4, "RTX 5060 Ti": 47.4, "RTX 5070": 61.7, "RTX 5070 Ti": 87.9, "RTX 5080": 112.6, "RTX 5090": 209.5,
+}  # fmt: skip
+OTHER_CARDS = {"Laptop", "Max", "MIG", "D"}  # words of slower cards, or parts of a card, of the same name
+TURING = (7, 5)  # compute capability
 WORTH_COMPILING = 600  # seconds that a run must take without the compiler
 USUAL_MFU = 0.2  # of a run without the compiler, to guess how long it takes
+CPU_MFU = 0.5  # the same of a CPU, whose peak is measured
 USUAL_PEAK = 50e12  # operations a second, where the device is not known
 MOST_FLOPS = 50e12  # operations a second that so small a network reaches on any device
 READ_DEVICE = re.compile(r"\bdevice: (.*)")  # with which grading reads the line that `choose_device` logs
@@ -34,6 +50,8 @@ def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.de
         torch.cuda.set_device(local_rank)
     try:
         device = torch.device(name)
+        if device.type == "cuda":
+            refuse_old_card(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(f"--device {name} cannot be used here: {reason_of(error)}") from None
@@ -42,6 +60,16 @@ def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.de
         torch.backends.cuda.enable_cudnn_sdp(False)  # gradients of NaN on H100 (huggingface/trl issue 7181)
     log.info(f"device: {describe_device(device)}")
     return device
+
+
+def refuse_old_card(device: torch.device) -> None:
+    """Raise UserError for a card older than Turing, where torch is built for CUDA 13 or newer."""
+    cuda = int((torch.version.cuda or "0").split(".")[0])
+    if torch.cuda.get_device_capability(device) < TURING and cuda >= 13:
+        raise UserError(
+            f"--device {device}: {torch.cuda.get_device_name(device)} is older than Turing, and this torch, built for "
+            f"CUDA {torch.version.cuda}, has no kernels for it; install torch for CUDA 12.6, or pass --device cpu"
+        )
 
 
 def best_device_name() -> str:
@@ -89,6 +117,10 @@ class Precision:
         self.scale = None if self.dtype == torch.float16 else 1.0  # None: as large as the gradients bear
         self.scaler = torch.amp.GradScaler(device.type, init_scale=self.scale or 2.0**16, enabled=device.type == "cuda")
 
+    def loss_scale(self) -> torch.Tensor:
+        """What losses are multiplied with now, on the device, so that the host need not wait for it."""
+        return self.scaler.scale(torch.ones((), device=self.device))
+
     def update_scaler(self) -> None:
         """Let the scale follow the gradients, where it is not fixed."""
         self.scaler.update(self.scale)
@@ -115,8 +147,11 @@ def ready_to_write(model: torch.nn.Module) -> torch.nn.Module:
 
 def known_card(name: str) -> str | None:
     """Which of `PEAK_TFLOPS` a device's name names, None where it is none of them."""
-    words = re.split(r"\W+", name)
-    return next((card for card in PEAK_TFLOPS if card in words), None)
+    words = set(re.split(r"\W+", name))
+    if words & OTHER_CARDS:
+        return None
+    named = [card for card in PEAK_TFLOPS if words.issuperset(card.split())]
+    return max(named, key=len, default=None)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
@@ -142,15 +177,33 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 def compiling_pays(device: torch.device, peak: float | None, dtype: torch.dtype, flops: float) -> bool:
     """Whether a run of that many operations, guessed at without the compiler, is long enough for it.
 
-    Never on a CPU: compiled sums of several threads come in any order, and a resumed run would not end as one that
-    was never interrupted.
+    On a CPU only with bfloat16 units: in float32 it gains almost nothing.
     """
+    if device.type == "cpu":
+        return dtype == torch.bfloat16 and peak is not None and flops / (CPU_MFU * peak) > WORTH_COMPILING
     if device.type != "cuda":
         return False
     flops_per_second = min(USUAL_MFU * (peak or USUAL_PEAK), MOST_FLOPS)
     if dtype == torch.float32:
         flops_per_second /= 4
     return flops / flops_per_second > WORTH_COMPILING
+
+
+class CompiledAfterEmbedding(torch.nn.Module):
+    """A network whose work after the embedding is compiled: for a CPU.
+
+    There several threads would add up the compiled embedding's gradient in any order, and a resumed run would not end
+    as one that was never interrupted.
+    """
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network = network
+        self.loss_of = torch.compile(network.loss_of, dynamic=False)
+
+    def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The network's loss."""
+        return self.loss_of(self.network.embed(ids), targets)
 
 
 def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) -> torch.nn.Module:
@@ -160,7 +213,10 @@ def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) 
     device = precision.device
     one_of_each_shape = {inputs.shape: (inputs, targets) for inputs, targets in batches}
     try:
-        faster = torch.compile(network, dynamic=False)
+        if device.type == "cpu":
+            faster = CompiledAfterEmbedding(network)
+        else:
+            faster = torch.compile(network, dynamic=False)
         for inputs, targets in one_of_each_shape.values():
             with torch.random.fork_rng([device] if device.type == "cuda" else []), precision.autocast():
                 loss = faster(inputs.to(device), targets.to(device))
@@ -168,9 +224,25 @@ def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # no C compiler, no Triton (Windows), too old a card: each raises something else
-        log.info(f"compiling failed, the run goes on without: {reason_of(error, 200)}")
+        reason = missing_for_compiling(device) or reason_of(error, 200)
+        log.info(f"compiling failed, the run goes on without: {reason}")
         return network
     finally:
         network.zero_grad(set_to_none=True)
     log.info(f"compiled in {time.perf_counter() - began:.0f} s")
     return faster
+
+
+def missing_for_compiling(device: torch.device) -> str | None:
+    """What torch.compile needs beside torch and does not find here, and where it comes from."""
+    if device.type == "cpu":
+        compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+        kind = "C++"
+    else:
+        compilers = (os.environ.get("CC"), "gcc", "clang", "cl")
+        kind = "C"
+    if not any(shutil.which(name) for name in compilers if name):
+        return f"no {kind} compiler (on Debian and Ubuntu: sudo apt-get install build-essential)"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "no Python.h (on Debian and Ubuntu: sudo apt-get install python3-dev)"
+    return None

@@ -16,7 +16,7 @@ from common.errors import UserError, one_line, one_line_json, reason_of
 
 LENGTH = ("epochs", "max_steps")  # how long a run is: who says one of them, says both
 # What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
-OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "cache_dir")
+OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "device_check", "cache_dir")
 Settings = TypeVar("Settings")  # a data class of flags
 
 

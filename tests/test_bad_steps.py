@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import tiny_runs
 import torch
 from refusals import one_line
 from tiny_runs import (
@@ -36,7 +37,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted(tmp_path, optimi
     assert summary["skipped_steps"] == 3 and summary["ended"] == "finished"
     assert [(row["step"], row["skipped"]) for row in metrics(tmp_path, "skip")] == [(2, 1), (4, 2), (5, 3)]
     assert [row["step"] for row in metrics(tmp_path, "train")] == [1, 3, 6, 7, 8, 9, 10, 11, 12]
-    assert "step 5/12 skipped: loss not finite (1 new, 3 in all)" in capsys.readouterr().out
+    assert "step 5/12 skipped: loss or gradient not finite (1 new, 3 in all)" in capsys.readouterr().out
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "final_model.pth").values())
     assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", (tmp_path / "metrics.jsonl").read_text()))
 
@@ -64,20 +65,48 @@ def test_a_skipped_step_changes_nothing(scaled):
     assert step().good and not torch.equal(model.state_dict()["norm.weight"], before["norm.weight"])
 
 
-def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
-    model = make_model()
-    settings = make_settings()
+def scaled_precision(scale):
+    """As in float16 on CUDA, where the loss is multiplied with a scale that follows the gradients."""
     precision = Precision(CPU)
     precision.dtype = torch.float16
     precision.scale = None
     precision.autocast = contextlib.nullcontext
-    precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+    return precision
+
+
+def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
+    model = make_model()
+    settings = make_settings()
+    precision = scaled_precision(2.0**127)
     optimizers = loop.make_optimizers(model, settings)
     batches = micro_batches(make_rows(), 0, settings, CPU)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     result = training_step(model, optimizers, precision, batches, settings)
     assert result.good and not result.norm.isfinite() and precision.scaler.get_scale() == 2.0**126
     assert_equal_weights(model.state_dict(), before)
+
+
+def test_a_float16_run_whose_gradients_overflow_at_every_scale_stops_and_says_what_helps(tmp_path, monkeypatch):
+    """The loss is finite, and no step updates anything: the scale only falls."""
+    monkeypatch.setattr(tiny_runs, "Precision", lambda *_: scaled_precision(4.0))
+    monkeypatch.setattr(loop, "has_bfloat16", lambda device: True)
+    make_model = tiny_runs.make_model
+
+    def overflowing(**changes):
+        model = make_model(**changes)
+        model.norm.weight.register_hook(lambda gradient: gradient + math.inf)
+        return model
+
+    monkeypatch.setattr(tiny_runs, "make_model", overflowing)
+    with pytest.raises(UserError) as refusal:
+        train_in(tmp_path, epochs=9, max_bad_steps=4)
+    assert "4 steps in a row" in one_line(refusal)
+    assert "--amp_dtype bfloat16" in one_line(refusal) and "--no-amp" in one_line(refusal)
+    scales = [row["loss_scale"] for row in metrics(tmp_path, "train") if "loss_scale" in row]
+    assert scales == [4.0, 2.0]  # at 1, nothing is scaled any more; what comes after that counts
+    assert [row["skipped"] for row in metrics(tmp_path, "skip")] == [1, 2, 3, 4]
+    assert " loss_scale 4 tokens/s " in (tmp_path / "train.log").read_text()
 
 
 def test_too_many_bad_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):

@@ -1,13 +1,19 @@
 """Device, precision and compiling: what is chosen, what is printed, and that a run learns the same."""
 
+import contextlib
+
 import pytest
 import torch
 from refusals import one_line
-from tiny_runs import CPU, make_model, train_in
+from tiny_runs import CPU, LATEST, assert_equal_weights, interrupt, make_model, make_settings, metrics, train_in
 
 from common import devices
-from common.devices import Precision
+from common.devices import Precision, has_bfloat16
 from common.errors import UserError
+from model import ModelConfig, Transformer
+from training import loop
+from training.optimizer import make_optimizers
+from training.step import training_step
 
 
 def test_a_device_is_chosen_and_printed_and_an_impossible_one_refused(said):
@@ -40,12 +46,35 @@ def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowher
         assert devices.ready_to_write(make_model()).tokens.weight.dtype == precision.dtype
 
 
-def test_the_peak_of_a_card_is_found_by_its_name(monkeypatch):
-    cards = {"Tesla T4": 65, "NVIDIA L4": 121, "NVIDIA A100-SXM4-40GB": 312, "NVIDIA H100 80GB HBM3": 990}
-    for name, peak in (cards | {"NVIDIA H200": 990, "NVIDIA L40S": None, "NVIDIA T400": None}).items():
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
-        assert devices.peak_flops(torch.device("cuda"), torch.float16) == (peak and peak * 1e12)
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("Tesla T4", 65), ("NVIDIA L4", 121), ("NVIDIA A100-SXM4-40GB", 312), ("NVIDIA A10G", 70), ("NVIDIA L40S", 362),
+        ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H200", 989), ("NVIDIA B200", 2250),
+        ("NVIDIA GeForce RTX 3060", 25.5), ("NVIDIA GeForce RTX 4070", 58.3), ("NVIDIA GeForce RTX 4070 SUPER", 71),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", 88.2), ("NVIDIA GeForce RTX 5090", 209.5), ("NVIDIA T400", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None), ("NVIDIA Quantum 3000", None),
+    ],
+)  # fmt: skip
+def test_the_peak_of_a_card_is_found_by_its_name(name, peak, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert devices.peak_flops(torch.device("cuda"), torch.float16) == (peak and peak * 1e12)
+
+
+def test_the_peak_of_a_cpu_is_measured():
     assert 1e8 < devices.peak_flops(CPU, torch.float32) < 1e14
+
+
+def test_a_card_older_than_turing_is_refused_where_torch_has_no_kernels_for_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    for version, capability, refused in (("13.0", (7, 0), True), ("12.6", (7, 0), False), ("13.0", (7, 5), False)):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        with pytest.raises(UserError) if refused else contextlib.nullcontext() as refusal:
+            devices.refuse_old_card(torch.device("cuda"))
+        if refused:
+            assert "Tesla V100 is older than Turing" in one_line(refusal) and "--device cpu" in one_line(refusal)
 
 
 # Compiling ------------------------------------------------------------------------------------------------------------
@@ -60,7 +89,8 @@ def test_only_a_long_run_is_worth_compiling():
     assert pays(cuda, 65e12, torch.float32, 5e15) and not pays(cuda, 65e12, half, 5e15)  # slower, so sooner worth it
     assert pays(cuda, None, half, 7e15) and not pays(cuda, None, half, 5e15)  # a card that is not in the table
     assert pays(cuda, 990e12, half, 1e17)  # the five epochs of the course
-    assert not pays(CPU, 2e11, half, 1e18)  # where a resumed run must end with exactly the same weights
+    assert pays(CPU, 7e11, torch.bfloat16, 1e15) and not pays(CPU, 7e11, torch.bfloat16, 1e14)
+    assert not pays(CPU, 2e11, torch.float32, 1e18)  # it gains almost nothing
     assert not pays(torch.device("mps"), None, half, 1e18)
 
 
@@ -83,11 +113,83 @@ def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch)
 
 def test_where_compiling_fails_the_run_trains_without(tmp_path, monkeypatch):
     def fail(network, **options):
-        raise RuntimeError("no C compiler was found\nand much more")
+        raise RuntimeError("a kernel too many\nand much more")
 
     monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(devices, "missing_for_compiling", lambda device: None)
     plain = train_in(tmp_path / "plain")
     failed = train_in(tmp_path / "failed", compile="on")
     assert failed["final_val_loss"] == plain["final_val_loss"]
     log = (tmp_path / "failed" / "train.log").read_text()
-    assert "compiling failed, the run goes on without: no C compiler was found\n" in log and "much more" not in log
+    assert "compiling failed, the run goes on without: a kernel too many\n" in log and "much more" not in log
+    assert [row["compiled"] for row in metrics(tmp_path / "failed", "run")] == [False]
+
+
+def test_what_compiling_lacks_is_named(monkeypatch):
+    for device, compiler in (("cpu", "no C++ compiler"), ("cuda", "no C compiler")):
+        monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+        missing = devices.missing_for_compiling(torch.device(device))
+        assert compiler in missing and "build-essential" in missing
+        monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr(devices.sysconfig, "get_path", lambda kind: "nowhere")
+        missing = devices.missing_for_compiling(torch.device(device))
+        assert "no Python.h" in missing and "python3-dev" in missing
+        monkeypatch.undo()
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """A compiler that is quick, since it changes nothing; returns the networks that it compiled."""
+    networks = []
+
+    def compiled(network, precision, batches):
+        networks.append(network)
+        return devices.CompiledAfterEmbedding(network)
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(loop, "compiled", compiled)
+    return networks
+
+
+def test_a_resumed_run_is_compiled_if_it_was_before_and_says_so_where_it_cannot_be(tmp_path, compiling, capsys):
+    warning = "does not end with the same weights to the last bit"
+    for name, first, second, warned in (
+        ("kept", "on", "auto", False), ("kept off", "off", "auto", False),
+        ("lost", "on", "off", True), ("gained", "off", "on", True),
+    ):  # fmt: skip
+        compiling.clear()
+        interrupt(tmp_path / name, 3, compile=first)
+        assert len(compiling) == (first == "on")
+        train_in(tmp_path / name, flags=LATEST, compile=second)
+        rows = metrics(tmp_path / name, "run", "resume")
+        is_compiled = first == "on" if second == "auto" else second == "on"
+        assert [row["compiled"] for row in rows] == [first == "on", is_compiled]
+        assert (warning in capsys.readouterr().err) == warned
+
+
+def can_compile():
+    return has_bfloat16(CPU) and not devices.missing_for_compiling(CPU)
+
+
+@pytest.mark.skipif(not can_compile(), reason="needs bfloat16 units and a C++ compiler")
+def test_compiled_steps_on_a_cpu_repeat_to_the_last_bit():
+    """The network is large enough for several threads to share the work, and its dropout draws numbers."""
+    before, again = weights_after_compiled_steps(), weights_after_compiled_steps()
+    assert_equal_weights(before, again)
+
+
+def weights_after_compiled_steps():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    shape = {"num_layers": 1, "hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "max_seq_len": 64}
+    model = Transformer(ModelConfig(2000, **shape, dropout=0.1)).train()
+    precision = Precision(CPU, amp=True)
+    settings = make_settings()
+    optimizers = make_optimizers(model, settings)
+    ids = torch.randint(2000, (32, 65), generator=torch.Generator().manual_seed(0))
+    batches = [(ids[:, :-1], ids[:, 1:])]
+    network = devices.compiled(model, precision, batches)
+    assert network is not model
+    for _ in range(3):
+        training_step(network, optimizers, precision, batches, settings)
+    return model.state_dict()

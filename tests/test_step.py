@@ -97,7 +97,7 @@ def test_the_loss_and_the_gradient_are_means_over_predicted_tokens():
     gradient = torch.autograd.grad(expected, list(model.parameters()))
     batches = micro_batches(rows, 0, settings, CPU)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
-    loss, tokens, norm, _ = training_step(model, [still], Precision(CPU), batches, settings)
+    loss, tokens, norm, *_ = training_step(model, [still], Precision(CPU), batches, settings)
     assert tokens == (targets != IGNORED).sum()
     assert loss.item() / tokens == pytest.approx(expected.item(), rel=1e-5)
     assert norm.item() == pytest.approx(math.sqrt(sum((g**2).sum().item() for g in gradient)), rel=1e-4)
@@ -109,7 +109,7 @@ def test_a_long_gradient_is_scaled_down_and_a_short_one_left_alone(longest, fact
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     batches = micro_batches(make_rows(), 0, settings, CPU)
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
-    _, _, norm, _ = training_step(model, [sgd], Precision(CPU), batches, settings)
+    _, _, norm, *_ = training_step(model, [sgd], Precision(CPU), batches, settings)
     moved = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
     assert norm > 0.1  # as it was before scaling
     assert moved.norm().item() == pytest.approx(norm.item() * factor if factor else longest, rel=1e-3)

@@ -36,20 +36,21 @@ READ_STEP = re.compile(TIME + r"step ([\d,]{1,15})/([\d,]{1,15}) (.*)")
 
 TRAINED = (
     "epoch {epoch:.2f} train_loss {loss:.4f} perplexity {perplexity:.2f} lr {rate:.2e} grad_norm {norm:.2f} "
-    "tokens/s {speed:,.0f} {mfu}elapsed {elapsed} left {left} end {end}"
+    "{scale}tokens/s {speed:,.0f} {mfu}elapsed {elapsed} left {left} end {end}"
 )
 READ_TRAINED = re.compile(r"\btrain_loss ")
 RESULT = "{val_loss:.4f} perplexity {perplexity:.2f} bits_per_byte {bits_per_byte:.4f} accuracy {accuracy:.4f}"
 EVALUATED = "epoch {epoch:.2f} val_loss {result} tokens/s {speed:,.0f}{best}"
 READ_EVALUATED = re.compile(r"\bval_loss ")
 BEST = " (the best so far: best_model.pth)"
+LOSS_SCALE = "loss_scale {:g} "  # in float16
 MFU = "mfu {:.0%} "
 # What the names of a line's values are in metrics.jsonl; "[tokens/s" stands in older logs, "loss" in the last lines.
 READ_COLUMNS = {"tokens/s": "tokens_per_second", "[tokens/s": "tokens_per_second", "loss": "val_loss"}
 OWN_NAMES = ("epoch", "train_loss", "val_loss", "perplexity", "lr", "grad_norm", "bits_per_byte", "accuracy")
 READ_COLUMNS |= {name: name for name in OWN_NAMES}
 
-SKIPPED = "skipped: loss not finite ({new} new, {in_all} in all)"
+SKIPPED = "skipped: loss or gradient not finite ({new} new, {in_all} in all)"  # before: "loss not finite"
 READ_SKIPPED = re.compile(r"^skipped\b")
 
 SAVED = "checkpoint-{}.pth saved"

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from common.console import log
-from common.devices import Precision, compiled, compiling_pays
+from common.devices import Precision, compiled, compiling_pays, has_bfloat16
 from common.errors import Interrupted, UserError
 from common.prefetch import computed_ahead
 from common.program import noted_signals
@@ -25,14 +25,15 @@ from common.weights_files import MODEL_FORMAT, read_torch_file, save_model
 from data import Rows
 from model import Transformer
 from training import log_lines
+from training.device_check import check_device
 from training.lora import merge, merged_weights
-from training.optimizer import learning_rate, make_optimizers, set_learning_rate
+from training.optimizer import Muon, learning_rate, make_optimizers, set_learning_rate
 from training.plan import Plan
 from training.reports import Reporter, explain
 from training.resume import Checkpoints, Progress, resume
 from training.run_folder import Run, command_to_resume, last_checkpoint
 from training.settings import TrainingSettings, seed_everything
-from training.step import EVALUATION_ROWS, Meter, evaluate, evaluating, micro_batches, training_step
+from training.step import EVALUATION_ROWS, Meter, StepResult, evaluate, evaluating, micro_batches, training_step
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Trainer:
         self.report = Reporter(job, self.plan, self.progress)
         self.checkpoints = Checkpoints(job, self.optimizers, self.progress)
         self.signals = []
+        self.was_compiled = None  # whether the run was that is resumed; None: nothing is known of it
 
     def train(self) -> dict | None:
         """Run the loop to its end."""
@@ -101,6 +103,7 @@ class Trainer:
         bar = tqdm(total=total_steps, initial=progress.step, unit=" steps", disable=None, leave=False)
         with noted_signals() as self.signals, bar:
             network = self.ranks.wrap(self.compile())  # the same weights as self.model
+            self.report.first_row(self.checkpoints.compiled)
             self.began = time.perf_counter() - progress.seconds  # as if a resumed run had never paused
             self.last_logged = time.perf_counter() - progress.seconds_since_log
             self.after_step()  # a resumed run may have been stopped during an evaluation: it comes now
@@ -118,7 +121,7 @@ class Trainer:
                 if self.is_time_to_count_bad_steps():
                     self.count_bad_steps()
                 if self.is_time_to_log():
-                    self.report_training(rate, result.norm)
+                    self.report_training(rate, result)
                 self.after_step()  # evaluate, save, stop: whatever is due
             if self.should_stop_early():
                 self.job.run.log(log_lines.EARLY_STOP.format(progress.stale_evaluations))
@@ -132,9 +135,11 @@ class Trainer:
     def begin(self) -> None:
         """Resume, if that is asked for, and open the records."""
         progress, run = self.progress, self.job.run
+        if self.precision.device.type != "cpu" and run.args.get("device_check"):
+            check_device(self.model.config, self.precision)
         resumed_step = None
         if run.checkpoint:
-            resume(self.job, self.optimizers, progress, self.plan.total_steps)
+            self.was_compiled = resume(self.job, self.optimizers, progress, self.plan.total_steps)
             resumed_step = progress.step
         if run.goes_on:
             self.checkpoints.newest_step = resumed_step
@@ -146,17 +151,33 @@ class Trainer:
 
     def compile(self) -> torch.nn.Module:
         """The model compiled, if that is asked for or pays, and works on all ranks; evaluation goes without."""
+        network = self.model
+        if self.should_compile():
+            network = compiled(self.model, self.precision, self.batches_of(0))
+            (worked,) = self.ranks.sum(network is not self.model)
+            if worked < self.ranks.count:
+                network = self.model
+        is_compiled = network is not self.model
+        if is_compiled and self.precision.device.type == "cuda":
+            for optimizer in self.optimizers:
+                if isinstance(optimizer, Muon):
+                    optimizer.compile()
+        if self.was_compiled is not None and self.was_compiled != is_compiled:
+            before = "was" if self.was_compiled else "was not"
+            log.info(f"the run {before} compiled before: it does not end with the same weights to the last bit")
+        self.checkpoints.compiled = is_compiled
+        return network
+
+    def should_compile(self) -> bool:
+        """As the flag says; auto: as the run that is resumed did, a new run where it is long enough."""
         settings, precision, rows = self.settings, self.precision, self.job.rows
-        if settings.compile == "off":
-            return self.model
+        if settings.compile != "auto":
+            return settings.compile == "on"
+        if self.was_compiled is not None:
+            return self.was_compiled
         tokens = self.plan.total_steps * settings.rows_per_step * rows.length / self.ranks.count
         flops = tokens * self.model.flops_per_token()
-        pays = rows.packed and compiling_pays(precision.device, self.report.peak, precision.dtype, flops)
-        if settings.compile == "auto" and not pays:
-            return self.model
-        network = compiled(self.model, precision, self.batches_of(0))
-        (worked,) = self.ranks.sum(network is not self.model)
-        return network if worked == self.ranks.count else self.model
+        return rows.packed and compiling_pays(precision.device, self.report.peak, precision.dtype, flops)
 
     def batches_of(self, step: int) -> list:
         """The micro-batches of one step."""
@@ -179,24 +200,36 @@ class Trainer:
             self.report.skipped(new, bad)
         if longest >= self.settings.max_bad_steps:
             raise UserError(
-                f"{longest} steps in a row had a loss that is not finite; "
-                f"{last_checkpoint(self.job.run.folder, with_command=False)}; "
-                "train again with a lower --lr, or in float32 (--no-amp)",
+                f"{longest} steps in a row had a loss or a gradient that is not finite; "
+                f"{last_checkpoint(self.job.run.folder, with_command=False)}; train again with {self.other_flags()}",
                 status=1,
             )
+
+    def other_flags(self) -> str:
+        """What helps where losses or gradients are not finite."""
+        flags = ["a lower --lr"]
+        dtype = self.precision.dtype
+        if dtype == torch.float16 and has_bfloat16(self.precision.device):
+            flags.append("--amp_dtype bfloat16")
+        if dtype != torch.float32:
+            flags.append("--no-amp")
+        if self.checkpoints.compiled:
+            flags.append("--compile off")
+        return " or ".join(flags)
 
     def is_time_to_log(self) -> bool:
         """Also after the first and the last step."""
         step = self.progress.step
         return step % self.settings.logging_steps == 0 or step in (1, self.plan.total_steps)
 
-    def report_training(self, rate: float, norm: torch.Tensor) -> None:
+    def report_training(self, rate: float, result: StepResult) -> None:
         """Report the mean loss and the speed since the last time."""
         loss, tokens = self.meter.read(self.ranks)  # waits for the device
         if not tokens:  # all steps were skipped
             return
         now = time.perf_counter()
-        self.report.training(loss / tokens, tokens / (now - self.last_logged), rate, norm.item())
+        speed = tokens / (now - self.last_logged)
+        self.report.training(loss / tokens, speed, rate, result.norm.item(), result.loss_scale.item())
         self.meter.start_again()
         self.last_logged = now
 

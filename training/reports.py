@@ -57,26 +57,13 @@ class Reporter:
         return self.progress.tokens / self.progress.seconds if self.progress.seconds else 0.0
 
     def beginning(self) -> None:
-        """What is trained: the first row of metrics.jsonl, or that the run was resumed."""
+        """Log what is trained, and from where a run resumes."""
         run, job, rows = self.run, self.job, self.job.rows
         in_layers, in_all = job.model.num_parameters()
         total_steps = self.plan.total_steps
         if run.goes_on:  # the records end where the checkpoint was saved
             self.checkpoint()
-        else:
-            device = describe_device(job.precision.device)
-            self.record(
-                "run", run_id=run.run_id, program=run.args["program"], time=time_of_day(),
-                versions={
-                    "python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(),
-                },
-                hardware={"device": device, "processes": job.ranks.count, "cores": os.cpu_count()},
-                precision=job.precision.name(), parameters=in_all, parameters_in_layers=in_layers,
-                flops_per_token=job.model.flops_per_token(), dataset=run.args.get("dataset"),
-                fingerprints=job.fingerprints, total_steps=total_steps,
-            )  # fmt: skip
         if run.checkpoint:
-            self.record("resume", time=time_of_day())
             place = {"checkpoint": run.checkpoint, "step": self.progress.step, "total_steps": total_steps}
             log.info(log_lines.RESUMED.format(**place))
         shape = job.model.config.describe()
@@ -95,7 +82,26 @@ class Reporter:
             )
         )  # fmt: skip
 
-    def training(self, loss: float, speed: float, rate: float, norm: float) -> None:
+    def first_row(self, compiled: bool) -> None:
+        """Record what is trained and on what: the first row of metrics.jsonl, or that the run was resumed."""
+        run, job = self.run, self.job
+        in_layers, in_all = job.model.num_parameters()
+        if not run.goes_on:
+            device = describe_device(job.precision.device)
+            self.record(
+                "run", run_id=run.run_id, program=run.args["program"], time=time_of_day(),
+                versions={
+                    "python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(),
+                },
+                hardware={"device": device, "processes": job.ranks.count, "cores": os.cpu_count()},
+                precision=job.precision.name(), compiled=compiled, parameters=in_all, parameters_in_layers=in_layers,
+                flops_per_token=job.model.flops_per_token(), dataset=run.args.get("dataset"),
+                fingerprints=job.fingerprints, total_steps=self.plan.total_steps,
+            )  # fmt: skip
+        if run.checkpoint:
+            self.record("resume", time=time_of_day(), compiled=compiled)
+
+    def training(self, loss: float, speed: float, rate: float, norm: float, loss_scale: float) -> None:
         """The mean loss since the last line of this kind, and the speed in tokens a second."""
         progress = self.progress
         mfu = self.mfu(speed)
@@ -103,6 +109,7 @@ class Reporter:
         line = log_lines.TRAINED.format(
             epoch=self.plan.epoch(progress.step), loss=loss, perplexity=perplexity(loss), rate=rate, norm=norm,
             speed=speed, mfu="" if mfu is None else log_lines.MFU.format(mfu),
+            scale="" if loss_scale == 1 else log_lines.LOSS_SCALE.format(loss_scale),
             elapsed=log_lines.clock(progress.seconds), left=log_lines.clock(seconds_left),
             end=time.strftime("%a %H:%M", time.localtime(time.time() + seconds_left)),
         )  # fmt: skip
@@ -114,6 +121,7 @@ class Reporter:
         self.record(
             "train", tags, train_loss=loss, perplexity=perplexity(loss), lr=rate,
             grad_norm=norm if math.isfinite(norm) else None, tokens_per_second=round(speed, 1),
+            **({} if loss_scale == 1 else {"loss_scale": loss_scale}),
         )  # fmt: skip
 
     def evaluation(self, result: dict, is_best: bool) -> None:

@@ -85,6 +85,7 @@ class Checkpoints:
         self.optimizers = optimizers
         self.progress = progress
         self.newest_step = None
+        self.compiled = False  # whether the network is
         self.saved_at = time.perf_counter()
 
     def is_due(self, step: int) -> bool:
@@ -122,6 +123,7 @@ class Checkpoints:
             "version": VERSION,
             "run_id": job.run.run_id,
             "progress": dataclasses.asdict(self.progress),
+            "compiled": self.compiled,
             "flags": what_must_match(job),
             "model": job.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -172,8 +174,11 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
-def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, total_steps: int) -> None:
-    """Put a run back where its checkpoint was saved.  Raises UserError for a checkpoint of another run."""
+def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, total_steps: int) -> bool | None:
+    """Put a run back where its checkpoint was saved.  Raises UserError for a checkpoint of another run.
+
+    Returns whether its network was compiled, None where the checkpoint is older than that question.
+    """
     run = job.run
     content = run.restored
     run.restored = None  # it is as large as the model and the optimizers together
@@ -201,6 +206,8 @@ def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, tot
     if not run.goes_on or not run.path("best_model.pth").exists():  # the best model stands in another folder
         progress.best = {}
         progress.stale_evaluations = 0
+    was_compiled = content.get("compiled")
+    return was_compiled if isinstance(was_compiled, bool) else None
 
 
 def refuse_another_run(checkpoint: Path, before: dict, now: dict, free=frozenset()) -> None:

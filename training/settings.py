@@ -130,6 +130,10 @@ def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defau
         + ", ".join(OF_THE_RUN),
     )  # fmt: skip
     group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    group.add_argument(
+        "--device_check", action=argparse.BooleanOptionalAction, default=True,
+        help="before training, compare what the device computes with the CPU (default: on)",
+    )  # fmt: skip
     group.add_argument("--wandb", action="store_true", help="mirror the curves to Weights & Biases; no account: later")
 
 

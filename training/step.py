@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from common.devices import Precision
 from common.numbers import ceil_div, perplexity
+from common.prefetch import computed_ahead
 from common.ranks import ONE_RANK, Ranks
 from data import Rows
 from model import IGNORED, Transformer
@@ -83,7 +84,8 @@ class StepResult(NamedTuple):
     loss: torch.Tensor  # this rank's, summed, in nats
     tokens: int  # predicted by all ranks
     norm: torch.Tensor  # of the gradient, before it was scaled down
-    good: torch.Tensor  # bool: False where the loss was not finite, so that nothing was updated
+    good: torch.Tensor  # bool: False where loss or gradient was not finite, so that nothing was updated
+    loss_scale: torch.Tensor  # what the loss was multiplied with (1 but in float16)
 
 
 def training_step(
@@ -92,8 +94,7 @@ def training_step(
 ) -> StepResult:  # fmt: skip
     """Update the weights once, by the mean loss over all predicted tokens of the micro-batches of all ranks.
 
-    Where the loss or the gradient is not finite, nothing is updated (overflows of float16's scaled gradients too, which
-    are the scaler's business).
+    Where the loss or the gradient is not finite, nothing is updated.
     """
     predicted = sum(int((targets != IGNORED).sum()) for _, targets in batches)
     (tokens,) = ranks.sum(predicted)
@@ -120,9 +121,13 @@ def training_step(
         for optimizer in optimizers:
             precision.scaler.step(optimizer)
     network.zero_grad(set_to_none=True)
+    good = torch.isfinite(norm)
+    loss_scale = precision.loss_scale()
+    if precision.dtype == torch.float16:
+        # Scaled gradients may overflow now and then: the scaler tries a smaller scale.  Below 1 it has no more to try.
+        good |= torch.isfinite(total) & (loss_scale >= 1)
     precision.update_scaler()
-    good = torch.isfinite(total if precision.dtype == torch.float16 else norm)
-    return StepResult(total, int(tokens), norm, good)
+    return StepResult(total, int(tokens), norm, good, loss_scale)
 
 
 class Meter:
@@ -190,15 +195,20 @@ def evaluate(
     """
     loss = correct = torch.zeros((), device=precision.device)
     tokens = 0
+    device = precision.device
+
+    def parts_from(first: int) -> list[Batch]:
+        return cut_for(device, *rows.batch(first, min(batch_size, rows.per_epoch - first)))
+
+    starts = range(ranks.rank * batch_size, rows.per_epoch, ranks.count * batch_size)
     with evaluating(model), precision.autocast():
-        for first in range(ranks.rank * batch_size, rows.per_epoch, ranks.count * batch_size):
+        for parts in computed_ahead(parts_from, starts):
             if stopped():
                 break
-            batch = rows.batch(first, min(batch_size, rows.per_epoch - first))
-            for inputs, targets in cut_for(precision.device, *batch):
+            for inputs, targets in parts:
                 tokens += int((targets != IGNORED).sum())
-                hidden = model.hidden(inputs.to(precision.device)).flatten(0, 1)  # (rows x tokens, C)
-                targets = targets.flatten().to(precision.device)
+                hidden = model.hidden(inputs.to(device, non_blocking=True)).flatten(0, 1)  # (rows x tokens, C)
+                targets = targets.flatten().to(device, non_blocking=True)
                 for x, target in zip(hidden.split(LOGITS_ROWS), targets.split(LOGITS_ROWS), strict=True):
                     logits = model.logits(x).float()
                     loss = loss + F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")

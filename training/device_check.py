@@ -1,0 +1,56 @@
+"""Does a device compute what a CPU computes?
+
+Some do not, without a word: attention on Apple's MPS has been wrong for heads of 64 and more (pytorch issue 181133).
+"""
+
+import dataclasses
+
+import torch
+
+from common.devices import Precision
+from common.errors import UserError
+from model import ModelConfig, Transformer
+
+ROWS = 2
+LONGEST_ROW = 128  # tokens
+VOCABULARY = 256
+LARGER = 5  # times the usual first weights: with small ones attention hardly changes anything
+# How far a weight's gradient may be from the CPU's, as a share of its length: several times what rounding makes of it.
+TOLERANCES = {torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.3}
+
+
+def check_device(config: ModelConfig, precision: Precision) -> None:
+    """Compare loss and gradients of one layer of a network with those of the CPU.
+
+    Raises UserError where they are further apart than the precision explains.
+    """
+    length = min(config.max_seq_len, LONGEST_ROW)
+    config = dataclasses.replace(config, num_layers=1, vocab_size=VOCABULARY, max_seq_len=length, dropout=0.0)
+    with torch.random.fork_rng(devices=[]):  # the run's own random numbers stay as they are
+        torch.manual_seed(0)
+        model = Transformer(config)
+        with torch.no_grad():
+            for matrix in (parameter for parameter in model.parameters() if parameter.dim() == 2):
+                matrix *= LARGER
+        ids = torch.randint(VOCABULARY, (ROWS, length + 1))
+    right = loss_and_gradients(model, ids, Precision(torch.device("cpu")))
+    found = loss_and_gradients(model.to(precision.device), ids, precision)
+    for name, expected in right.items():
+        distance = ((found[name] - expected).norm() / expected.norm()).item()
+        if not distance <= TOLERANCES[precision.dtype]:
+            raise UserError(
+                f"--device {precision.device} computes wrongly in {precision.name()}: {name} is {distance:.0%} off "
+                "what a CPU computes; try another version of torch, pass --device cpu, or, to train all the same, "
+                "--no-device_check"
+            )
+
+
+def loss_and_gradients(model: Transformer, ids: torch.Tensor, precision: Precision) -> dict[str, torch.Tensor]:
+    """{what: number or gradient}, on the CPU, of ids int64 (rows, tokens + 1)."""
+    model.zero_grad()
+    ids = ids.to(precision.device)
+    with precision.autocast():
+        loss = model(ids[:, :-1], ids[:, 1:])
+    loss.backward()
+    gradients = {f"the gradient of {name}": parameter.grad.cpu() for name, parameter in model.named_parameters()}
+    return {"the loss": loss.detach().cpu()} | gradients
