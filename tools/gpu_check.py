@@ -1,0 +1,476 @@
+"""Check a GPU: is what it computes right, and how fast is it?
+
+    python tools/gpu_check.py --minutes 9 2>&1 | tee gpu_check.log
+    python tools/gpu_check.py --minutes 4                               # the most valuable lines, on a student's T4
+
+First what is right, then how fast it is: the most valuable lines first, each printed when it is known.  What does not
+fit into the time is named.  Send the output to whoever maintains the course.
+
+Needs what the five programs need, but for `datasets`; the CUDA tests need pytest, too.  With eight cores and more, what
+is only right or wrong runs side by side.  --device cpu tries the check itself, with tiny networks.
+In reading order: `main`; what is right; how fast it is.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmark import SPECIAL, config_of, model_for_writing, random_stories, synchronize
+
+from common.devices import Precision, choose_device, compiled, describe_device, has_bfloat16, peak_flops
+from common.prefetch import computed_ahead
+from data import Rows
+from generation.generate import generate
+from generation.sampling import Sampling
+from model import ModelConfig, Transformer
+from training.optimizer import Muon, make_optimizers
+from training.settings import TrainingSettings
+from training.step import micro_batches, training_step
+
+BEGAN = time.monotonic()
+ROOT = Path(__file__).resolve().parents[1]
+STORIES = ROOT / "sample_data/stories"
+TRAINER = ROOT / "train_tinystories_model.py"
+TINY = {"num_layers": 1, "hidden_size": 64, "num_heads": 2, "intermediate_size": 96, "max_seq_len": 64}  # on a CPU
+MANY_CORES = 8
+RIGHT = 0.6  # of the time, for what is right
+# How far a gradient may be from float32's, as a share of its length.
+TOLERANCES = {"float32": 0.005, "float16": 0.01, "bfloat16": 0.05}
+RACE = ("--pilot_run", "--max_train_samples", "1000000", "--max_eval_samples", "400", "--epochs", "1")
+KINDS = {  # of kernels, by their names
+    "products": r"gemm|cutlass_\d|xmma|nvjet|wgmma", "attention": r"fmha|flash|efficient|attention",
+    "compiled": r"triton_", "copies": r"memcpy|memset", "optimizer": r"multi_tensor|adam",
+}  # fmt: skip
+
+
+def main() -> None:
+    args = parse_args()
+    device = choose_device(args.device)
+    describe(device)
+    seconds = 60 * args.minutes
+    left_out = []
+    with tempfile.TemporaryDirectory() as folder:
+        section("what is right")
+        for title, lines in side_by_side(checks(device, Path(folder), seconds), RIGHT * seconds, left_out):
+            show(title, lines)
+        section("how fast it is")
+        for title, needed, measure in measurements(args, device, Path(folder)):
+            if clock() + needed > seconds:
+                left_out.append(title)
+            else:
+                show(title, guarded(measure))
+    section("not run, for want of time: " + ("; ".join(left_out) or "nothing"))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=9, help="how long it may take (default: 9)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--dataset", help="TinyStories as files: adds the time to 1.30 bits per byte (default: not measured)"
+    )
+    parser.add_argument("--compare", nargs=argparse.REMAINDER, help="a program to run last, and its flags")
+    return parser.parse_args(argv)
+
+
+def clock() -> float:
+    """Seconds since the check began."""
+    return time.monotonic() - BEGAN
+
+
+def section(title: str) -> None:
+    print(f"== {clock():.0f} s: {title}", flush=True)
+
+
+def show(title: str, lines: list[str]) -> None:
+    for line in lines:
+        print(f"{title}: {line}", flush=True)
+
+
+def guarded(check: Callable[[], list[str]]) -> list[str]:
+    """What a check returns; what it raises, as a line, so that the next ones still run."""
+    try:
+        return check()
+    except Exception as error:
+        traceback.print_exc(limit=-3)
+        return [f"FAILED: {type(error).__name__}: {str(error)[:300]}"]
+
+
+def describe(device: torch.device) -> None:
+    """Print what is checked."""
+    print(f"{describe_device(device)}; torch {torch.__version__}, Python {platform.python_version()}, "
+          f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}: {' '.join(sys.argv)}", flush=True)  # fmt: skip
+    if device.type == "cuda":
+        query = "name,driver_version,clocks.sm,clocks.max.sm,power.limit"
+        done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv"], capture_output=True, text=True)
+        print(done.stdout.strip(), flush=True)
+
+
+# What is right --------------------------------------------------------------------------------------------------------
+
+Check = tuple[str, float, Callable[[], list[str]]]  # title, seconds that it takes about, what returns its lines
+
+
+def checks(device: torch.device, folder: Path, most: float) -> list[Check]:
+    """All checks, the most valuable first; most: seconds, after which one that hangs is broken off."""
+    checks = [
+        ("gradients", 45, partial(check_gradients, device)),
+        ("one loss in each precision", 80, partial(check_precisions, device, folder, most)),
+        ("SIGTERM and resuming", 100, partial(check_resuming, device, folder, most)),
+        ("two optimizers under the scaler", 40, partial(check_muon, device, folder, most)),
+    ]
+    if device.type == "cuda":
+        checks.insert(2, ("tests/test_cuda.py", 120, partial(check_tests, most)))
+    return checks
+
+
+def side_by_side(checks: list[Check], until: float, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Run checks, several at once where there are cores for them; yields title and lines as each ends."""
+    workers = len(checks) if (os.cpu_count() or 1) >= MANY_CORES else 1
+
+    def run(check: Check) -> list[str]:
+        title, seconds, function = check
+        if workers == 1 and clock() + seconds > until:
+            left_out.append(title)
+            return []
+        return guarded(function)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(run, check): check[0] for check in checks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def dtypes(device: torch.device) -> list[str]:
+    """The precisions that a device has."""
+    halves = ["float16"] if device.type == "cuda" else []
+    return ["float32", *halves, *(["bfloat16"] if has_bfloat16(device) else [])]
+
+
+def usual_dtype(device: torch.device) -> str:
+    return "float16" if device.type == "cuda" else "float32"
+
+
+def check_gradients(device: torch.device) -> list[str]:
+    """The first step's gradient in each precision, and compiled, beside that of float32 at full accuracy."""
+    lines = []
+    torch.set_float32_matmul_precision("highest")
+    _, exact = first_gradient(device, "float32", compiling=False)
+    torch.set_float32_matmul_precision("high")
+    for dtype in dtypes(device):
+        # the usual run of a GPU is compiled, and in float16
+        for compiling in (False, True) if dtype == usual_dtype(device) else (False,):
+            loss, gradient = first_gradient(device, dtype, compiling)
+            distance = ((gradient - exact).norm() / exact.norm()).item()
+            verdict = "right" if distance < TOLERANCES[dtype] else "WRONG"
+            how = ", compiled" if compiling else ""
+            lines.append(f"{dtype}{how}: {verdict}, loss {loss:.5f}, {distance:.1e} from float32")
+    return lines
+
+
+def first_gradient(device: torch.device, dtype: str, compiling: bool) -> tuple[float, torch.Tensor]:
+    """(loss, gradient of all weights) of the default shape's first batch."""
+    torch._dynamo.reset()
+    trial = Trial(device, "course", dtype, compiling)
+    ((inputs, targets), *_) = trial.batches_of(0)
+    with trial.precision.autocast():
+        loss = trial.network(inputs.to(device), targets.to(device))
+    loss.backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in trial.model.parameters()])
+    return loss.item() / int((targets != -100).sum()), gradient
+
+
+def check_tests(most: float) -> list[str]:
+    """What pytest reports of the CUDA tests."""
+    if importlib.util.find_spec("pytest") is None:
+        return ["not run: pytest is not installed"]
+    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "tests/test_cuda.py"]
+    if importlib.util.find_spec("xdist") and (os.cpu_count() or 1) >= MANY_CORES:
+        command += ["-n", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=most)
+    return [line for line in done.stdout.splitlines() if re.match(r"FAILED|ERROR|.*\b(passed|failed|error)", line)][
+        -20:
+    ]
+
+
+def trainer(device: torch.device, folder: Path, name: str, *flags: str) -> list[str]:
+    """The command that trains on the sample of stories into folder / name."""
+    tokenizer = folder / f"{name}.pkl"  # one each: they run side by side
+    command = [sys.executable, str(ROOT / "train_bpe_tokenizer_hf.py"), "--dataset", str(STORIES)]
+    subprocess.run([*command, "--output", str(tokenizer)], check=True, capture_output=True)
+    shape = [word for key, value in TINY.items() for word in (f"--{key}", str(value))] if device.type == "cpu" else []
+    places = ["--dataset", STORIES, "--tokenizer_path", tokenizer, "--output_dir", folder / name]
+    places += ["--cache_dir", folder / f"{name}_cache", "--device", device]
+    return [sys.executable, str(TRAINER), *map(str, places), *shape, *flags]
+
+
+def final_loss(device: torch.device, folder: Path, name: str, most: float, *flags: str) -> tuple[float, int]:
+    """(validation loss, skipped steps) of a run of the trainer."""
+    steps = "20" if device.type == "cpu" else "200"
+    flags = ("--max_steps", steps, "--eval_steps", steps, "--compile", "off", *flags)
+    done = subprocess.run(trainer(device, folder, name, *flags), capture_output=True, text=True, timeout=most)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-300:])
+    summary = json.loads((folder / name / "summary.json").read_text())
+    return summary["final_val_loss"], summary["skipped_steps"]
+
+
+def check_precisions(device: torch.device, folder: Path, most: float) -> list[str]:
+    """Runs of 200 steps in each precision must end with the same loss."""
+    lines = []
+    exact = None
+    for dtype in dtypes(device):
+        flags = ["--no-amp"] if dtype == "float32" else ["--amp", "--amp_dtype", dtype]
+        loss, skipped = final_loss(device, folder, dtype, most, *flags)
+        exact = exact or loss
+        verdict = "right" if abs(loss / exact - 1) < 0.01 else "WRONG"
+        lines.append(f"{dtype}: {verdict}, validation loss {loss:.4f}, {skipped} steps skipped")
+    return lines
+
+
+def check_muon(device: torch.device, folder: Path, most: float) -> list[str]:
+    """A run in half precision with two optimizers."""
+    loss, skipped = final_loss(device, folder, "muon", most, "--amp", "--optimizer", "muon")
+    return [f"validation loss {loss:.4f}, {skipped} steps skipped"]
+
+
+def check_resuming(device: torch.device, folder: Path, most: float) -> list[str]:
+    """The trainer, compiled, is stopped by SIGTERM, resumed, and stopped again."""
+    flags = ["--amp", "--compile", "on", "--max_steps", "1000000", "--logging_steps", "50", "--eval_steps", "1000000"]
+    command = trainer(device, folder, "cut", *flags)
+    losses = []
+    for more in ([], ["--resume_from_checkpoint", "latest"]):
+        process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        rows = wait_for_rows(process, folder / "cut/metrics.jsonl", len(losses) + 3, most)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode != 128 + signal.SIGTERM:
+            raise RuntimeError(f"status {process.returncode} after SIGTERM: {errors[-300:]}")
+        losses = rows
+    first, last = losses[2], losses[-1]
+    compiled_in = re.findall(r"compil\w+ (?:in|failed).*", errors)
+    verdict = "right" if last < 1.05 * first else "WRONG"
+    return [f"{verdict}, status 143 twice, train_loss {first:.3f} before and {last:.3f} after; {compiled_in}"]
+
+
+def wait_for_rows(process: subprocess.Popen, metrics: Path, count: int, most: float) -> list[float]:
+    """The training losses of a running trainer, once there are so many."""
+    while process.poll() is None and clock() < most:
+        time.sleep(0.5)
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        losses = [row["train_loss"] for row in rows if row["event"] == "train"]
+        if len(losses) >= count:
+            return losses
+    process.kill()
+    raise RuntimeError(f"the trainer ended before it had trained: {process.communicate()[1][-300:]}")
+
+
+# How fast it is -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Trial:
+    """A preset's network, what trains it, and random stories for it."""
+
+    device: torch.device
+    preset: str
+    dtype: str = "float16"
+    compiling: bool = False
+    batch_size: int = 64
+    steps: int = 100
+    optimizer: str = "adamw"
+
+    def __post_init__(self):
+        config = config_of(self.preset)
+        if self.device.type == "cpu":
+            config = ModelConfig(500, **TINY, dropout=0.0)
+            self.batch_size = 4
+            self.steps = 3
+        torch.manual_seed(0)
+        self.model = Transformer(config).to(self.device).train()
+        self.settings = TrainingSettings(batch_size=self.batch_size, optimizer=self.optimizer)
+        is_half = self.dtype != "float32"
+        self.precision = Precision(self.device, is_half, self.dtype if is_half else None)
+        texts = self.batch_size * (self.steps + 30) * config.max_seq_len // 200 + 200
+        self.rows = Rows(random_stories(texts, config.vocab_size), config.max_seq_len, SPECIAL, True, seed=0)
+        self.network = self.model
+        if self.compiling:
+            self.network = compiled(self.model, self.precision, self.batches_of(0))
+        self.optimizers = make_optimizers(self.model, self.settings)
+        for optimizer in self.optimizers:
+            if self.compiling and isinstance(optimizer, Muon):
+                optimizer.compile()
+
+    def batches_of(self, step: int) -> list:
+        return micro_batches(self.rows, step, self.settings, self.device)
+
+
+def measurements(args: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Check]:
+    """All measurements, the most valuable first."""
+
+    def training(seconds, preset, dtype, profiled=False, **more):
+        how = "".join([", compiled"] * more.get("compiling", False)) + (", muon" if "optimizer" in more else "")
+        title = f"training {preset}, {dtype}{how}"
+        return title, seconds, lambda: measure_training(Trial(device, preset, dtype, **more), profiled)
+
+    half = usual_dtype(device)
+    wide = "bfloat16" if has_bfloat16(device) else half
+    yield training(40, "course", half, profiled=True, compiling=True)
+    yield training(15, "course", half, profiled=True)
+    yield "writing", 25, partial(measure_writing, device)
+    yield training(50, "cs336", wide, profiled=True, compiling=True)
+    if args.compare:
+        yield "the other program", 30, partial(compare, args.compare)
+    if args.dataset:
+        yield "time to 1.30 bits per byte", 90, partial(measure_time_to_loss, device, folder, args.dataset)
+    yield training(15, "cs336", wide)
+    yield training(15, "course", half, optimizer="muon")
+    yield training(40, "course", half, compiling=True, optimizer="muon")
+    yield training(30, "gpt2", wide, batch_size=12, steps=20)
+    yield training(40, "course", wide, compiling=True)
+    yield training(15, "course", "float32", steps=40)
+    yield "ceilings", 15, partial(measure_ceilings, device)
+
+
+def measure_training(trial: Trial, profiled: bool) -> list[str]:
+    """Tokens a second of training steps; profiled: what a step consists of, too."""
+    device = trial.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def step(batches):
+        return training_step(trial.network, trial.optimizers, trial.precision, batches, trial.settings)
+
+    for number in range(5):
+        step(trial.batches_of(number))
+    synchronize(device)
+    began = time.perf_counter()
+    tokens = 0
+    for batches in computed_ahead(trial.batches_of, range(5, 5 + trial.steps)):
+        result = step(batches)
+        tokens += result.tokens
+    synchronize(device)
+    seconds = time.perf_counter() - began
+    peak = peak_flops(device, trial.precision.dtype)
+    mfu = f", mfu {tokens / seconds * trial.model.flops_per_token() / peak:.1%}" if peak else ""
+    memory = f", {torch.cuda.max_memory_allocated() / 1e6:,.0f} MB" if device.type == "cuda" else ""
+    line = f"{tokens / seconds:,.0f} tokens/s, {1e3 * seconds / trial.steps:.2f} ms a step{mfu}{memory}"
+    lines = [line if result.good else line + ", the last step was SKIPPED"]
+    if profiled and device.type == "cuda":
+        lines += profile(partial(step, trial.batches_of(0)), device)
+    return lines
+
+
+def profile(step: Callable, device: torch.device, steps: int = 5) -> list[str]:
+    """How long the host takes to launch a step, how long the GPU is busy with it, and with which kernels."""
+    launches = []
+    for _ in range(steps):
+        synchronize(device)
+        began = time.perf_counter()
+        step()
+        launches.append(time.perf_counter() - began)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as recorded:
+        for _ in range(steps):
+            step()
+        synchronize(device)
+    kernels = [event for event in recorded.key_averages() if event.self_device_time_total]
+    kernels.sort(key=lambda kernel: -kernel.self_device_time_total)
+    milliseconds = [kernel.self_device_time_total / 1e3 / steps for kernel in kernels]
+    of_kind = dict.fromkeys([*KINDS, "other"], 0.0)
+    for kernel, time_taken in zip(kernels, milliseconds, strict=True):
+        of_kind[kind_of(kernel.key)] += time_taken
+    kinds = ", ".join(f"{kind} {time_taken:.2f}" for kind, time_taken in of_kind.items())
+    count = sum(kernel.count for kernel in kernels) // steps
+    host = 1e3 * sorted(launches)[steps // 2]
+    lines = [f"host {host:.2f} ms, GPU {sum(milliseconds):.2f} ms, {count} kernels; ms: {kinds}"]
+    for kernel, time_taken in list(zip(kernels, milliseconds, strict=True))[:8]:
+        lines.append(f"{time_taken:7.3f} ms {kernel.count / steps:6.1f} x {kernel.key[:90]}")
+    return lines
+
+
+def kind_of(kernel: str) -> str:
+    """Which of KINDS a kernel's name names."""
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.I)), "other")
+
+
+def measure_writing(device: torch.device) -> list[str]:
+    """Tokens a second of stories of 200 tokens, on a CPU of 20, 1, 8 and 64 at once."""
+    length = 20 if device.type == "cpu" else 200
+    model = model_for_writing(device, "course")
+    lines = []
+    for count in (1, 8, 64):
+        prompts = [[SPECIAL["<bos>"], *range(10, 17)]] * count
+        began = time.perf_counter()
+        written = sum(len(tokens) for tokens in generate(model, prompts, Sampling(max_new_tokens=length)))
+        lines.append(f"{count} at once: {written / (time.perf_counter() - began):,.0f} tokens/s")
+    return lines
+
+
+def measure_time_to_loss(device: torch.device, folder: Path, dataset: str) -> list[str]:
+    """Seconds of training, compiling included and tokenizing not, until the validation loss is 1.30 bits per byte."""
+    tokenizer = folder / "of_dataset.pkl"
+    command = [sys.executable, str(ROOT / "train_bpe_tokenizer_hf.py"), "--dataset", dataset]
+    subprocess.run([*command, "--output", str(tokenizer)], check=True, capture_output=True)
+    flags = ["--dataset", dataset, "--tokenizer_path", tokenizer, "--output_dir", folder / "to_loss", "--amp"]
+    flags += ["--cache_dir", folder / "of_dataset", "--device", device, *RACE]
+    done = subprocess.run([sys.executable, str(TRAINER), *map(str, flags)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-300:])
+    rows = [json.loads(line) for line in (folder / "to_loss/metrics.jsonl").read_text().splitlines()]
+    evaluations = [(row["seconds"], row["bits_per_byte"]) for row in rows if row["event"] == "eval"]
+    reached = next((f"{seconds:.1f} s" for seconds, bits in evaluations if bits <= 1.30), "not reached")
+    return [reached, *(f"{seconds:7.1f} s {bits:.4f}" for seconds, bits in evaluations)]
+
+
+def measure_ceilings(device: torch.device) -> list[str]:
+    """What the rest is a share of: copies, and the products of the default shape."""
+    if device.type != "cuda":
+        return ["not measured on a CPU"]
+
+    def milliseconds(function, repeats=10):
+        for _ in range(3):
+            function()
+        synchronize(device)
+        began = time.perf_counter()
+        for _ in range(repeats):
+            function()
+        synchronize(device)
+        return (time.perf_counter() - began) / repeats * 1e3
+
+    a = torch.randn(1 << 28, device=device)
+    b = torch.empty_like(a)
+    lines = [f"copies {2 * a.nbytes / milliseconds(lambda: b.copy_(a)) / 1e9:.2f} TB/s"]
+    for rows, width, out in ((8192, 8192, 8192), (16384, 256, 768), (16384, 256, 2048), (4096, 256, 10_000)):
+        x = torch.randn(rows, width, device=device, dtype=torch.float16)
+        w = torch.randn(out, width, device=device, dtype=torch.float16)
+        speed = 2 * rows * width * out / milliseconds(lambda x=x, w=w: x @ w.T) / 1e9
+        lines.append(f"{rows} x {width} x {out}: {speed:.0f} TFLOP/s")
+    return lines
+
+
+def compare(command: list[str]) -> list[str]:
+    """The last line that another program prints."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
+    return (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]])[-1:]
+
+
+if __name__ == "__main__":
+    main()
