@@ -21,7 +21,14 @@ from common.errors import UserError, file_error
 from common.flags import FlagParser
 from common.program import run_program
 from common.text import without_controls
-from generation.prompt_files import Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
+from generation.prompt_files import (
+    Samples,
+    add_prompt_flags,
+    check_prompt_flags,
+    read_prompts,
+    rows_at_once,
+    write_samples,
+)
 from generation.prompts import chat_prompt
 from generation.writer import Writer, add_generation_flags, load_writer
 
@@ -187,7 +194,7 @@ def converse(chat: Chat, interactive: bool) -> None:
 def main() -> None:
     args = parse_args()
     prompts = read_prompts(args.prompts_file) if args.prompts_file else None
-    writer = load_writer(args)
+    writer = load_writer(args, rows_at_once(args))
     if prompts:
         samples = Samples(writer, prompts, args.num_samples, chat=True)
         write_samples(samples, args.output_file, args.batch_size, args.overwrite)

@@ -15,7 +15,15 @@ from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
 from common.text import without_controls
-from generation.prompt_files import Prompt, Samples, add_prompt_flags, check_prompt_flags, read_prompts, write_samples
+from generation.prompt_files import (
+    Prompt,
+    Samples,
+    add_prompt_flags,
+    check_prompt_flags,
+    read_prompts,
+    rows_at_once,
+    write_samples,
+)
 from generation.prompts import story_prompt
 from generation.writer import Writer, add_generation_flags, load_writer
 
@@ -41,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     prompts = read_prompts(args.prompts_file) if args.prompts_file else None
-    writer = load_writer(args)
+    writer = load_writer(args, rows_at_once(args))
     if prompts:
         write_samples(Samples(writer, prompts, args.num_samples), args.output_file, args.batch_size, args.overwrite)
         return

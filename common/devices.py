@@ -136,10 +136,17 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
 
-def ready_to_write(model: torch.nn.Module) -> torch.nn.Module:
-    """The model for `generate`: on a CPU with bfloat16 units the weights in bfloat16, half as much to read."""
+def ready_to_write(model: torch.nn.Module, rows: int = 1) -> torch.nn.Module:
+    """The model for `generate`, which continues so many rows side by side.
+
+    On a CPU with bfloat16 units the weights in bfloat16, half as much to read; but not for one or two rows where these
+    units are for whole tiles (Intel's AMX): there a product of few rows is faster in float32.
+    """
     device = model.tokens.weight.device
-    return model.bfloat16() if device.type == "cpu" and has_bfloat16(device) else model
+    if device.type != "cpu" or not has_bfloat16(device):
+        return model
+    has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
+    return model if has_tiles and rows <= 2 else model.bfloat16()
 
 
 # How fast the device could be ---------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from generation.prompts import chat_prompt, story_prompt
 from generation.writer import Writer
 
 SUFFIXES = (".txt", ".json", ".jsonl", ".csv")
+BATCH_SIZE = 64  # samples at once
 OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row beside its prompt's
 
 
@@ -163,7 +164,7 @@ class Samples:
         prompt = self.prompts[number]
         return {"id": prompt.id, "prompt": prompt.prompt} | prompt.extra | {"sample": sample} | self.how
 
-    def rows(self, first: int = 0, batch_size: int = 64) -> Iterator[list[dict]]:
+    def rows(self, first: int = 0, batch_size: int = BATCH_SIZE) -> Iterator[list[dict]]:
         """Yield batches, lists of rows, from sample `first` on.
 
         Each sample draws from a generator of its own, made of the seed, the prompt's number and the sample's: its text
@@ -184,7 +185,7 @@ def file_fingerprint(path: str | Path) -> str:
 
 
 def write_samples(
-    samples: Samples, output_file: str | None = None, batch_size: int = 64, overwrite: bool = False
+    samples: Samples, output_file: str | None = None, batch_size: int = BATCH_SIZE, overwrite: bool = False
 ) -> None:  # fmt: skip
     """Write the rows of Samples, a JSON object a line, to a file or to stdout.
 
@@ -285,8 +286,13 @@ def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompts_file", help="a .txt (one a line), .json, .jsonl or .csv file of prompts")
     group.add_argument("--output_file", help="where the samples go, .jsonl; a run that was cut off goes on there")
     group.add_argument("--num_samples", type=int, default=1, help="samples a prompt (default: %(default)s)")
-    group.add_argument("--batch_size", type=int, default=64, help="samples at once (default: %(default)s)")
+    group.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="samples at once (default: %(default)s)")
     group.add_argument("--overwrite", action="store_true", help="replace the output file")
+
+
+def rows_at_once(args: argparse.Namespace) -> int:
+    """How many texts the flags let a model write side by side."""
+    return args.batch_size if args.prompts_file or args.num_samples > 1 else 1
 
 
 def check_prompt_flags(args: argparse.Namespace) -> None:

@@ -30,12 +30,12 @@ def add_generation_flags(parser: argparse.ArgumentParser, model_path: str) -> No
     group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
 
 
-def load_writer(args: argparse.Namespace) -> "Writer":
-    """The Writer that the flags of `add_generation_flags` stand for."""
+def load_writer(args: argparse.Namespace, rows: int = 1) -> "Writer":
+    """The Writer that the flags of `add_generation_flags` stand for, for so many texts side by side."""
     sampling = settings_from(args, Sampling)
     tokenizer = load_tokenizer(args.tokenizer_path)
     model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
-    return Writer(ready_to_write(model), tokenizer, sampling, args.model_path)
+    return Writer(ready_to_write(model, rows * sampling.num_beams), tokenizer, sampling, args.model_path)
 
 
 @dataclass

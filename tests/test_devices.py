@@ -43,7 +43,15 @@ def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowher
         with precision.autocast():
             assert make_model()(torch.zeros(1, 3, dtype=torch.int64)).dtype == precision.dtype
         assert Precision(CPU, amp=False).name() == "float32"
-        assert devices.ready_to_write(make_model()).tokens.weight.dtype == precision.dtype
+        assert devices.ready_to_write(make_model(), 64).tokens.weight.dtype == precision.dtype
+
+
+def test_where_the_units_are_for_tiles_one_or_two_rows_are_written_in_float32(monkeypatch):
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
+    for has_tiles, rows, half in ((True, 1, False), (True, 2, False), (True, 3, True), (False, 1, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda tiles=has_tiles: {"amx_bf16": tiles})
+        dtype = devices.ready_to_write(make_model(), rows).tokens.weight.dtype
+        assert dtype == (torch.bfloat16 if half else torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def written_by(program, monkeypatch, capsys, folder, tokenizer, *flags):
     """What a program prints that computes in float32, as the export does, on a CPU with bfloat16 units too."""
     words = ["x", "--model_path", folder / "model.pth", "--tokenizer_path", tokenizer.path, "--temperature", 0, *flags]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    monkeypatch.setattr(writing, "ready_to_write", lambda model: model)
+    monkeypatch.setattr(writing, "ready_to_write", lambda model, rows: model)
     capsys.readouterr()
     program.main()
     return capsys.readouterr().out.removesuffix("\n")

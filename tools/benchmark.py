@@ -267,9 +267,9 @@ def measure_training(
     return {"tokens_per_second": round(speed), "mfu": mfu} | result
 
 
-def model_for_writing(device: torch.device, name: str) -> Transformer:
-    """A preset's untrained network, ready to write, and warmed up."""
-    model = ready_to_write(Transformer(config_of(name)).to(choose_device(str(device))).eval())
+def model_for_writing(device: torch.device, name: str, rows: int) -> Transformer:
+    """A preset's untrained network, ready to write so many rows, and warmed up."""
+    model = ready_to_write(Transformer(config_of(name)).to(choose_device(str(device))).eval(), rows)
     for _ in generate(model, [[SPECIAL["<bos>"]]], Sampling(max_new_tokens=4)):
         pass
     return model
@@ -277,7 +277,7 @@ def model_for_writing(device: torch.device, name: str) -> Transformer:
 
 def measure_generation(device: torch.device, name: str, batch_size: int, new_tokens: int) -> dict:
     """Tokens a second of stories of so many tokens."""
-    model = model_for_writing(device, name)
+    model = model_for_writing(device, name, batch_size)
     prompts = [[SPECIAL["<bos>"], *range(10, 17)]] * batch_size
     began = time.perf_counter()
     sampling = Sampling(max_new_tokens=new_tokens, temperature=1.0)
@@ -287,7 +287,7 @@ def measure_generation(device: torch.device, name: str, batch_size: int, new_tok
 
 def measure_past_the_context(device: torch.device, name: str, batch_size: int) -> dict:
     """Tokens a second of stories of four contexts, once the first is full, and their ratio to those before."""
-    model = model_for_writing(device, name)
+    model = model_for_writing(device, name, batch_size)
     context = model.config.max_seq_len
     sampling = Sampling(max_new_tokens=4 * context, temperature=1.0)
     times = [time.perf_counter()]

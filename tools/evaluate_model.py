@@ -45,7 +45,7 @@ from corpus.sources import BadRows, Split, add_skip_flag, json_lines, open_datas
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.token_cache import cache_dialogues, cache_stories, default_cache_dir
 from data import Rows, Tokenizer, load_tokenizer
-from generation.prompt_files import Prompt, Samples, read_prompts
+from generation.prompt_files import BATCH_SIZE, Prompt, Samples, read_prompts
 from generation.sampling import Sampling
 from generation.writer import Writer
 from model import Transformer
@@ -495,7 +495,7 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
             precision = Precision(device, amp=None)  # as the trainers without flags
             one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
         if prompts:
-            one.samples = ask(Writer(ready_to_write(model), tokenizer, sampling, one.name), prompts, chat)
+            one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
     return scored, chat, dialogues
 
 

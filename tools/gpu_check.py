@@ -414,9 +414,9 @@ def kind_of(kernel: str) -> str:
 def measure_writing(device: torch.device) -> list[str]:
     """Tokens a second of stories of 200 tokens, on a CPU of 20, 1, 8 and 64 at once."""
     length = 20 if device.type == "cpu" else 200
-    model = model_for_writing(device, "course")
     lines = []
     for count in (1, 8, 64):
+        model = model_for_writing(device, "course", count)
         prompts = [[SPECIAL["<bos>"], *range(10, 17)]] * count
         began = time.perf_counter()
         written = sum(len(tokens) for tokens in generate(model, prompts, Sampling(max_new_tokens=length)))
