@@ -126,8 +126,9 @@ def rotary_table(head_size: int, length: int, base: float) -> tuple[torch.Tensor
     (x0, x2) and (x1, x3).  A pair (a, b) becomes (a cos - b sin, b cos + a sin).  The minus is in this table: its sines
     are (-s0, -s1, s0, s1), so that `rotate` only multiplies and adds.
     """
-    frequencies = base ** -(torch.arange(0, head_size, 2) / head_size)  # (D / 2,)
-    angles = torch.outer(torch.arange(length), frequencies)  # (length, D / 2)
+    # device: also where the network is made on the meta device, which knows shapes only and computes slowly
+    frequencies = base ** -(torch.arange(0, head_size, 2, device="cpu") / head_size)  # (D / 2,)
+    angles = torch.outer(torch.arange(length, device="cpu"), frequencies)  # (length, D / 2)
     return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 

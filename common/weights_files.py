@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of
@@ -83,7 +84,8 @@ def load_model(path: str | Path, tokenizer=None, device="cpu", **changes) -> tup
         raise UserError(
             f"{path}: its weights and its config do not fit each other ({reason}); take another one"
         ) from None
-    model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
+    with WithoutFirstWeights():
+        model = Transformer(settings_from(Namespace(**config.as_dict() | changes), ModelConfig))
     model.load_state_dict(weights)
     if tokenizer is not None:
         check_tokenizer(path, content, config, tokenizer)
@@ -105,10 +107,10 @@ def check_weights(config: ModelConfig, weights: dict) -> None:
     """Raise ValueError unless weights are those of the config's network; takes no memory for a network that lies."""
     if config.num_layers > len(weights):
         raise ValueError(f"{config.num_layers} layers in {len(weights)} tensors")
-    with torch.device("meta"):
-        network = Transformer(config)
-    if sum(table.nbytes for table in network.buffers()) > LARGEST_TABLES:
+    if config.positions == "rotary" and 8 * config.max_seq_len * config.head_size > LARGEST_TABLES:
         raise ValueError(f"a context of {config.max_seq_len}")
+    with torch.device("meta"), WithoutFirstWeights():
+        network = Transformer(config)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     for name in shapes.keys() | weights.keys():
         if name not in weights:
@@ -119,6 +121,19 @@ def check_weights(config: ModelConfig, weights: dict) -> None:
             raise ValueError(f"{name} is {list(weights[name].shape)}, not {list(shapes[name])}")
         if weights[name].dtype != torch.float32 or not weights[name].isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite or not float32")
+
+
+class WithoutFirstWeights(TorchFunctionMode):
+    """Leave out the random first weights of networks that are made in the block.
+
+    They would be overwritten, and on the meta device they make torch import its compiler, which takes two seconds.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 # Any file of weights --------------------------------------------------------------------------------------------------
