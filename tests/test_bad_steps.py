@@ -103,8 +103,8 @@ def test_a_float16_run_whose_gradients_overflow_at_every_scale_stops_and_says_wh
         train_in(tmp_path, epochs=9, max_bad_steps=4)
     assert "4 steps in a row" in one_line(refusal)
     assert "--amp_dtype bfloat16" in one_line(refusal) and "--no-amp" in one_line(refusal)
-    scales = [row["loss_scale"] for row in metrics(tmp_path, "train") if "loss_scale" in row]
-    assert scales == [4.0, 2.0]  # at 1, nothing is scaled any more; what comes after that counts
+    scales = [row["loss_scale"] for row in metrics(tmp_path, "train")]
+    assert scales == [4.0, 2.0, 1.0]  # what comes after that is skipped, and counts
     assert [row["skipped"] for row in metrics(tmp_path, "skip")] == [1, 2, 3, 4]
     assert " loss_scale 4 tokens/s " in (tmp_path / "train.log").read_text()
 

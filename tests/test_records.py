@@ -17,6 +17,7 @@ KINDS = {
     "text": lambda value: isinstance(value, str),
     "integer": lambda value: type(value) is int,
     "number": lambda value: type(value) in (int, float) and math.isfinite(value),
+    "boolean": lambda value: isinstance(value, bool),
     "object": lambda value: isinstance(value, dict),
     "list": lambda value: isinstance(value, list),
     "null": lambda value: value is None,

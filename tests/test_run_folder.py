@@ -37,7 +37,7 @@ def test_args_json_holds_the_flags(finished):
 def test_the_rows_of_the_metrics_have_the_names_of_the_design_and_steps_in_order(finished):
     rows = metrics(finished[0])
     places = {"event", "step", "epoch", "tokens", "seconds"}
-    train_names = places | {"train_loss", "perplexity", "lr", "grad_norm", "tokens_per_second"}
+    train_names = places | {"train_loss", "perplexity", "lr", "grad_norm", "loss_scale", "tokens_per_second"}
     eval_names = places | {"val_loss", "perplexity", "bits_per_byte", "accuracy"}
     assert all(row.keys() == train_names for row in rows if row["event"] == "train")
     assert all(row.keys() == eval_names for row in rows if row["event"] == "eval")

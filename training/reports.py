@@ -120,8 +120,7 @@ class Reporter:
             tags["Throughput/mfu"] = mfu
         self.record(
             "train", tags, train_loss=loss, perplexity=perplexity(loss), lr=rate,
-            grad_norm=norm if math.isfinite(norm) else None, tokens_per_second=round(speed, 1),
-            **({} if loss_scale == 1 else {"loss_scale": loss_scale}),
+            grad_norm=norm if math.isfinite(norm) else None, loss_scale=loss_scale, tokens_per_second=round(speed, 1),
         )  # fmt: skip
 
     def evaluation(self, result: dict, is_best: bool) -> None:

@@ -74,11 +74,17 @@ def clean(value: object, deepest: int = 6) -> object:
 COUNTS = ("step", "tokens", "skipped", "parameters", "parameters_in_layers", "total_steps")  # from 0 on
 KINDS = (  # of each field that is known
     dict.fromkeys(COUNTS, (int,))
-    | dict.fromkeys(("epoch", "seconds", "train_loss", "lr", "tokens_per_second"), (int, float))
+    | dict.fromkeys(("epoch", "seconds", "train_loss", "lr", "loss_scale", "tokens_per_second"), (int, float))
     | dict.fromkeys(("flops_per_token", "accuracy"), (int, float))
     | dict.fromkeys(("val_loss", "perplexity", "bits_per_byte", "grad_norm"), (int, float, type(None)))
     | dict.fromkeys(("event", "run_id", "program", "precision", "text", "time", "ended", "device"), (str,))
-    | {"versions": (dict,), "hardware": (dict,), "fingerprints": (dict,), "dataset": (list, type(None))}
+    | {
+        "compiled": (bool,),
+        "versions": (dict,),
+        "hardware": (dict,),
+        "fingerprints": (dict,),
+        "dataset": (list, type(None)),
+    }
 )
 PLACE = ("step", "epoch", "tokens", "seconds")
 FIELDS = {  # what a row of each event must have
