@@ -296,27 +296,21 @@ class Rows:
         self.ends = self.cache.lengths()[self.order].cumsum()
         self.epoch = epoch
 
-    def text(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, predicted) of the text at a place of the epoch's order, both (its length,)."""
+    def text(self, place: int) -> np.ndarray:
+        """The ids of the text at a place of the epoch's order."""
         ids = self.cache.text(self.order[place])
         if self.change is not None:
             ids = self.change(ids, np.random.default_rng([self.seed or 0, self.epoch, place]))
-        predicted = reply_mask(ids, self.special) if self.replies_only else ids != self.special["<bos>"]
-        return ids, predicted
+        return ids
 
-    def stream(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, predicted) of tokens first, ..., last - 1 of the packed epoch, both (last - first,)."""
-        place = int(np.searchsorted(self.ends, first, side="right"))  # the text that token `first` stands in
-        texts = []
-        end = first
-        while end < last:
-            texts.append(self.text(place))
-            end = int(self.ends[place])
-            place += 1
-        ids, predicted = (np.concatenate(parts) for parts in zip(*texts, strict=True))
-        skipped = first - (end - len(ids))  # tokens of the first text that stand before `first`
-        piece = slice(skipped, skipped + last - first)
-        return ids[piece], predicted[piece]
+    def targets(self, texts: list[np.ndarray]) -> np.ndarray:
+        """int64: the ids of texts, one after the other, and IGNORED where they are not predicted."""
+        ids = np.concatenate(texts).astype(np.int64)
+        if self.replies_only:
+            predicted = np.concatenate([reply_mask(text, self.special) for text in texts])
+        else:
+            predicted = ids != self.special["<bos>"]
+        return np.where(predicted, ids, IGNORED)
 
     def rows_of(self, epoch: int, index: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """[(ids, targets), ...] of an epoch's rows from index on, each (at most length + 1,)."""
@@ -324,11 +318,17 @@ class Rows:
             self.arrange(epoch)
         if not self.packed:
             texts = [self.text(place) for place in range(index, index + count)]
-            return [(ids[: self.length + 1], targets_of(ids, predicted)[: self.length + 1]) for ids, predicted in texts]
+            return [(ids[: self.length + 1], self.targets([ids])[: self.length + 1]) for ids in texts]
+        # Once for all rows: a call of numpy takes longer than its work on one row.
         first = index * self.length
         last = min(first + count * self.length + 1, int(self.ends[-1]))
-        ids, predicted = self.stream(first, last)  # once for all rows: a call takes longer than its work
-        targets = targets_of(ids, predicted)
+        place = int(np.searchsorted(self.ends, first, side="right"))  # the text that token `first` stands in
+        past = int(np.searchsorted(self.ends, last)) + 1  # the place after the text of the last token
+        texts = [self.text(number) for number in range(place, past)]
+        before = first - (int(self.ends[place]) - len(texts[0]))  # tokens of the first text in the row before
+        piece = slice(before, before + last - first)
+        ids = np.concatenate(texts)[piece]
+        targets = self.targets(texts)[piece]
         rows = [slice(start, start + self.length + 1) for start in range(0, count * self.length, self.length)]
         return [(ids[row], targets[row]) for row in rows]
 
@@ -351,8 +351,3 @@ class Rows:
             inputs[number, : len(ids) - 1] = ids[:-1]
             targets[number, : len(ids) - 1] = target[1:]
         return inputs, targets
-
-
-def targets_of(ids: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """int64: the ids, and IGNORED where they are not predicted."""
-    return np.where(predicted, ids.astype(np.int64), IGNORED)
