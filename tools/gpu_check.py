@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def describe(device: torch.device) -> None:
     """Print what is checked."""
     print(f"{describe_device(device)}; torch {torch.__version__}, Python {platform.python_version()}, "
           f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}: {' '.join(sys.argv)}", flush=True)  # fmt: skip
-    if device.type == "cuda":
+    if device.type == "cuda" and shutil.which("nvidia-smi"):
         query = "name,driver_version,clocks.sm,clocks.max.sm,power.limit"
         done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv"], capture_output=True, text=True)
         print(done.stdout.strip(), flush=True)
@@ -188,7 +189,6 @@ def check_gradients(device: torch.device) -> list[str]:
 
 def first_gradient(device: torch.device, dtype: str, compiling: bool) -> tuple[float, torch.Tensor]:
     """(loss, gradient of all weights) of the default shape's first batch."""
-    torch._dynamo.reset()
     trial = Trial(device, "course", dtype, compiling)
     ((inputs, targets), *_) = trial.batches_of(0)
     with trial.precision.autocast():
@@ -313,6 +313,7 @@ class Trial:
         self.rows = Rows(random_stories(texts, config.vocab_size), config.max_seq_len, SPECIAL, True, seed=0)
         self.network = self.model
         if self.compiling:
+            torch._dynamo.reset()  # or it counts the networks before as others of the same code, and gives up
             self.network = compiled(self.model, self.precision, self.batches_of(0))
         self.optimizers = make_optimizers(self.model, self.settings)
         for optimizer in self.optimizers:
@@ -327,8 +328,11 @@ def measurements(args: argparse.Namespace, device: torch.device, folder: Path) -
     """All measurements, the most valuable first."""
 
     def training(seconds, preset, dtype, profiled=False, **more):
-        how = "".join([", compiled"] * more.get("compiling", False)) + (", muon" if "optimizer" in more else "")
-        title = f"training {preset}, {dtype}{how}"
+        title = f"training {preset}, {dtype}"
+        if "compiling" in more:
+            title += ", compiled"
+        if "optimizer" in more:
+            title += f", {more['optimizer']}"
         return title, seconds, lambda: measure_training(Trial(device, preset, dtype, **more), profiled)
 
     half = usual_dtype(device)
@@ -373,7 +377,11 @@ def measure_training(trial: Trial, profiled: bool) -> list[str]:
     mfu = f", mfu {tokens / seconds * trial.model.flops_per_token() / peak:.1%}" if peak else ""
     memory = f", {torch.cuda.max_memory_allocated() / 1e6:,.0f} MB" if device.type == "cuda" else ""
     line = f"{tokens / seconds:,.0f} tokens/s, {1e3 * seconds / trial.steps:.2f} ms a step{mfu}{memory}"
-    lines = [line if result.good else line + ", the last step was SKIPPED"]
+    if not result.good:
+        line += ", the last step was SKIPPED"
+    if trial.compiling and trial.network is trial.model:
+        line += ", compiling FAILED"
+    lines = [line]
     if profiled and device.type == "cuda":
         lines += profile(partial(step, trial.batches_of(0)), device)
     return lines
