@@ -41,7 +41,7 @@ from common.prefetch import computed_ahead
 from data import Rows
 from generation.generate import generate
 from generation.sampling import Sampling
-from model import ModelConfig, Transformer
+from model import IGNORED, ModelConfig, Transformer
 from training.optimizer import Muon, make_optimizers
 from training.settings import TrainingSettings
 from training.step import micro_batches, training_step
@@ -195,7 +195,7 @@ def first_gradient(device: torch.device, dtype: str, compiling: bool) -> tuple[f
         loss = trial.network(inputs.to(device), targets.to(device))
     loss.backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in trial.model.parameters()])
-    return loss.item() / int((targets != -100).sum()), gradient
+    return loss.item() / int((targets != IGNORED).sum()), gradient
 
 
 def check_tests(most: float) -> list[str]:
@@ -240,7 +240,8 @@ def check_precisions(device: torch.device, folder: Path, most: float) -> list[st
     for dtype in dtypes(device):
         flags = ["--no-amp"] if dtype == "float32" else ["--amp", "--amp_dtype", dtype]
         loss, skipped = final_loss(device, folder, dtype, most, *flags)
-        exact = exact or loss
+        if exact is None:
+            exact = loss
         verdict = "right" if abs(loss / exact - 1) < 0.01 else "WRONG"
         lines.append(f"{dtype}: {verdict}, validation loss {loss:.4f}, {skipped} steps skipped")
     return lines
