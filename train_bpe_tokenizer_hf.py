@@ -19,10 +19,12 @@ from tqdm import tqdm
 
 from common.console import log
 from common.errors import UserError
-from common.flags import FlagParser
+from common.flags import FlagParser, settings_from
 from common.program import run_program
+from corpus.notes import Notes, ReadingFlags, add_reading_flags
 from corpus.other_tokenizers import open_pretrained
-from corpus.sources import BadRows, add_skip_flag, open_dataset, read_stories
+from corpus.sources import open_dataset
+from corpus.stories import read_stories
 from data import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer, wrap_tokenizer
 
 DATASET = "roneneldan/TinyStories"
@@ -54,8 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="show how the file that --output names, or what --from_pretrained does, cuts this text; write nothing",
     )  # fmt: skip
     group = parser.add_argument_group("the data")
-    group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
-    add_skip_flag(group)
+    add_reading_flags(group, stories=True)
     args = parser.parse_args(argv)
     check_args(args)
     if args.vocab_size is None:
@@ -122,18 +123,19 @@ def learn(args: argparse.Namespace) -> Tokenizer:
     """Learn a tokenizer from the stories, and print what there is to be seen of it."""
     name = args.dataset or DATASET
     splits = open_dataset(name)
-    bad = BadRows(args.skip_bad_rows)
-    stories = read_stories(splits["train"], args.text_column, bad=bad)
+    how = settings_from(args, ReadingFlags)
+    notes = Notes()
+    stories = read_stories(splits["train"], how, notes=notes)
     sampled = itertools.islice(stories, args.sample) if args.sample else stories
     counted = CountedStories(sampled, None if args.sample or "validation" in splits else HELD_OUT_EVERY)
     tokenizer = train_tokenizer(counted, args.vocab_size)
     print(f"stories: {counted.count:,} ({counted.bytes:,} bytes) from {name}")
     if "validation" in splits:
-        held_out = list(read_stories(splits["validation"], args.text_column, HELD_OUT, bad))
+        held_out = list(read_stories(splits["validation"], how, HELD_OUT, notes))
     else:
         held_out = counted.set_aside or list(itertools.islice(stories, HELD_OUT))
-    for remark in bad.remarks():
-        print(remark)
+    for line in notes.lines():
+        print(line)
     print_findings(tokenizer, args.vocab_size, held_out)
     return tokenizer
 
@@ -175,13 +177,13 @@ def wrap(args: argparse.Namespace) -> Tokenizer:
     print(f"vocabulary: {tokenizer.vocab_size:,} tokens, those of {args.from_pretrained} and the special tokens")
     print("special tokens: " + "  ".join(f"{token} {number}" for token, number in tokenizer.special.items()))
     if args.dataset:
-        bad = BadRows(args.skip_bad_rows)
+        notes = Notes()
         splits = open_dataset(args.dataset)
         split = splits.get("validation", splits["train"])
-        stories = list(read_stories(split, args.text_column, HELD_OUT, bad))
+        stories = list(read_stories(split, settings_from(args, ReadingFlags), HELD_OUT, notes))
         print_compression(tokenizer, stories, f"stories of {args.dataset}")
-        for remark in bad.remarks():
-            print(remark)
+        for line in notes.lines():
+            print(line)
     return tokenizer
 
 

@@ -11,10 +11,11 @@ import argparse
 
 from common.console import log
 from common.errors import UserError
-from common.flags import FlagParser, parse_flags
+from common.flags import FlagParser, parse_flags, settings_from
 from common.program import run_program
 from common.text import without_controls
 from common.weights_files import load_model
+from corpus.notes import ReadingFlags, add_reading_flags
 from corpus.splits import DIALOGUES_SET_ASIDE, open_text
 from corpus.token_cache import cache_dialogues
 from data import Rows, load_tokenizer
@@ -38,7 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
     parser.add_argument("--pretrained_model_path", help=f"{help_text} (must be given, here or in --config)")
-    add_data_flags(parser, "bochen0909/tinystories-conversations", batching="padded")
+    group = add_data_flags(parser, "bochen0909/tinystories-conversations", batching="padded")
+    add_reading_flags(group, dialogues=True)
     parser.add_argument(
         "--lora_rank", type=int, default=0,
         help=f"train adapters of this rank only, at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",
@@ -82,7 +84,7 @@ def main() -> None:
     length = model.config.max_seq_len
 
     def read(split, limit):
-        return cache_dialogues(split, tokenizer, args.cache_dir, length, limit, args.skip_bad_rows)
+        return cache_dialogues(split, tokenizer, args.cache_dir, length, settings_from(args, ReadingFlags), limit)
 
     with ranks.first_alone():
         train_cache, validation_cache = open_text(args, read, "sample_data/conversations", DIALOGUES_SET_ASIDE)

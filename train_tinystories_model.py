@@ -14,6 +14,7 @@ from common.console import log
 from common.flags import FlagParser, flags_in_words, parse_flags, settings_from
 from common.program import run_program
 from common.text import without_controls
+from corpus.notes import ReadingFlags, add_reading_flags
 from corpus.splits import open_text
 from corpus.token_cache import cache_stories
 from data import Rows, load_tokenizer
@@ -40,7 +41,7 @@ BEGINNING = "Once upon a time"  # of the stories in the log
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     group = add_data_flags(parser, "roneneldan/TinyStories")
-    group.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    add_reading_flags(group, stories=True)
     parser.add_argument(
         "--preset", default="course", choices=(*PRESETS, "list"),
         help="shape and training of a known model; flags beside it win; list prints them (default: %(default)s)",
@@ -86,7 +87,7 @@ def main() -> None:
     config = settings_from(args, ModelConfig, vocab_size=tokenizer.vocab_size)
 
     def read(split, limit):
-        return cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, args.skip_bad_rows)
+        return cache_stories(split, tokenizer, args.cache_dir, settings_from(args, ReadingFlags), limit)
 
     with ranks.first_alone():
         train_cache, validation_cache = open_text(args, read)

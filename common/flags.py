@@ -53,14 +53,17 @@ def flag(default: object, text: str, first: bool = False, **options) -> dataclas
     return dataclasses.field(default=default, metadata={"help": text, "first": first} | options)
 
 
-def add_fields(group, settings_class: type, defaults: dict, parser: argparse.ArgumentParser | None = None) -> None:
+def add_fields(
+    group, settings_class: type, defaults: dict, parser: argparse.ArgumentParser | None = None,
+    without: Iterable[str] = (),
+) -> None:  # fmt: skip
     """Give a flag to each field of a data class that `flag` declared; defaults override the fields' own.
 
     group: where they stand in --help, but for those that the handout uses: these are the parser's own, listed first.
     """
     for item in dataclasses.fields(settings_class):
         options = dict(item.metadata)
-        if not options:
+        if not options or item.name in without:
             continue
         place = parser if options.pop("first") and parser else group
         options["default"] = defaults.get(item.name, item.default)

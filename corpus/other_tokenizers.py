@@ -16,8 +16,8 @@ from typing import Any
 
 from common.errors import UserError, one_line, reason_of
 from common.files import read_json
+from corpus.encodings import decoded
 from corpus.hub import HUB_SECONDS, hub_files, within
-from corpus.sources import decoded
 
 TIKTOKEN = "tiktoken:"
 FILES = (["tokenizer.json"], ["vocab.json", "merges.txt"])  # what holds a tokenizer, the first that is there
@@ -106,7 +106,7 @@ def from_vocabulary(vocabulary: dict[str, int], merges_path: Path) -> dict:
     """GPT-2's two files as a tokenizer; what no merge makes and is no byte is a special token there."""
     if any(token.endswith("</w>") for token in vocabulary):
         raise NotTaken("it is no byte-level BPE (its words end in </w>)")
-    text = decoded(merges_path.read_bytes(), merges_path, "take a whole one")
+    text = decoded(merges_path.read_bytes(), merges_path)
     lines = text.split("\n")  # a token may hold other ends of lines
     merges = [line.removesuffix("\r").split(" ") for line in lines if line.strip() and line[:8] != "#version"]
     made = {"".join(pair) for pair in merges}

@@ -1,62 +1,63 @@
 """Where stories and dialogues come from: local files, folders, and data sets of the hub.
 
-`.jsonl`, `.json` and `.txt` are read here, row by row, so that a broken line can be named and nothing else needs
-installing; hub names, csv and parquet go through the `datasets` library, which is imported only for them.
-
-In reading order: `open_dataset`, which finds the splits of a name; local files and folders; the hub; the readers of
-each kind of file; `read_stories`, from rows to stories.
+In reading order: `open_dataset`, which finds the splits of a name; local files and folders; the hub.  What files hold
+is read by `readers.py`; the `datasets` library is imported for the hub only.
 """
 
 import hashlib
-import json
-import mmap
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from common.console import log
 from common.errors import UserError, one_line, reason_of
-from common.text import without_surrogates
 from corpus.hub import HUB_SECONDS, hub_errors, within
+from corpus.notes import Notes
+from corpus.readers import KINDS, PACKED_SUFFIXES, Row, Wanted, holds_separator, kind_of, lists_by_name, read_rows
 
-VALIDATION_NAMES = ("validation", "valid", "val", "test")
-OWN_SUFFIXES = (".jsonl", ".json", ".txt")
-LIBRARY_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
-FOLDER_SUFFIXES = (".jsonl", ".parquet", ".csv", ".json", ".txt")  # the first found is taken, not a README beside it
-SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")  # as in data/train-00000-of-00004
-STORY_SEPARATOR = "<|endoftext|>"
-SKIP_ADVICE = ", or pass --skip_bad_rows"  # at the end of an error that `BadRows` raises
+VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
+# Of the files of a split, those with the first of these suffixes that is found are read.
+FOLDER_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".txt")
+# A file's name without suffix, or a folder's: maybe something before, the split's name, maybe the number of a part.
+SPLIT_NAME = re.compile(
+    rf"(?:(.*)[-_. ])?(train|{'|'.join(VALIDATION_NAMES)})(?:[-_. ]?(?:part)?[-_. ]?\d[\d\-_.of]*)?"
+)
+NOT_DATA = re.compile(  # files beside the data, by their names in lower case without suffix
+    "readme.*|licen[cs]e.*|changelog|notice|copying|authors|contributors|citation|requirements|credits|metadata|info|"
+    "state|config|dataset_infos?|dataset_dict|dataset_metadata|tokenizer|tokenizer_config|package|package-lock|"
+    "cache-[0-9a-f]*"  # what `datasets` computed from the data
+)
+MOST_FILES = 5  # that a line of the log names
+SMALL = 20_000  # bytes: a .txt file that may be one story
+SEVERAL = 3  # such files: then each is one
 
 
 @dataclass
 class Split:
-    """One split of a data set: `rows()` yields (row, place) anew at each call; place says where a row stands.
-
-    In the place of a row that cannot be read stands the UserError that says why, so that reading can go on after it.
-    """
+    """One split of a data set: `rows(wanted, notes)` yields (row, place) anew at each call, see `readers.py`."""
 
     name: str
-    rows: Callable[[], Iterator[tuple[dict | UserError, str]]]
+    rows: Callable[[Wanted, Notes], Iterator[Row]]
     fingerprint: Callable[[], str]
 
 
 def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/stories") -> dict[str, Split]:
     """Find the splits of a data set: {"train": Split, maybe "validation": Split}.
 
-    name: a `.jsonl`, `.json`, `.txt`, `.csv` or `.parquet` file, a folder of such files, or a data set of the hub.
+    name: a file of one of `readers.KINDS`, packed or not, a folder of such files, or a data set of the hub.
     streaming: read from the hub only what is used, instead of downloading all of it first.
     example: what to name as a way to go on where the hub cannot be reached.
     Raises UserError if there is no such thing, or the hub does not answer.
     """
     path = Path(name)
     if path.is_file():
-        splits = {"train": file_split(path)}
+        splits = splits_inside(path) or {"train": file_split(path)}
     elif path.is_dir():
         splits = folder_splits(path)
-    elif path.suffix in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
+    elif kind_of(path) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
         raise UserError(f"no file or folder {name}; pass --dataset the path of your data")
     else:
         splits = hub_splits(name, streaming, example)
@@ -65,54 +66,150 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
     found = {"train": splits["train"]}
     for known in VALIDATION_NAMES:
         if known in splits:
-            return found | {"validation": splits[known]}
+            found["validation"] = splits[known]
+            break
+    others = [split.name for split in splits.values() if split not in found.values()]
+    if others:
+        log.info(f"{name}: left out: {', '.join(others)}")
     return found
 
 
 # Local files and folders ----------------------------------------------------------------------------------------------
 
 
-def file_split(*paths: Path) -> Split:
-    """A split made of local files that have one suffix."""
-    suffix = paths[0].suffix
-    if suffix not in (*OWN_SUFFIXES, *LIBRARY_SUFFIXES):
-        known = " ".join((*OWN_SUFFIXES, *LIBRARY_SUFFIXES))
-        raise UserError(f"{paths[0]}: cannot read {suffix or 'a file without a suffix'}; known are {known}")
+def file_split(*paths: Path, story_a_file: bool = False) -> Split:
+    """A split made of local files; story_a_file: where no flag says otherwise, a .txt file is one story."""
+    for path in paths:
+        if kind_of(path) is None:
+            suffix = path.suffix or "a file without a suffix"
+            known = f"{' '.join(KINDS)}, packed too ({' '.join(PACKED_SUFFIXES)})"
+            raise UserError(f"{path}: cannot read {suffix}; known are {known}")
 
-    def rows():
-        if suffix in LIBRARY_SUFFIXES:
-            yield from library_rows(lambda: load_files(LIBRARY_SUFFIXES[suffix], paths), paths[0])
-            return
-        reader = {".jsonl": json_lines, ".json": json_list, ".txt": text_stories}[suffix]
+    def rows(wanted, notes):
+        if story_a_file and wanted.story_ends == "auto":
+            notes.guess(f".txt: each of the {len(paths):,} small files is a story; --story_ends decides otherwise")
+            wanted = replace(wanted, story_ends="file")
         for path in paths:
-            yield from reader(path)
+            yield from read_rows(path, wanted, notes)
 
     return Split(str(paths[0]), rows, lambda: hash_files(paths))
 
 
-def load_files(kind: str, paths: Iterable[Path]) -> Any:
-    """The `datasets` data set of local files; kind: csv or parquet."""
-    options = {"keep_default_na": False} if kind == "csv" else {}  # a story may be the word "null"
-    return load_with_library(kind, data_files=[str(path) for path in paths], streaming=True, **options)["train"]
+def splits_inside(path: Path) -> dict[str, Split]:
+    """The splits of a JSON file that is {"train": [...], "validation": [...]}; none for any other file."""
+
+    def split(name):
+        return Split(
+            f"{path} ({name})",
+            rows=lambda wanted, notes: read_rows(path, replace(wanted, name=name), notes),
+            fingerprint=lambda: f"{hash_files([path])} {name}",
+        )
+
+    names = lists_by_name(path, ("train", *VALIDATION_NAMES))
+    return {name: split(name) for name in names} if len(names) > 1 else {}
 
 
 def folder_splits(folder: Path) -> dict[str, Split]:
     """The splits of a local folder: `train.jsonl`, `validation.jsonl` and the like, or the hub's layout below it."""
-    named = {}
-    for suffix in FOLDER_SUFFIXES:
-        for path in sorted(folder.rglob(f"*{suffix}")):
-            names = SPLIT_NAME.findall(path.relative_to(folder).as_posix().lower())
-            named.setdefault(names[0] if names else None, []).append(path)
-    if not named:
+    paths, left_out = data_files(folder)
+    if not paths:
         raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
+    named = {}
+    for path, name in names_of_splits(folder, paths).items():
+        named.setdefault(name, []).append(path)
     nameless = named.pop(None, [])
-    if nameless:
-        named.setdefault("train", nameless)
-    splits = {}
+    if nameless and "train" not in named:
+        named["train"] = nameless
+    else:
+        left_out += nameless
     for name, paths in named.items():
-        of_one_suffix = [path for path in paths if path.suffix == paths[0].suffix]
-        splits[name] = file_split(*of_one_suffix)
-    return splits
+        kind = min((suffix_of(path) for path in paths), key=FOLDER_SUFFIXES.index)
+        named[name] = without_copies([path for path in paths if suffix_of(path) == kind])
+        left_out += [path for path in paths if path not in named[name]]
+    if left_out:
+        shown = [one_line(path.relative_to(folder).as_posix(), 60) for path in left_out[:MOST_FILES]]
+        more = f" and {len(left_out) - MOST_FILES:,} more" if len(left_out) > MOST_FILES else ""
+        log.info(f"{folder}: left out: {', '.join(shown)}{more}")
+    story_a_file = are_stories(list(named.values()))
+    return {name: file_split(*paths, story_a_file=story_a_file) for name, paths in named.items()}
+
+
+def data_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(the data files in a folder and below it, by name; what else the log should name).
+
+    Hidden files and copies that macOS and Jupyter leave are neither.  Links to folders are followed, each folder once.
+    """
+    found = []
+    left_out = []
+    seen = set()
+    for inside, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(inside)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        for name in names:
+            if name.startswith("."):
+                continue
+            path = Path(inside, name)
+            has_kind = kind_of(path) is not None
+            is_beside_data = NOT_DATA.fullmatch(name.split(".")[0].lower()) is not None
+            if has_kind and not is_beside_data:
+                found.append(path)
+            elif has_kind or not is_beside_data:  # a README.md or a LICENSE is not worth a line
+                left_out.append(path)
+    return sorted(found), sorted(left_out)
+
+
+def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
+    """{path: name of its split, or None}: by the name of the file, or of a folder that it is in.
+
+    Another word may stand before it: `TinyStories-valid.txt`.  A `taste-test.txt` is a test split only beside a
+    `taste-train.txt` or `taste.txt`, so that a file whose name happens to hold the word is not one.
+    """
+    names = {}
+    before = {}  # what stands before the name of a split
+    for path in paths:
+        parts = [stem_of(path), *reversed(path.relative_to(folder).parts[:-1])]
+        matches = [match for part in parts if (match := SPLIT_NAME.fullmatch(part.lower()))]
+        names[path] = matches[0][2] if matches else None
+        before[path] = matches[0][1] if matches else stem_of(path).lower()
+    for path in paths:
+        others = [before[other] for other in paths if names[other] in (None, "train")]
+        if names[path] == "test" and before[path] and before[path] not in others:
+            names[path] = None
+    return names
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its suffixes of KINDS and of packing."""
+    stem = path.name
+    while (suffix := Path(stem).suffix.lower()) and (suffix in KINDS or suffix in PACKED_SUFFIXES):
+        stem = stem[: -len(suffix)]
+    return stem
+
+
+def suffix_of(path: Path) -> str:
+    """A file's suffix of KINDS."""
+    return next(suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() in KINDS)
+
+
+def without_copies(paths: list[Path]) -> list[Path]:
+    """Paths without packed files that lie unpacked beside."""
+    plain = {path.with_name(stem_of(path)) for path in paths if path.suffix.lower() not in PACKED_SUFFIXES}
+    packed = [path for path in paths if path.suffix.lower() in PACKED_SUFFIXES]
+    return [path for path in paths if path not in packed or path.with_name(stem_of(path)) not in plain]
+
+
+def are_stories(splits: list[list[Path]]) -> bool:
+    """Whether the files of a folder, those of each split, are small .txt files that are one story each."""
+    paths = [path for split in splits for path in split]
+    return (
+        max(map(len, splits)) >= SEVERAL
+        and all(kind_of(path) == "text" and path.stat().st_size <= SMALL for path in paths)
+        and not any(holds_separator(path) for path in paths)
+    )
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -151,194 +248,23 @@ def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
     def split(part):
         return Split(
             f"{name} ({part})",
-            rows=lambda: library_rows(lambda: loaded[part], name, advice),
+            rows=lambda wanted, notes: hub_rows(loaded[part], name, advice),
             fingerprint=lambda: f"{name} {part} {revision}",
         )
 
     return {part: split(part) for part in loaded}
 
 
-# Readers --------------------------------------------------------------------------------------------------------------
-
-
-def decoded(line: bytes, place: object, advice: str = "save the file as UTF-8") -> str:
-    """A line's text.  Raises UserError if it is not UTF-8."""
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise UserError(f"{place}: not UTF-8 ({reason}); {advice}") from None
-
-
-def parsed(text: str, place: object, advice: str = "fix it") -> object:
-    """A text's JSON.  Raises UserError if it is none."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{place}: not JSON ({error.msg}: {where}); {advice}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON that can be read ({error}); {advice}") from None
-
-
-def json_lines(path: Path) -> Iterator[tuple[object, str]]:
-    """Yield (row, place) of a file with one JSON object a line; empty lines are skipped."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                try:
-                    yield parsed(decoded(line, place).lstrip("\ufeff"), place), place
-                except UserError as error:
-                    yield error, place
-
-
-def json_list(path: Path) -> Iterator[tuple[object, str]]:
-    """Yield (row, place) of a file that is one JSON list; a file that is none is read as one object a line."""
-    with open(path, "rb") as file:
-        start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-        content = b"" if start[:1] != b"[" else start + file.read()
-    if not content:
-        yield from json_lines(path)
-        return
-    rows = parsed(decoded(content, path), path, "fix it, or save it as .jsonl, a row a line")
-    yield from ((row, f"{path}, item {number}") for number, row in enumerate(rows, start=1))
-
-
-def text_stories(path: Path) -> Iterator[tuple[dict | UserError, str]]:
-    """Yield ({"text": story}, place): stories end at `<|endoftext|>` where the file has it, else at each line's end."""
-    separated = holds_separator(path)
-    with open(path, "rb") as file:
-        story = ""  # so far
-        first = 1  # its first line
-        for number, line in enumerate(file, start=1):
-            try:
-                text = decoded(line, f"{path}, line {number}").replace("\r\n", "\n")
-            except UserError as error:
-                yield error, f"{path}, line {number}"
-                continue
-            if number == 1:
-                text = text.removeprefix("\ufeff")
-            *ends, rest = text.split(STORY_SEPARATOR) if separated else (text, "")
-            for end in ends:
-                yield {"text": (story + end).strip()}, f"{path}, line {first}"
-                story = ""
-                first = number + 1
-            story += rest
-        yield {"text": story.strip()}, f"{path}, line {first}"
-
-
-def holds_separator(path: Path) -> bool:
-    """Whether `<|endoftext|>` stands anywhere in a file, which is not read into memory."""
-    if not os.path.getsize(path):
-        return False
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(STORY_SEPARATOR.encode()) >= 0
-
-
-def load_with_library(*args: str, **kwargs) -> Any:
-    """datasets.load_dataset without its progress bars; an error is one line."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(f"reading {args[0]} needs the package datasets; install it, or use .jsonl") from None
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell the hub of a local file, and wait for an answer
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    return datasets.load_dataset(*args, **kwargs)
-
-
-def library_rows(load: Callable, name: object, advice: str = "is the file whole?") -> Iterator[tuple[dict, str]]:
-    """Yield (row, place) of what load() returns, a `datasets` data set: in batches, many times faster than by rows."""
+def hub_rows(loaded, name: str, advice: str) -> Iterator[Row]:
+    """Yield (row, place) of a `datasets` data set: in batches, many times faster than by rows."""
     number = 0
     try:
-        for batch in load().iter(batch_size=1000):
+        for batch in loaded.iter(batch_size=1000):
             columns = list(batch)
             for values in zip(*batch.values(), strict=True):
                 number += 1
-                filled = ["" if value is None else value for value in values]
-                yield dict(zip(columns, filled, strict=True)), f"{name}, row {number}"
+                yield dict(zip(columns, values, strict=True)), f"{name}, row {number}"
     except UserError:
         raise
     except Exception as error:  # pyarrow, csv and the network raise their own kinds
         raise UserError(f"{name}, after row {number}: cannot be read ({reason_of(error)}); {advice}") from None
-
-
-# From rows to stories -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class BadRows:
-    """What becomes of a row that cannot be used: an error, or, with --skip_bad_rows, a count."""
-
-    skip: bool = False
-    count: int = 0
-    first: str = ""
-
-    def add(self, error: UserError) -> None:
-        """Count a bad row, or raise its error."""
-        if not self.skip:
-            raise UserError(f"{error}{SKIP_ADVICE}")
-        self.first = self.first or str(error)
-        self.count += 1
-
-    def summary(self) -> str:
-        """How many there were, in one line."""
-        return f"{self.count:,} bad row{'s' * (self.count > 1)} skipped; the first: {self.first}"
-
-    def remarks(self) -> list[str]:
-        """That line, if there were any."""
-        return [self.summary()] if self.count else []
-
-
-def usable(rows: Iterable, take: Callable, limit: int | None, bad: BadRows, nothing: str) -> Iterator:
-    """Yield up to limit results of take(row, place) for the (row, place) of rows; None is skipped.
-
-    take raises UserError for a row that cannot be used; bad: the BadRows that hears of it.  Raises UserError, with
-    nothing as its message, if there is no result at all.
-    """
-    count = 0
-    for row, place in rows:
-        try:
-            if isinstance(row, UserError):
-                raise row
-            result = take(row, place)
-        except UserError as error:
-            bad.add(error)
-            continue
-        if result is not None:
-            yield result
-            count += 1
-            if count == limit:
-                return
-    if not count:
-        raise UserError(f"{nothing}; {bad.summary()}" if bad.count else nothing)
-
-
-def read_stories(
-    split: Split, column: str = "text", limit: int | None = None, bad: BadRows | None = None
-) -> Iterator[str]:
-    """Yield up to limit stories, stripped of white space at their ends; empty ones are skipped.
-
-    Raises UserError for a row without the column, for one that is not text, and if there is no story at all; bad: a
-    BadRows that may skip such rows.
-    """
-
-    def story(row, place):
-        if not isinstance(row, dict) or column not in row:
-            found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise UserError(f'{place}: {one_line(found)} found where "{column}" was expected; pass --text_column')
-        if not isinstance(row[column], str):
-            held = one_line(json.dumps(row[column], default=str))
-            raise UserError(f'{place}: column "{column}" holds {held}, not text; pass --text_column')
-        return without_surrogates(row[column].strip()) or None
-
-    nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
-    return usable(split.rows(), story, limit, bad or BadRows(), nothing)
-
-
-def add_skip_flag(parser) -> None:
-    """The flag that `BadRows` is made of."""
-    parser.add_argument(
-        "--skip_bad_rows", action="store_true", help="count rows that cannot be read, instead of stopping"
-    )

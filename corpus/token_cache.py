@@ -26,10 +26,13 @@ from common.console import log
 from common.errors import UserError
 from common.files import locked, naming, on_disk, write_json, written_atomically
 from common.prefetch import computed_ahead
-from corpus.dialogues import read_dialogues, render_dialogues
-from corpus.sources import BadRows, Split, read_stories
+from corpus.dialogue_rows import read_dialogues
+from corpus.dialogues import render_dialogues
+from corpus.notes import Notes, ReadingFlags
+from corpus.sources import Split
+from corpus.stories import read_stories
 
-VERSION = 3
+VERSION = 4  # raised where the same files are read otherwise
 SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # where byte-level BPE never merges across
 BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
 
@@ -81,8 +84,7 @@ class TokenCache:
 
 
 def cache_stories(
-    split: Split, tokenizer, cache_dir: str | Path, column: str = "text", limit: int | None = None,
-    skip_bad_rows: bool = False,
+    split: Split, tokenizer, cache_dir: str | Path, how: ReadingFlags | None = None, limit: int | None = None
 ) -> TokenCache:  # fmt: skip
     """Tokenize stories, each as `<bos> story <eos>`, into a TokenCache, or open the one that is already there."""
     begin, end = tokenizer.special["<bos>"], tokenizer.special["<eos>"]
@@ -95,43 +97,46 @@ def cache_stories(
         encoded = zip(stories, tokenizer.encode_batch(stories), strict=True)
         return [([begin, *ids, end], len(story.encode())) for story, ids in encoded]
 
-    writer = TokenCacheWriter(split, tokenizer, cache_dir, ["stories", column, limit], skip_bad_rows)
+    how = how or ReadingFlags()
+    writer = TokenCacheWriter(split, tokenizer, cache_dir, ["stories", dataclasses.asdict(how), limit])
     if cache := writer.existing():
         return cache
     with writer:
-        bad = BadRows(skip_bad_rows)
-        for encoded in computed_ahead(encode, batches_of_text(read_stories(split, column, limit, bad)), ahead=2):
+        notes = Notes()
+        stories = read_stories(split, how, limit, notes)
+        for encoded in computed_ahead(encode, batches_of_text(stories), ahead=2):
             writer.add(encoded)
-        writer.remarks += bad.remarks()
+        writer.remarks = notes.lines()
     return writer.result()
 
 
 def cache_dialogues(
-    split: Split, tokenizer, cache_dir: str | Path, max_tokens: int, limit: int | None = None,
-    skip_bad_rows: bool = False,
+    split: Split, tokenizer, cache_dir: str | Path, max_tokens: int, how: ReadingFlags | None = None,
+    limit: int | None = None,
 ) -> TokenCache:  # fmt: skip
     """The same for dialogues, each rendered into at most max_tokens tokens, its oldest turns dropped where need be."""
 
     def render(dialogues):
         return [dialogue for dialogue in render_dialogues(tokenizer, dialogues, max_tokens) if dialogue.size]
 
-    writer = TokenCacheWriter(split, tokenizer, cache_dir, ["dialogues", max_tokens, limit], skip_bad_rows)
+    how = how or ReadingFlags()
+    writer = TokenCacheWriter(split, tokenizer, cache_dir, ["dialogues", max_tokens, dataclasses.asdict(how), limit])
     if cache := writer.existing():
         return cache
     with writer:
-        bad = BadRows(skip_bad_rows)
+        notes = Notes()
         shortened = cut = 0
-        dialogues = read_dialogues(split, limit, bad, writer.remarks)
+        dialogues = read_dialogues(split, how, limit, notes)
         for rendered in computed_ahead(render, batches_of_text(dialogues), ahead=2):
             shortened += sum(dialogue.dropped > 0 or dialogue.question_cut for dialogue in rendered)
             cut += sum(dialogue.reply_cut for dialogue in rendered)
             writer.add([(dialogue.ids, dialogue.size) for dialogue in rendered])
+        writer.remarks = notes.lines()
         longer = f"longer than {max_tokens:,} tokens"
         if shortened:
             writer.remarks.append(f"dialogues {longer}, without their oldest turns or words: {shortened:,}")
         if cut:
             writer.remarks.append(f"replies {longer}, learned as far as they fit: {cut:,}")
-        writer.remarks += bad.remarks()
     return writer.result()
 
 
@@ -168,7 +173,7 @@ class TokenCacheWriter:
     It is found again by the fingerprints of the data and of the tokenizer and the settings.
     """
 
-    def __init__(self, split: Split, tokenizer, cache_dir: str | Path, settings: list, skip_bad_rows: bool):
+    def __init__(self, split: Split, tokenizer, cache_dir: str | Path, settings: list):
         self.name = split.name
         self.dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
         self.description = {
@@ -177,8 +182,6 @@ class TokenCacheWriter:
             "tokenizer": tokenizer.fingerprint,
             "settings": settings,
         }
-        if skip_bad_rows:
-            self.description["skip_bad_rows"] = True
         self.key = hashlib.sha256(json.dumps(self.description).encode()).hexdigest()[:16]
         self.folder = Path(cache_dir) / self.key
         self.remarks = []

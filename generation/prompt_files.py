@@ -6,7 +6,6 @@ which resumes where a run was cut off; the flags.
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import itertools
@@ -23,12 +22,13 @@ from common.console import log
 from common.errors import UserError, one_line
 from common.files import locked, naming
 from common.text import without_surrogates
-from corpus.dialogues import read_turns
-from corpus.sources import json_lines, json_list, text_stories
+from corpus.dialogue_rows import LISTS, from_text, holds_dialogue, read_turns
+from corpus.dialogues import Turn
+from corpus.notes import Notes, plain_name
+from corpus.readers import KINDS, Wanted, kind_of, read_rows
 from generation.prompts import chat_prompt, story_prompt
 from generation.writer import Writer
 
-SUFFIXES = (".txt", ".json", ".jsonl", ".csv")
 BATCH_SIZE = 64  # samples at once
 OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row beside its prompt's
 
@@ -47,32 +47,25 @@ class Prompt:
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """The prompts of a `.txt` (one a line), `.json` (a list), `.jsonl` or `.csv` file (with a column `prompt`).
+    """The prompts of a file of one of `readers.KINDS`; a `.txt` file has one a line, a table a column `prompt`.
 
-    A prompt is a text, a list of turns, or an object with either as `prompt`, maybe an `id`, and keys of its own.
+    A prompt is a text, a list of turns, or an object with either as `prompt`, maybe an `id`, and keys of its own.  Of a
+    dialogue as `messages`, which the chat's /save writes, the last reply is left out: it is written anew.
     Raises UserError, naming the place.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no file {path}; pass --prompts_file a {', '.join(SUFFIXES)} file")
-    if path.suffix not in SUFFIXES:
-        raise UserError(
-            f"{path}: cannot read {path.suffix or 'a file without a suffix'}; known are {', '.join(SUFFIXES)}"
-        )
-    reader = {".txt": text_stories, ".json": json_list, ".jsonl": json_lines, ".csv": csv_rows}[path.suffix]
+        raise UserError(f"no file {path}; pass --prompts_file a {', '.join(KINDS)} file")
+    notes = Notes()
     prompts = []
     places = {}  # of the ids
-    for row, place in reader(path):
+    for row, place in read_rows(path, Wanted(is_prompt, story_ends="line"), notes):
         if isinstance(row, UserError):
             raise row
-        row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False)))  # also what an escape stands for
-        if path.suffix == ".txt":
+        row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False, default=str)))
+        if kind_of(path) == "text":
             row = row["text"]
-            if not row:
-                continue
-        extra = dict(row) if isinstance(row, dict) else {"prompt": row}
-        name = extra.pop("id", None)
-        prompt = Prompt(len(prompts) if name in (None, "") else name, extra.pop("prompt", None), extra, place)
+        prompt = prompt_of(row, len(prompts), place, notes)
         check_prompt(prompt)
         if prompt.id in places:
             same = f"the id {one_line(prompt.id)} stands at {places[prompt.id]} too"
@@ -82,7 +75,49 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         prompts.append(prompt)
     if not prompts:
         raise UserError(f"{path} holds no prompt")
+    for line in notes.lines():
+        log.info(f"{path}: {line}")
     return prompts
+
+
+def is_prompt(value: object) -> bool:
+    """Whether a value that is all of a JSON file is one prompt."""
+    if isinstance(value, dict):
+        return not {plain_name(name) for name in value}.isdisjoint(("prompt", *LISTS))
+    return isinstance(value, str) or holds_dialogue(value)
+
+
+def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:
+    """The prompt that a row holds; number: its id where it has none."""
+    extra = dict(row) if isinstance(row, dict) else {"prompt": row}
+    names = {plain_name(name): name for name in extra}
+    name = extra.pop(names.get("id"), None)
+    text = extra.pop(names.get("prompt"), None)
+    dialogue = next((names[column] for column in LISTS if column in names), None)
+    if text is None and dialogue is not None:
+        text = from_text(extra.pop(dialogue))
+        if isinstance(text, list) and text and without_last_reply(text, place) != text:
+            text = without_last_reply(text, place)
+            notes.guess("the last reply of a dialogue is left out: it is written anew")
+    return Prompt(number if name in (None, "") else name, text, extra, place)
+
+
+def without_last_reply(dialogue: list, place: str) -> list:
+    """A list of turns up to the user's last one."""
+    roles = [role for role, _ in turns_of(dialogue, place)]
+    if len(roles) != len(dialogue):
+        return dialogue  # some items are no turns, or two
+    while roles and roles[-1] == "assistant":
+        roles.pop()
+    return dialogue[: len(roles)]
+
+
+def turns_of(dialogue: list, place: str) -> list[Turn]:
+    """The (role, text) turns of a prompt.  Raises UserError."""
+    try:
+        return read_turns(dialogue)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def check_prompt(prompt: Prompt) -> None:
@@ -93,30 +128,11 @@ def check_prompt(prompt: Prompt) -> None:
         found = f" (found: {one_line(', '.join(prompt.extra))})" if prompt.extra else ""
         raise UserError(f'{place}: a text, a list of turns, or an object with one as "prompt" was expected{found}')
     if isinstance(text, list):
-        try:
-            turns = read_turns(text)
-        except ValueError as error:
-            raise UserError(f"{place}: {error}") from None
-        if turns[-1][0] != "user":
+        turns = turns_of(text, place)
+        if not turns or turns[-1][0] != "user":
             raise UserError(f"{place}: the last turn is not the user's, so there is nothing to answer")
     if isinstance(prompt.id, bool) or not isinstance(prompt.id, (int, str)):
         raise UserError(f"{place}: the id {one_line(prompt.id)} is neither a number nor a text")
-
-
-def csv_rows(path: Path) -> Iterator[tuple[dict, str]]:
-    """Yield (row, place) of a csv file with a line of column names, all values as text."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                place = f"{path}, line {reader.line_num}"
-                if None in row:
-                    raise UserError(f"{place}: more values than columns; quote those with commas")
-                yield {name: value or "" for name, value in row.items()}, place
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: not UTF-8; save the file as UTF-8") from None
-        except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: not csv ({error})") from None
 
 
 # Samples --------------------------------------------------------------------------------------------------------------

@@ -40,9 +40,12 @@ from common.numbers import finite_number
 from common.program import run_program
 from common.text import without_controls
 from common.weights_files import check_tokenizer, load_model
-from corpus.dialogues import read_dialogues, read_turns
-from corpus.sources import BadRows, Split, add_skip_flag, json_lines, open_dataset, read_stories
+from corpus.dialogue_rows import holds_dialogue, read_dialogues, read_turns
+from corpus.notes import Notes, ReadingFlags, add_reading_flags
+from corpus.readers import Wanted, json_lines
+from corpus.sources import Split, open_dataset
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
+from corpus.stories import holds_story, read_stories
 from corpus.token_cache import cache_dialogues, cache_stories, default_cache_dir
 from data import Rows, Tokenizer, load_tokenizer
 from generation.prompt_files import BATCH_SIZE, Prompt, Samples, read_prompts
@@ -132,7 +135,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--dataset", help="held-out text: its validation split, else the last of its training texts; as for a trainer"
     )
-    group.add_argument("--text_column", default="text", help="the column that holds a story (default: %(default)s)")
     group.add_argument("--max_eval_samples", type=int, help="use only so many held-out texts (default: all)")
     group.add_argument(
         "--training_set", nargs="+", default=[], metavar="DATASET",
@@ -143,7 +145,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--cache_dir", default=str(default_cache_dir()),
         help="for tokenized text and the judge's grades (default: %(default)s)",
     )  # fmt: skip
-    add_skip_flag(group)
+    add_reading_flags(group, stories=True, dialogues=True)
     group = parser.add_argument_group("writing")
     group.add_argument("--prompts_file", help="what to ask: .txt, .json, .jsonl or .csv, as for the writing programs")
     add_fields(group, Sampling, {})
@@ -219,9 +221,10 @@ def is_samples(path: str) -> bool:
 
 
 def holds_dialogues(split: Split, column: str) -> bool:
-    """Whether a split's rows are dialogues: the first one that can be read has no column of stories."""
-    first = next((row for row, _ in split.rows() if isinstance(row, dict)), {})
-    return column not in first
+    """Whether a split's rows are dialogues: the first one that can be read is no story."""
+    wanted = Wanted(lambda value: holds_story(value, column) or holds_dialogue(value))
+    first = next((row for row, _ in split.rows(wanted, Notes()) if not isinstance(row, UserError)), None)
+    return not holds_story(first, column)
 
 
 def held_out_scores(
@@ -230,11 +233,12 @@ def held_out_scores(
 ) -> dict:  # fmt: skip
     """{"loss", "perplexity", "bits_per_byte"} on the texts that the trainers evaluate on, in the way they do it."""
     length = model.config.max_seq_len
+    how = settings_from(args, ReadingFlags)
 
     def read(split, limit):
         if dialogues:
-            return cache_dialogues(split, tokenizer, args.cache_dir, length, limit, args.skip_bad_rows)
-        return cache_stories(split, tokenizer, args.cache_dir, args.text_column, limit, args.skip_bad_rows)
+            return cache_dialogues(split, tokenizer, args.cache_dir, length, how, limit)
+        return cache_stories(split, tokenizer, args.cache_dir, how, limit)
 
     if "validation" in splits:
         cache = read(splits["validation"], args.max_eval_samples)
@@ -326,14 +330,15 @@ def open_training_set(name: str) -> Split:
 
 def training_texts(split: Split, args: argparse.Namespace) -> Iterator[str]:
     """Yield the texts that a model learned to write from a split: stories, or what the assistant says in dialogues."""
-    bad = BadRows(args.skip_bad_rows)
+    how = settings_from(args, ReadingFlags)
+    notes = Notes()
     if holds_dialogues(split, args.text_column):
-        for dialogue in read_dialogues(split, args.max_train_samples, bad):
+        for dialogue in read_dialogues(split, how, args.max_train_samples, notes):
             yield from (text for role, text in dialogue if role == "assistant")
     else:
-        yield from read_stories(split, args.text_column, args.max_train_samples, bad)
-    if bad.count:
-        log.info(f"{split.name}: {bad.summary()}")
+        yield from read_stories(split, how, args.max_train_samples, notes)
+    for line in notes.lines():
+        log.info(f"{split.name}: {line}")
 
 
 def score_copying(scored: list[Scored], splits: list[Split], args: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ from common.devices import Precision, choose_device
 from common.errors import UserError
 from common.flags import LENGTH, OF_THE_RUN, add_fields, flag, flags_in_words, settings_from
 from common.ranks import Ranks
-from corpus.sources import add_skip_flag
 from corpus.token_cache import default_cache_dir
 from training import log_lines
 from training.resume import RECORDED_OTHERWISE, refuse_another_run
@@ -107,7 +106,6 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str 
     )
     group.add_argument("--max_train_samples", type=int, help="so many training texts of a data set (default: all)")
     group.add_argument("--max_eval_samples", type=int, help="so many validation texts of a data set (default: all)")
-    add_skip_flag(group)
     return group
 
 

@@ -10,7 +10,8 @@ from common.devices import Precision
 from common.errors import UserError, one_line
 from common.numbers import finite_number
 from common.weights_files import load_model
-from corpus.sources import SKIP_ADVICE, Split, open_dataset
+from corpus.notes import SKIP_ADVICE, ReadingFlags
+from corpus.sources import Split, open_dataset
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.token_cache import TokenCache, cache_dialogues, cache_stories
 from data import Rows, Tokenizer, load_tokenizer
@@ -37,7 +38,8 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
             length = network.config.max_seq_len
             texts = validation_texts(dataset, is_chat, tokenizer, args.cache_dir, length, run.args or {})
     except UserError as error:
-        reason = str(error).removesuffix(SKIP_ADVICE)  # a flag of the trainers
+        reason, *_ = str(error).split("; pass --")  # a flag of the trainers
+        reason = reason.removesuffix(SKIP_ADVICE)
         yield question(f"its validation loss could not be computed again: {reason}")
         return
     data = run.first_row.get("fingerprints", {}).get("data")
@@ -59,12 +61,12 @@ def validation_texts(
     dataset: str, is_chat: bool, tokenizer: Tokenizer, cache_dir: str, context: int, flags: dict
 ) -> TokenCache:
     """The texts that a run with these flags is evaluated on."""
-    skip = bool(flags.get("skip_bad_rows"))
+    how = reading_flags(flags)
 
     def read(split: Split, limit: int | None) -> TokenCache:
         if is_chat:
-            return cache_dialogues(split, tokenizer, cache_dir, context, limit, skip)
-        return cache_stories(split, tokenizer, cache_dir, str(flags.get("text_column", "text")), limit, skip)
+            return cache_dialogues(split, tokenizer, cache_dir, context, how, limit)
+        return cache_stories(split, tokenizer, cache_dir, how, limit)
 
     splits = open_dataset(dataset)
     most = flags.get("max_eval_samples")
@@ -73,3 +75,12 @@ def validation_texts(
     set_aside = DIALOGUES_SET_ASIDE if is_chat else STORIES_SET_ASIDE
     _, held_out = training_and_validation(splits, read, flags.get("max_train_samples"), most, set_aside)
     return held_out
+
+
+def reading_flags(flags: dict) -> ReadingFlags:
+    """How a run with these flags read its files; flags: of an args.json, which may hold anything."""
+    how = ReadingFlags()
+    for name, default in vars(how).items():
+        if isinstance(flags.get(name), str if default is None else type(default)):
+            setattr(how, name, flags[name])
+    return how

@@ -1,0 +1,157 @@
+"""From the bytes of a file to UTF-8 text: packed files, byte-order marks, and what to say of any other encoding.
+
+In reading order: `opened`, a file as UTF-8 whatever it was packed with; `decoded_lines`, its lines as text;
+`encoding_of` and `unmarked_utf16`, which encoding bytes that are not UTF-8 seem to have.
+"""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import UserError, reason_of
+
+HEAD = 1 << 16  # bytes at a file's beginning that are looked at
+PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # what packed files begin with
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+# Encodings by their byte-order mark.  UTF-32's first: its mark begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+# Bytes that Windows-1252 has for what word processors write: quotes, dashes, the ellipsis, the euro.
+WINDOWS_SIGNS = frozenset(b"\x80\x85\x91\x92\x93\x94\x96\x97")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be read as UTF-8 without a byte-order mark: unpacked (gzip, bzip2, xz, zstd) and, where it begins
+    with the mark of UTF-16 or UTF-32, converted.
+
+    Raises UserError for a packed file that is damaged, and for UTF-16 without a mark.
+    """
+    with unpacked(path) as file:
+        head = file.read(HEAD)
+    marks = [mark for mark in MARKS if head.startswith(mark)]
+    if not marks and (encoding := unmarked_utf16(head)):
+        raise WholeFileError(
+            f"{path}: not UTF-8, it seems to be UTF-16 without a byte-order mark; {conversion(encoding)}"
+        )
+    with unpacked(path) as file:
+        if marks:
+            yield io.BytesIO(converted(file.read(), MARKS[marks[0]], path))
+            return
+        if head.startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+        yield file
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacked if it is packed; what it begins with tells, not its name."""
+    with open(path, "rb") as file:
+        begin = file.read(6)
+    opener = next((opener for magic, opener in PACKED.items() if begin.startswith(magic)), None)
+    if begin.startswith(ZSTANDARD):
+        opener = open_zstandard
+    if opener is None:
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        with opener(path) as file, io.BufferedReader(file) as buffered:
+            yield buffered
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: cannot be unpacked ({reason_of(error)}); is the file whole?") from None
+
+
+def open_zstandard(path: Path) -> BinaryIO:
+    """Open a .zst file."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise UserError(f"{path}: reading .zst needs the package datasets; install it, or unpack the file") from None
+    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
+
+
+def converted(content: bytes, encoding: str, path: Path) -> bytes:
+    """The same text in UTF-8.  Raises UserError if it is not in the encoding that its mark says."""
+    try:
+        return content.decode(encoding).encode()
+    except UnicodeError as error:
+        reason = reason_of(error)
+        raise UserError(f"{path}: its byte-order mark says {encoding.upper()}, but {reason}; save as UTF-8") from None
+
+
+class WholeFileError(UserError):
+    """An error whose cause is not one row: leaving rows out is not the way to deal with it."""
+
+
+def decoded_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str | UserError]]:
+    """Yield (number, text) of each line; in the place of one that is not UTF-8 the UserError that says so."""
+    is_utf8 = False  # some line has shown it: converting the whole file would then do harm
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            yield number, not_utf8(error, f"{path}, line {number}", is_utf8)
+            continue
+        is_utf8 = is_utf8 or not text.isascii()
+        yield number, text
+
+
+def decoded(content: bytes, place: object, is_utf8: bool = False) -> str:
+    """The text of bytes.  Raises UserError if they are not UTF-8; is_utf8: others of the file are."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise not_utf8(error, place, is_utf8) from None
+
+
+def not_utf8(error: UnicodeDecodeError, place: object, is_utf8: bool = False) -> UserError:
+    """The error for bytes that are not UTF-8; is_utf8: other lines of the file are."""
+    encoding = None if is_utf8 else encoding_of(error.object[max(0, error.start - 100) : error.start + 100])
+    reason = f"{place}: not UTF-8 ({error.reason} at byte {error.start})"
+    if encoding:
+        return WholeFileError(f"{reason}, it seems to be {encoding}; {conversion(encoding)}")
+    return UserError(f"{reason}; save it as UTF-8")
+
+
+def conversion(encoding: str) -> str:
+    """What to do about a file in an encoding."""
+    return f"save the file as UTF-8, or: iconv -f {encoding} -t UTF-8 FILE > NEWFILE"
+
+
+def encoding_of(content: bytes) -> str | None:
+    """The encoding that bytes which are not UTF-8 seem to have, if it is the usual one for an English text.
+
+    Windows-1252, which is Latin-1 with more signs, has one byte a letter; texts of other scripts have too many bytes
+    above 127 for it.
+    """
+    high = [byte for byte in content if byte > 127]
+    typical = all(byte in WINDOWS_SIGNS or byte >= 0xA0 for byte in high)
+    return "Windows-1252" if typical and len(high) <= max(2, len(content) / 4) else None
+
+
+def unmarked_utf16(head: bytes) -> str | None:
+    """UTF-16LE or UTF-16BE where bytes seem to be that: English letters in it have a zero as every second byte.
+
+    All of it would pass for UTF-8.  A text of UTF-8 that holds a zero is not taken for that: most of its pairs of bytes
+    are two letters.
+    """
+    if b"\0" not in head:
+        return None
+    pairs = list(zip(head[0::2], head[1::2], strict=False))
+    two_letters = sum(32 <= first < 127 and 32 <= second < 127 for first, second in pairs)
+    signs = (*range(32, 127), *b"\t\r\n")
+    for name, zero, letter in (("UTF-16LE", 1, 0), ("UTF-16BE", 0, 1)):
+        plain = sum(pair[zero] == 0 and pair[letter] in signs for pair in pairs)
+        if plain > max(two_letters, len(pairs) / 20):
+            return name
+    return None

@@ -1,0 +1,175 @@
+"""How files are read: what a user can say of it, and what the log should say of it.
+
+In reading order: `ReadingFlags`; `Notes`, which collects guesses, what is left out and rows that cannot be used;
+`usable`, which goes through rows; `named` and `is_empty`, a cell of one.
+"""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from common.errors import UserError, one_line
+from common.flags import add_fields, flag
+from corpus.encodings import WholeFileError
+
+STORY_ENDS = ("auto", "line", "blank_line", "file")  # where a story of a .txt file ends
+NO_KEY = "none"  # for --speaker_key: no key says who speaks
+SKIP_ADVICE = ", or pass --skip_bad_rows"  # at the end of an error for one row
+LOOK_AHEAD = 100  # rows after a bad one, to see whether skipping it helps
+MOST_NAMES = 12  # of columns that a line of the log lists
+
+
+@dataclass
+class ReadingFlags:
+    """How files are read; each field is a flag of the same name, see `add_reading_flags`."""
+
+    text_column: str = flag("text", "the column that holds the story")
+    story_ends: str = flag(
+        "auto", "where a story of a .txt file ends; auto: at <|endoftext|>, an empty line, or with its line or file",
+        choices=STORY_ENDS,
+    )  # fmt: skip
+    speaker_key: str | None = flag(
+        None, "the key of a turn that says who speaks; none: user and assistant take turns (default: role, from, ...)",
+        type=str, metavar="KEY",
+    )  # fmt: skip
+    assistant_name: str | None = flag(
+        None, "the speaker whose words are learned; all others are the user (default: as the log says)",
+        type=str, metavar="NAME",
+    )  # fmt: skip
+    skip_bad_rows: bool = flag(False, "count rows that cannot be read, instead of stopping", action="store_true")
+
+
+OF_STORIES = ("text_column", "story_ends")
+OF_DIALOGUES = ("speaker_key", "assistant_name")
+
+
+def add_reading_flags(group, stories: bool = False, dialogues: bool = False) -> None:
+    """The flags of `ReadingFlags` that stories or dialogues need."""
+    left_out = [*OF_STORIES * (not stories), *OF_DIALOGUES * (not dialogues)]
+    add_fields(group, ReadingFlags, {}, without=left_out)
+
+
+@dataclass
+class Notes:
+    """What the log should say of how files were read.
+
+    bad_rows: how many rows cannot be used; first_bad: why the first cannot.
+    """
+
+    guesses: list[str] = field(default_factory=list)
+    columns: dict[str, None] = field(default_factory=dict)  # that are not used
+    keys: dict[str, None] = field(default_factory=dict)  # of turns, that are not used
+    counts: dict[str, int] = field(default_factory=dict)  # of what else is left out
+    bad_rows: int = 0
+    first_bad: str = ""
+    last_columns: object = None  # of the row before, which need not be looked at again
+
+    def guess(self, text: str) -> None:
+        """Note a guess, once."""
+        if text not in self.guesses:
+            self.guesses.append(text)
+
+    def unused(self, row: dict, *used: str) -> None:
+        """Note the columns of a row that are not among those that are used; names count without case."""
+        if row.keys() != self.last_columns:
+            self.last_columns = row.keys()
+            for name in row:
+                if plain_name(name) not in map(plain_name, used):
+                    self.columns[one_line(str(name), 40)] = None
+
+    def unused_keys(self, turn: dict, *used: str | None) -> None:
+        """Note the keys of a turn that are not among those that are used."""
+        for name in turn.keys() - {*used}:
+            if not is_empty(turn[name]):
+                self.keys[one_line(str(name), 40)] = None
+
+    def leave_out(self, what: str) -> None:
+        """Count something that is left out."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def lines(self) -> list[str]:
+        """All of it, in lines for the log."""
+        left_out = [f"{what} ({count:,})" for what, count in self.counts.items()]
+        if self.keys:
+            left_out.insert(0, list_of("key", self.keys, " of turns"))
+        if self.columns:
+            left_out.insert(0, list_of("column", self.columns))
+        lines = [*self.guesses]
+        if left_out:
+            lines.append("left out: " + "; ".join(left_out))
+        if self.bad_rows:
+            lines.append(self.bad_summary())
+        return lines
+
+    def bad_summary(self) -> str:
+        return f"{self.bad_rows:,} bad row{'s' * (self.bad_rows > 1)} skipped; the first: {self.first_bad}"
+
+
+def list_of(what: str, names: Iterable[str], where: str = "") -> str:
+    """Names in a line: `columns a, b`."""
+    names = sorted(names)
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"{what}{'s' * (len(names) > 1)}{where} {', '.join(names[:MOST_NAMES])}{more}"
+
+
+def usable(
+    rows: Iterable, take: Callable, limit: int | None, notes: Notes, skip_bad_rows: bool, empty: str, nothing: str
+) -> Iterator:
+    """Yield up to limit results of take(row, place) for the (row, place) of rows; where it is None, it is left out.
+
+    take raises UserError for a row that cannot be used: with skip_bad_rows it is counted.  empty: what the log calls
+    rows that are left out.  Raises UserError, with nothing as its message, if there is no result at all.
+    """
+    count = 0
+    rows = iter(rows)
+    for row, place in rows:
+        try:
+            if isinstance(row, UserError):
+                raise row
+            result = take(row, place)
+        except UserError as error:
+            if not skip_bad_rows:
+                helps = not isinstance(error, WholeFileError) and (count or any_usable(rows, take))
+                raise UserError(f"{error}{SKIP_ADVICE if helps else ''}") from None
+            notes.first_bad = notes.first_bad or str(error)
+            notes.bad_rows += 1
+            continue
+        if result is None:
+            notes.leave_out(empty)
+            continue
+        yield result
+        count += 1
+        if count == limit:
+            return
+    if not count:
+        left_out = "".join(f"; {what}: {number:,}" for what, number in notes.counts.items())
+        raise UserError(nothing + left_out + (f"; {notes.bad_summary()}" if notes.bad_rows else ""))
+
+
+def any_usable(rows: Iterable, take: Callable) -> bool:
+    """Whether one of the next rows can be used."""
+    for row, place in itertools.islice(rows, LOOK_AHEAD):
+        with contextlib.suppress(UserError):
+            if not isinstance(row, UserError) and take(row, place) is not None:
+                return True
+    return False
+
+
+def plain_name(name: object) -> str:
+    """A column's name as it is compared."""
+    return str(name).strip().casefold()
+
+
+def named(row: dict, column: str, missing: object = None) -> object:
+    """What stands in a column, whose name counts without case and spaces around it; missing: what if there is none."""
+    if column in row:
+        return row[column]
+    wanted = plain_name(column)
+    return next((value for name, value in row.items() if plain_name(name) == wanted), missing)
+
+
+def is_empty(value: object) -> bool:
+    """Whether a cell counts as empty: null, and NaN, which tables have in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
