@@ -43,7 +43,8 @@ class Wanted:
     """What rows are read for.
 
     holds_one: whether a value of a JSON file is one row.  Where a whole file is one value that is none, the rows are
-    looked for inside it, under `name` if there is one.  story_ends: where a story of a .txt file ends, see `notes.STORY_ENDS`.
+    looked for inside it, under `name` if there is one.  story_ends: where a story of a .txt file ends, see
+    `notes.STORY_ENDS`.
     """
 
     holds_one: Callable[[object], bool]
@@ -90,7 +91,7 @@ def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 def parsed(text: str, place: object) -> object:
     """A text's JSON, its NaN None.  Raises UserError if it is none."""
     try:
-        return json.loads(text, parse_constant=constant)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{place}: not JSON ({error.msg}: {where}); fix it") from None
@@ -101,6 +102,9 @@ def parsed(text: str, place: object) -> object:
 def constant(name: str) -> float | None:
     """What Infinity, -Infinity and NaN stand for."""
     return None if name == "NaN" else float(name)
+
+
+DECODER = json.JSONDecoder(parse_constant=constant)
 
 
 def json_lines(path: Path) -> Iterator[Row]:
@@ -166,14 +170,13 @@ def document_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 
 def values_in(text: str, path: Path) -> Iterator[Row]:
     """Yield the JSON values that follow each other in a text.  Raises UserError where one is broken."""
-    decoder = json.JSONDecoder(parse_constant=constant)
     end = 0
     line = 1
     while (start := NOT_SPACE.search(text, end)) is not None:
         line += text.count("\n", end, start.start())
         place = f"{path}, line {line}"
         try:
-            value, end = decoder.raw_decode(text, start.start())
+            value, end = DECODER.raw_decode(text, start.start())
         except json.JSONDecodeError as error:
             where = f"{path}, line {error.lineno}"
             raise UserError(f"{where}: not JSON ({error.msg}: column {error.colno}); fix it") from None
