@@ -115,9 +115,9 @@ def holds_dialogue(value: object) -> bool:
     A list is one only where its items say who speaks; lists of questions with answers are rows.
     """
     if isinstance(value, list):
-        if not value or not isinstance(value[0], (str, dict)):
-            return False
-        return isinstance(value[0], str) or bool(plain_keys(value[0]) & {*ROLE_KEYS[:4]})
+        are_texts = all(isinstance(turn, str) for turn in value)
+        say_who = all(isinstance(turn, dict) and plain_keys(turn) & {*ROLE_KEYS[:4]} for turn in value)
+        return bool(value) and (are_texts or say_who)
     row = as_object(value)
     if row is None:
         return False
@@ -129,6 +129,8 @@ def holds_dialogue(value: object) -> bool:
 
 def looks_like_turns(value: object) -> bool:
     """Whether a value is a list of turns and not of dialogues: its first item is a text, or an object with one."""
+    if isinstance(value, dict):  # lists in columns
+        return any(isinstance(value.get(key), list) for key in TEXT_KEYS)
     if not isinstance(value, list) or not value:
         return False
     turn = value[0]

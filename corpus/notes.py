@@ -16,7 +16,6 @@ from corpus.encodings import WholeFileError
 
 STORY_ENDS = ("auto", "line", "blank_line", "file")  # where a story of a .txt file ends
 NO_KEY = "none"  # for --speaker_key: no key says who speaks
-SKIP_ADVICE = ", or pass --skip_bad_rows"  # at the end of an error for one row
 LOOK_AHEAD = 100  # rows after a bad one, to see whether skipping it helps
 MOST_NAMES = 12  # of columns that a line of the log lists
 
@@ -132,7 +131,7 @@ def usable(
         except UserError as error:
             if not skip_bad_rows:
                 helps = not isinstance(error, WholeFileError) and (count or any_usable(rows, take))
-                raise UserError(f"{error}{SKIP_ADVICE if helps else ''}") from None
+                raise UserError(f"{error}, or pass --skip_bad_rows" if helps else str(error)) from None
             notes.first_bad = notes.first_bad or str(error)
             notes.bad_rows += 1
             continue

@@ -120,4 +120,4 @@ def test_bad_rows_are_named_or_with_skip_bad_rows_counted(capsys, tmp_path, cour
         main(program, *flags, folder=tmp_path)
     main(program, *flags, "--skip_bad_rows", folder=tmp_path)
     printed = "".join(capsys.readouterr())
-    assert "4 bad rows skipped; the first: " in printed and "broken.jsonl, line 2: not JSON" in printed
+    assert "3 bad rows skipped; the first: " in printed and "broken.jsonl, line 2: not JSON" in printed

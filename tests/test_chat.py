@@ -5,7 +5,7 @@ from tiny import render_dialogue
 
 import chat_with_tinystories_model as chat_module
 from chat_with_tinystories_model import COMMANDS, Chat
-from corpus.dialogues import read_dialogues
+from corpus.dialogue_rows import read_dialogues
 from corpus.sources import open_dataset
 
 

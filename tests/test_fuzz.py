@@ -44,8 +44,10 @@ from tiny_runs import make_model, make_rows, train_in
 
 from common.errors import UserError
 from common.weights_files import load_model, save_model
-from corpus.dialogues import read_dialogues
-from corpus.sources import BadRows, open_dataset, read_stories
+from corpus.dialogue_rows import read_dialogues
+from corpus.notes import ReadingFlags
+from corpus.sources import open_dataset
+from corpus.stories import read_stories
 from corpus.token_cache import cache_stories, open_cache
 from data import load_tokenizer, train_tokenizer
 from generation.generate import generate
@@ -90,9 +92,11 @@ def read_data(path):
     split = open_dataset(str(path))["train"]
     cache = path.parent / "made"
     messages = []
-    readings = [lambda: cache_stories(split, small_tokenizer(), cache, skip_bad_rows=True)]
+    readings = [lambda: cache_stories(split, small_tokenizer(), cache, ReadingFlags(skip_bad_rows=True))]
     for read in (read_stories, read_dialogues):
-        readings += [lambda skip=skip, read=read: list(read(split, bad=BadRows(skip))) for skip in (False, True)]
+        for skip in (False, True):
+            how = ReadingFlags(skip_bad_rows=skip)
+            readings.append(lambda how=how, read=read: list(read(split, how)))
     for reading in readings:
         try:
             reading()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.dialogues import read_dialogues
+from corpus.dialogue_rows import read_dialogues
 from corpus.sources import open_dataset
 from generation.prompt_files import read_prompts
 

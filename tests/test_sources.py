@@ -1,5 +1,6 @@
 """Where stories and dialogues come from: each kind of file gives the same rows; what is wrong is said in one line."""
 
+import gzip
 import importlib
 import sys
 from unittest import mock
@@ -9,7 +10,9 @@ from programs import ROOT, run, write_table
 from refusals import error_of
 
 from common.errors import UserError
-from corpus.sources import BadRows, file_split, open_dataset, read_stories
+from corpus.notes import Notes, ReadingFlags
+from corpus.sources import file_split, open_dataset
+from corpus.stories import read_stories
 
 datasets = pytest.importorskip("datasets")
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -20,6 +23,7 @@ LONG_STORIES = ["One day, Tom ran.\nHe fell.\n\nHe cried.", 'Zoé said:\n"Hello,
 SEPARATOR = "<|endoftext|>"
 HUB_NAME = "somebody/stories"
 LOCAL_ADVICE = "sample_data/stories"
+SKIP = ReadingFlags(skip_bad_rows=True)
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +126,7 @@ def test_a_story_in_a_csv_file_may_be_any_word(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_another_column_can_be_named(tmp_path, suffix):
-    assert stories_of(write(tmp_path / f"stories{suffix}", STORIES, "story"), column="story") == STORIES
+    assert stories_of(write(tmp_path / f"stories{suffix}", STORIES, "story"), how=ReadingFlags("story")) == STORIES
 
 
 @pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (3, 3), (9, 3), (None, 3)])
@@ -139,10 +143,16 @@ def test_a_limit_reads_no_further(tmp_path):
 
 def test_the_projects_own_kinds_of_file_need_no_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    for suffix in (".jsonl", ".json", ".txt"):
-        assert stories_of(write(tmp_path / f"stories{suffix}", STORIES)) == STORIES
-    message = error_of(stories_of, write(tmp_path / "stories.csv", STORIES))
-    assert "install" in message and "datasets" in message
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for suffix in (".jsonl", ".json", ".txt", ".csv"):
+        path = write(tmp_path / f"stories{suffix}", STORIES)
+        (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        assert stories_of(path) == stories_of(f"{path}.gz") == STORIES
+    (tmp_path / "stories.parquet").write_bytes(b"PAR1")
+    (tmp_path / "stories.txt.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+    for name in ("stories.parquet", "stories.txt.zst"):
+        message = error_of(stories_of, tmp_path / name)
+        assert "install" in message and "datasets" in message
 
 
 # Folders --------------------------------------------------------------------------------------------------------------
@@ -232,11 +242,11 @@ def test_a_folder_without_training_data_is_refused(tmp_path):
     assert str(tmp_path) in message and "train" in message and "validation" in message
 
 
-@pytest.mark.parametrize("name", ["stories.tsv", "stories", "stories.zip"])
+@pytest.mark.parametrize("name", ["stories.doc", "stories", "stories.zip"])
 def test_an_unknown_kind_of_file_is_refused(tmp_path, name):
     (tmp_path / name).write_text("Tom ran.")
     message = error_of(open_dataset, str(tmp_path / name))
-    assert str(tmp_path / name) in message and ".jsonl .json .txt .csv .parquet" in message
+    assert str(tmp_path / name) in message and ".jsonl .ndjson .json .csv .tsv .txt .parquet" in message
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -254,11 +264,12 @@ def test_a_file_of_empty_stories_is_refused(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_a_wrong_column_is_refused_with_the_columns_that_are_there(tmp_path, suffix):
     message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", STORIES, "story"))
-    for part in (str(path), " 1", "number, story", '"text"', "--text_column"):
+    place = " 2" if suffix == ".csv" else " 1"
+    for part in (str(path), place, "number, story", '"text"', "--text_column story"):
         assert part in message
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])  # in a csv file all is text
 def test_a_column_of_numbers_is_refused(tmp_path, suffix):
     message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", [7, 8]))
     for part in (str(path), " 1", '"text"', "7", "not text"):
@@ -274,10 +285,9 @@ def test_a_column_of_numbers_is_refused(tmp_path, suffix):
         pytest.param("a.jsonl", b'{"text": "Zoe"}\n{"text": "Zo\xe9"}\n', "line 2: not UTF-8", id="jsonl, latin 1"),
         pytest.param("a.txt", b"Tom ran.\n\nZo\xe9 ran.\n", "line 3: not UTF-8", id="txt, latin 1"),
         pytest.param("a.json", b'[{"text": "Zo\xe9"}]', "not UTF-8", id="json, latin 1"),
-        pytest.param("a.csv", b"text\nZo\xe9\n", "utf-8", id="csv, latin 1"),
-        pytest.param("a.json", b'[{"text": "Tom ran."}, "a text"]', "item 2: a str found", id="strings in a list"),
+        pytest.param("a.csv", b"text\nZo\xe9\n", "line 2: not UTF-8", id="csv, latin 1"),
+        pytest.param("a.json", b'[{"text": "Tom ran."}, 5]', "item 2: a int found", id="a number in a list"),
         pytest.param("a.jsonl", b'{"text": "Tom ran."}\n["Zoe"]\n', "line 2: a list found", id="list in a line"),
-        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n{"text": null}\n', "line 2", id="null"),
         pytest.param("a.jsonl", b"[" * 100_000, "line 1: not JSON", id="too deep"),
         pytest.param("a.parquet", b"no parquet " * 20, "", id="broken parquet"),
         pytest.param("a.parquet", b"PAR1 no parquet PAR1", "", id="broken parquet's inside"),
@@ -445,20 +455,22 @@ def test_the_shared_part_of_tinystories_has_850_and_75_stories():
 def test_bad_rows_may_be_skipped_and_are_counted(tmp_path):
     rows = ['{"text": "one"}', '{"text": "tw', '{"story": "three"}', '{"text": null}', "7", '{"text": "six"}', ""]
     (tmp_path / "a.jsonl").write_bytes("\n".join(rows).encode() + b'\n{"text": "caf\xe9"}\n{"text": "eight"}')
-    bad = BadRows(skip=True)
-    assert list(read_stories(file_split(tmp_path / "a.jsonl"), bad=bad)) == ["one", "six", "eight"]
-    assert bad.count == 5 and "a.jsonl, line 2: not JSON" in bad.summary() and "5 bad rows" in bad.summary()
+    notes = Notes()
+    assert list(read_stories(file_split(tmp_path / "a.jsonl"), SKIP, notes=notes)) == ["one", "six", "eight"]
+    assert notes.lines()[-2:] == ["left out: rows without a text (1)", notes.bad_summary()]
+    assert "4 bad rows" in notes.bad_summary() and "a.jsonl, line 2: not JSON" in notes.bad_summary()
 
 
 def test_lines_of_text_that_are_not_utf_8_may_be_skipped(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\ntw\xff\nthree\n")
     with pytest.raises(UserError, match="line 2: not UTF-8"):
         list(read_stories(file_split(tmp_path / "a.txt")))
-    bad = BadRows(skip=True)
-    assert list(read_stories(file_split(tmp_path / "a.txt"), bad=bad)) == ["one", "three"] and bad.count == 1
+    notes = Notes()
+    assert list(read_stories(file_split(tmp_path / "a.txt"), SKIP, notes=notes)) == ["one", "three"]
+    assert notes.bad_rows == 1
 
 
 def test_a_file_of_bad_rows_only_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": \n' * 3)
     with pytest.raises(UserError, match="no stories in .*; 3 bad rows skipped; the first: .*line 1"):
-        list(read_stories(file_split(tmp_path / "a.jsonl"), bad=BadRows(skip=True)))
+        list(read_stories(file_split(tmp_path / "a.jsonl"), SKIP))

@@ -201,7 +201,7 @@ def write(path, count):
 
 def opened(tokenizer, *datasets, **limits):
     args = Namespace(dataset=[*datasets], **{"max_train_samples": None, "max_eval_samples": None} | limits)
-    read = lambda split, limit: cache_dialogues(split, tokenizer, "cache", 60, limit)
+    read = lambda split, limit: cache_dialogues(split, tokenizer, "cache", 60, limit=limit)
     return open_text(args, read, set_aside=DIALOGUES_SET_ASIDE)
 
 

@@ -13,6 +13,7 @@ from tiny_data import BOS, EOS, predicted_of, texts_of
 
 from common.errors import UserError
 from corpus import token_cache
+from corpus.notes import ReadingFlags
 from corpus.sources import Split, open_dataset
 from corpus.token_cache import cache_dialogues, cache_stories
 from data import Rows, train_tokenizer
@@ -31,7 +32,7 @@ class Counted(Split):
 
     def __init__(self, stories):
         self.times_read = 0
-        super().__init__("stories in memory", lambda: self.read(stories), lambda: repr(stories))
+        super().__init__("stories in memory", lambda wanted, notes: self.read(stories), lambda: repr(stories))
 
     def read(self, stories):
         self.times_read += 1
@@ -163,7 +164,7 @@ def test_any_other_input_makes_another_cache(tokenizer, tmp_path, said, change):
     elif change == "limit":
         options["limit"] = 2
     elif change == "column":
-        options["column"] = "title"
+        options["how"] = ReadingFlags("title")
     elif change == "a story":
         path.write_text(path.read_text() + '{"text": "The end."}\n')
     elif change == "a letter":
@@ -215,7 +216,7 @@ def test_a_broken_line_at_the_end_leaves_no_cache(tokenizer, tmp_path, monkeypat
 def test_ctrl_c_leaves_no_cache(tokenizer, tmp_path, monkeypatch, said):
     monkeypatch.setattr(token_cache, "BATCH_BYTES", 10)
 
-    def read():
+    def read(wanted, notes):
         yield {"text": STORIES[0]}, "story 1"
         raise KeyboardInterrupt
 

@@ -315,7 +315,7 @@ def measure_tokenizing(megabytes: int) -> dict:
     texts = list(texts_of_words(megabytes))
     size = sum(map(len, texts))
     tokenizer = train_tokenizer(texts[:2000], 10_000)
-    split = Split("words", lambda: (({"text": text}, "") for text in texts), lambda: "words")
+    split = Split("words", lambda wanted, notes: (({"text": text}, "") for text in texts), lambda: "words")
     alone = cached = math.inf
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:

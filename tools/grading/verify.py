@@ -1,5 +1,6 @@
 """Is the validation loss that a run claims the one of its best_model.pth?  Computed again, on the same texts."""
 
+import re
 from argparse import Namespace
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from common.devices import Precision
 from common.errors import UserError, one_line
 from common.numbers import finite_number
 from common.weights_files import load_model
-from corpus.notes import SKIP_ADVICE, ReadingFlags
+from corpus.notes import ReadingFlags
 from corpus.sources import Split, open_dataset
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.token_cache import TokenCache, cache_dialogues, cache_stories
@@ -38,8 +39,7 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
             length = network.config.max_seq_len
             texts = validation_texts(dataset, is_chat, tokenizer, args.cache_dir, length, run.args or {})
     except UserError as error:
-        reason, *_ = str(error).split("; pass --")  # a flag of the trainers
-        reason = reason.removesuffix(SKIP_ADVICE)
+        reason, *_ = re.split("(?:;|, or) pass --", str(error))  # flags of the trainers
         yield question(f"its validation loss could not be computed again: {reason}")
         return
     data = run.first_row.get("fingerprints", {}).get("data")
