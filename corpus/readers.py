@@ -30,6 +30,7 @@ STORY_SEPARATOR = "<|endoftext|>"
 ENDS = {
     "separator": f"at {STORY_SEPARATOR}", "line": "with its line", "blank_line": "at an empty line",
 }  # fmt: skip
+NO_DELIMITER = "\x1f"  # that no text holds: for a table of one column, whose texts may have commas without quotes
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 EXCELS_FIRST_LINE = re.compile("sep=(.)")
 LARGEST_CELL = 2**31 - 1  # characters; more than Windows' C library can count
@@ -294,8 +295,8 @@ def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
         )  # fmt: skip
         rows = (row for row in cells_of(reader, path) if row[0])
         names = column_names(next(rows, ([], ""))[0], path)
-        if len(names) > 1:
-            notes.guess(f"cells separated by {DELIMITERS.get(delimiter, delimiter)}")
+        separated = f"cells are separated by {DELIMITERS.get(delimiter, delimiter)}"
+        notes.guess("one column: a comma in a line is part of its text" if delimiter == NO_DELIMITER else separated)
         for cells, place in rows:
             if isinstance(cells, UserError):
                 yield cells, place
@@ -314,7 +315,7 @@ def table_lines(file: BinaryIO) -> Iterator[str]:
 
 
 def delimiter_of(line: str) -> str:
-    """What separates the column names in the first line of a table."""
+    """What separates the column names in the first line of a table; NO_DELIMITER where it has one name."""
 
     def columns(delimiter):
         try:
@@ -322,7 +323,8 @@ def delimiter_of(line: str) -> str:
         except csv.Error:
             return 0
 
-    return max(DELIMITERS, key=columns)  # the first of equals: commas
+    likeliest = max(DELIMITERS, key=columns)  # the first of equals: commas
+    return likeliest if columns(likeliest) > 1 else NO_DELIMITER
 
 
 def cells_of(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[list[str] | UserError, str]]:

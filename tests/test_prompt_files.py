@@ -50,7 +50,7 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
         ("p.jsonl", json.dumps(TURNS[:2]) + "\n", "nothing to answer"),
         ("p.json", "[1", "p.json"),
         ("p.csv", "text\nTom\n", "line 2"),
-        ("p.csv", "prompt\nTom,Mia\n", "line 2"),
+        ("p.csv", "prompt,id\nTom,Mia,1\n", "line 2: 3 values, but 2 columns"),
         ("p.tsv", "x", ".tsv"),
         ("p.csv", b"prompt\ncaf\xe9\n", "UTF-8"),
         ("p.txt", b"caf\xe9\n", "UTF-8"),
