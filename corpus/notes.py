@@ -20,6 +20,23 @@ LOOK_AHEAD = 100  # rows after a bad one, to see whether skipping it helps
 MOST_NAMES = 12  # of columns that a line of the log lists
 
 
+Row = tuple[object, str]  # (what stands there, or the UserError that says why it cannot be read; its place)
+
+
+@dataclass
+class Wanted:
+    """What rows are read for.
+
+    holds_one: whether a value of a JSON file is one row.  Where a whole file is one value that is none, the rows are
+    looked for inside it, under `name` if there is one.  story_ends: where a story of a .txt file ends, see
+    STORY_ENDS.
+    """
+
+    holds_one: Callable[[object], bool]
+    story_ends: str = "auto"
+    name: str | None = None
+
+
 @dataclass
 class ReadingFlags:
     """How files are read; each field is a flag of the same name, see `add_reading_flags`."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from common.console import log
 from common.errors import UserError, one_line, reason_of
 from corpus.hub import HUB_SECONDS, hub_errors, within
-from corpus.notes import Notes
-from corpus.readers import KINDS, PACKED_SUFFIXES, Row, Wanted, holds_separator, kind_of, lists_by_name, read_rows
+from corpus.json_files import lists_by_name
+from corpus.notes import Notes, Row, Wanted
+from corpus.readers import KINDS, PACKED_SUFFIXES, check_kind, holds_separator, kind_of, read_rows
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
 # Of the files of a split, those with the first of these suffixes that is found are read.
@@ -80,10 +81,7 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
 def file_split(*paths: Path, story_a_file: bool = False) -> Split:
     """A split made of local files; story_a_file: where no flag says otherwise, a .txt file is one story."""
     for path in paths:
-        if kind_of(path) is None:
-            suffix = path.suffix or "a file without a suffix"
-            known = f"{' '.join(KINDS)}, packed too ({' '.join(PACKED_SUFFIXES)})"
-            raise UserError(f"{path}: cannot read {suffix}; known are {known}")
+        check_kind(path)
 
     def rows(wanted, notes):
         if story_a_file and wanted.story_ends == "auto":
@@ -105,7 +103,7 @@ def splits_inside(path: Path) -> dict[str, Split]:
             fingerprint=lambda: f"{hash_files([path])} {name}",
         )
 
-    names = lists_by_name(path, ("train", *VALIDATION_NAMES))
+    names = lists_by_name(path, ("train", *VALIDATION_NAMES)) if kind_of(path) == "json" else []
     return {name: split(name) for name in names} if len(names) > 1 else {}
 
 

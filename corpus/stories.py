@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from common.text import without_surrogates
-from corpus.notes import Notes, ReadingFlags, is_empty, named, usable
-from corpus.readers import STORY_SEPARATOR, Row, Wanted
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, named, usable
+from corpus.readers import STORY_SEPARATOR
 from corpus.sources import Split
 
 FIRST_ROWS = 1000  # are looked at for the separator

@@ -22,10 +22,12 @@ from common.console import log
 from common.errors import UserError, one_line
 from common.files import locked, naming
 from common.text import without_surrogates
-from corpus.dialogue_rows import LISTS, from_text, holds_dialogue, read_turns
+from corpus.dialogue_rows import LISTS, holds_dialogue
 from corpus.dialogues import Turn
-from corpus.notes import Notes, plain_name
-from corpus.readers import KINDS, Wanted, kind_of, read_rows
+from corpus.notes import Notes, Wanted, plain_name
+from corpus.readers import KINDS, kind_of, read_rows
+from corpus.speakers import read_turns
+from corpus.turns import from_text
 from generation.prompts import chat_prompt, story_prompt
 from generation.writer import Writer
 

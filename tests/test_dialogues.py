@@ -11,10 +11,11 @@ from refusals import error_of
 from tiny import SPECIAL, render_dialogue
 from tiny_data import BOS, EOS
 
-from corpus.dialogue_rows import read_dialogues, read_turns
+from corpus.dialogue_rows import read_dialogues
 from corpus.dialogues import render_dialogues, reply_mask
 from corpus.notes import Notes, ReadingFlags
 from corpus.sources import file_split, open_dataset
+from corpus.speakers import read_turns
 from data import train_tokenizer
 
 datasets = pytest.importorskip("datasets")

@@ -40,10 +40,11 @@ from common.numbers import finite_number
 from common.program import run_program
 from common.text import without_controls
 from common.weights_files import check_tokenizer, load_model
-from corpus.dialogue_rows import holds_dialogue, read_dialogues, read_turns
-from corpus.notes import Notes, ReadingFlags, add_reading_flags
-from corpus.readers import Wanted, json_lines
+from corpus.dialogue_rows import holds_dialogue, read_dialogues
+from corpus.json_files import json_lines
+from corpus.notes import Notes, ReadingFlags, Wanted, add_reading_flags
 from corpus.sources import Split, open_dataset
+from corpus.speakers import read_turns
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.stories import holds_story, read_stories
 from corpus.token_cache import cache_dialogues, cache_stories, default_cache_dir

@@ -13,7 +13,7 @@ from common.console import log
 from common.errors import UserError
 from common.files import written_atomically
 from common.numbers import number_or_gap
-from corpus.readers import json_lines
+from corpus.json_files import json_lines
 
 FORMATS = (".png", ".svg", ".pdf")
 # Colours that people who see few colours tell apart too, and in grey by their lightness (Okabe & Ito 2008, without the

@@ -1,0 +1,191 @@
+"""JSON files, however they are laid out: a value a line, a list, an object with a list inside, objects in a row.
+
+In reading order: `json_lines`, a value a line; `json_rows`, any layout; `rows_inside`, the rows of a file that is one
+value; `begins_as_json`, for a file of another name.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from common.errors import UserError, one_line, reason_of
+from corpus.encodings import HEAD, decoded, decoded_lines, opened
+from corpus.notes import Notes, Row, Wanted
+
+NOT_SPACE = re.compile(r"\S")
+
+
+def parsed(text: str, place: object) -> object:
+    """A text's JSON, its NaN None.  Raises UserError if it is none."""
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{place}: not JSON ({error.msg}: {where}); fix it") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON that can be read ({reason_of(error)}); fix it") from None
+
+
+def constant(name: str) -> float | None:
+    """What Infinity, -Infinity and NaN stand for."""
+    return None if name == "NaN" else float(name)
+
+
+DECODER = json.JSONDecoder(parse_constant=constant)
+
+
+def json_lines(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file with one JSON value a line; empty lines are skipped."""
+    with opened(path) as file:
+        yield from values_of_lines(decoded_lines(file, path), path)
+
+
+def values_of_lines(lines: Iterable[tuple[int, str | UserError]], path: Path) -> Iterator[Row]:
+    for number, text in lines:
+        place = f"{path}, line {number}"
+        if isinstance(text, UserError):
+            yield text, place
+        elif text.strip():
+            try:
+                yield parsed(text.strip(), place), place
+            except UserError as error:
+                yield error, place
+
+
+def json_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
+    """Yield the rows of a JSON file: one a line, a list, an object with a list inside, or objects one after the other.
+
+    A file whose first line is a whole value is read line by line, so that it may be larger than the memory.
+    """
+    with opened(path) as file:
+        lines = values_of_lines(decoded_lines(file, path), path)
+        first = next(lines, None)
+        if first is None:
+            return
+        value, place = first
+        if not isinstance(value, UserError):
+            second = next(lines, None)
+            if second is None:  # the file is one value, on one line
+                yield from rows_inside(value, place, path, wanted, notes)
+            else:
+                yield from chain([first, second], lines)
+            return
+    yield from document_rows(path, wanted, notes)
+
+
+def document_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
+    """Yield the rows of values that take several lines each; where there are none, of lines, the first of them broken.
+
+    Raises UserError for such a value that is broken: what comes after it cannot be read.
+    """
+    with opened(path) as file:
+        content = file.read()
+    try:
+        values = list(values_in(decoded(content, path), path))
+    except UserError:
+        first_line = content.split(b"\n", 1)[0].strip()
+        if first_line.endswith((b"{", b"[", b",")):  # a value that goes on in the next line
+            raise
+        yield from values_of_lines(decoded_lines(io.BytesIO(content), path), path)
+        return
+    if len(values) == 1:
+        ((value, place),) = values
+        yield from rows_inside(value, place, path, wanted, notes)
+    else:
+        yield from values
+
+
+def values_in(text: str, path: Path) -> Iterator[Row]:
+    """Yield the JSON values that follow each other in a text.  Raises UserError where one is broken."""
+    end = 0
+    line = 1
+    while (start := NOT_SPACE.search(text, end)) is not None:
+        line += text.count("\n", end, start.start())
+        place = f"{path}, line {line}"
+        try:
+            value, end = DECODER.raw_decode(text, start.start())
+        except json.JSONDecodeError as error:
+            where = f"{path}, line {error.lineno}"
+            raise UserError(f"{where}: not JSON ({error.msg}: column {error.colno}); fix it") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not JSON that can be read ({reason_of(error)}); fix it") from None
+        yield value, place
+        line += text.count("\n", start.start(), end)
+
+
+def rows_inside(value: object, place: str, path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
+    """Yield the rows of a file that is one JSON value: the value itself, its items, or those of a list inside it."""
+    rows = None
+    if isinstance(value, list) and (all(isinstance(item, str) for item in value) or not wanted.holds_one(value)):
+        rows = value
+    elif isinstance(value, dict) and not wanted.holds_one(value):
+        rows = rows_of_table(value, wanted) or rows_under_a_name(value, path, wanted, notes)
+    if rows is None:
+        yield value, place
+        return
+    for number, row in enumerate(rows, start=1):
+        yield row, f"{path}, item {number}"
+
+
+def rows_of_table(table: dict, wanted: Wanted) -> list[dict] | None:
+    """The rows of an object that holds a table by its columns, as pandas and `datasets` write it; None: it is none."""
+    cells = list(table.values())
+    if isinstance(table.get("columns"), list) and isinstance(table.get("data"), list):
+        names = [str(name) for name in table["columns"]]
+        is_table = all(isinstance(row, list) and len(row) == len(names) for row in table["data"])
+        rows = [dict(zip(names, row, strict=True)) for row in table["data"]] if is_table else []
+    elif cells and all(isinstance(column, list) and len(column) == len(cells[0]) for column in cells):
+        rows = [dict(zip(table, row, strict=True)) for row in zip(*cells, strict=True)]
+    elif cells and all(isinstance(column, dict) and column.keys() == cells[0].keys() for column in cells):
+        rows = [{name: column[key] for name, column in table.items()} for key in cells[0]]
+    else:
+        rows = []
+    return rows if rows and wanted.holds_one(rows[0]) else None
+
+
+def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> list | None:
+    """The rows in the one list inside an object, {"data": [...]}, or its values, {"1": {...}, "2": {...}}, if any."""
+    items = list(value.values())
+    if items and all(isinstance(item, dict) and wanted.holds_one(item) for item in items):
+        return items
+    if wanted.name in value:
+        return value[wanted.name]
+    collections = {name: list(item.values()) if isinstance(item, dict) else item for name, item in value.items()}
+    collections = {name: item for name, item in collections.items() if isinstance(item, list) and item}
+    found = [name for name, item in collections.items() if wanted.holds_one(item[0])]
+    if len(found) != 1 or (isinstance(collections[found[0]][0], str) and len(collections) > 1):
+        return None  # which of several lists it is cannot be known
+    (name,) = found
+    others = one_line(", ".join(str(other) for other in value if other != name))
+    left_out = f"; left out: {others}" if others else ""
+    notes.guess(f'the rows of {path.name} are under "{one_line(name, 40)}"{left_out}')
+    return collections[name]
+
+
+def lists_by_name(path: Path, names: Iterable[str]) -> list[str]:
+    """Those of some names under which a JSON file that is one object, and begins with one of them, has lists."""
+    with opened(path) as file:
+        head = file.read(HEAD).decode(errors="replace")
+    if not re.match(rf'\s*{{\s*"({"|".join(names)})"\s*:\s*\[', head):
+        return []
+    with opened(path) as file:
+        try:
+            value = json.loads(file.read())
+        except (ValueError, RecursionError):
+            return []  # an error when it is read
+    return [name for name in names if isinstance(value.get(name), list)]
+
+
+def begins_as_json(path: Path) -> bool:
+    """Whether the first line of a file is a JSON object or list, or the beginning of one that takes several lines."""
+    with opened(path) as file:
+        first_line = next((line.strip() for line in file if line.strip()), b"")
+    if first_line in (b"{", b"["):
+        return True
+    try:
+        return isinstance(json.loads(first_line), (dict, list))
+    except (ValueError, RecursionError):
+        return False
