@@ -10,6 +10,10 @@ import pytest
 from programs import ROOT, SOURCES, TINY
 
 from common.errors import UserError
+from corpus.dialogue_rows import read_dialogues
+from corpus.sources import file_split
+from corpus.stories import read_stories
+from generation.prompt_files import read_prompts
 
 PROGRAMS = {
     "train_bpe_tokenizer_hf": "dataset sample vocab_size output",
@@ -133,3 +137,22 @@ def test_each_file_that_a_document_names_is_there():
         for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
             there = (ROOT / name).is_file() if "/" in name else name in names
             assert there, f"{page.name}: {name}"
+
+
+def blocks_of_data():
+    """(kind of file, what it holds, content) of each block of docs/data.md."""
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+) (stories|dialogues|prompts)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("kind", "held", "content"), blocks_of_data())
+def test_each_example_of_the_page_about_data_is_read(tmp_path, kind, held, content):
+    path = tmp_path / f"example.{kind}"
+    path.write_text(content, encoding="utf-8")
+    if held == "prompts":
+        texts = read_prompts(path)
+    else:
+        read = {"stories": read_stories, "dialogues": read_dialogues}[held]
+        texts = list(read(file_split(path)))
+    rows = 3 if kind == "txt" else 2
+    assert len(texts) == rows
