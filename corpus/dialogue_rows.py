@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from corpus.dialogues import Turn, join_turns
-from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, plain_name, usable
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, usable
 from corpus.sources import Split
 from corpus.speakers import Speakers
 from corpus.turns import (
@@ -158,35 +158,41 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
 
     Raises UserError for a dialogue that goes on after another one has begun.
     """
-    rows = iter(rows)
     first = list(itertools.islice(rows, FIRST_ROWS))
     rows = itertools.chain(first, rows)
-    objects = [fields for row, _ in first if isinstance(row, dict) and (fields := as_object(row))]
-    column = next((name for name in ID_COLUMNS if objects and all(name in fields for fields in objects)), None)
-    if column is None or not all(are_turns(fields) for fields in objects):
+    objects = [as_object(row) for row, _ in first if isinstance(row, dict)]
+    column = next((name for name in ID_COLUMNS if objects and all(names_dialogue(row, name) for row in objects)), None)
+    if column is None or not all(map(are_turns, objects)):
         yield from rows
         return
     notes.guess(f'each row is one turn; those with the same "{column}" are a dialogue')
-    seen = set()
-    for number, group in itertools.groupby(rows, lambda pair: id_of(pair[0], column)):
-        turns = list(group)
-        errors = [pair for pair in turns if not isinstance(pair[0], dict)]
-        yield from errors
-        place = turns[0][1]
-        if number in seen:
-            raise UserError(
-                f"{place}: more of the dialogue {one_line(number)} after another one; sort the rows by {column}"
-            )
-        seen.add(number)
-        if not errors:
-            inside = [{name: cell for name, cell in row.items() if plain_name(name) != column} for row, _ in turns]
-            yield {BARE: inside}, place
+    finished = set()
+    current = began = ""  # the dialogue that is being read, and where it began
+    turns = []
+    for row, place in rows:
+        if not isinstance(row, dict):
+            yield row, place
+            continue
+        fields = as_object(row)
+        name = str(fields.pop(column, None))
+        if name in finished:
+            again = f"{place}: more of the dialogue {one_line(name, 40)} after another one"
+            raise UserError(f"{again}; sort the rows by {column}")
+        if turns and name != current:
+            yield {BARE: turns}, began
+            finished.add(current)
+            turns = []
+        if not turns:
+            current = name
+            began = place
+        turns.append(fields)
+    if turns:
+        yield {BARE: turns}, began
 
 
-def id_of(row: object, column: str) -> object:
-    """What a row has in a column, None where it is no object."""
-    value = as_object(row).get(column) if isinstance(row, dict) else None
-    return value if isinstance(value, (str, int)) else None
+def names_dialogue(row: dict, column: str) -> bool:
+    """Whether a column of a row may hold the name or the number of its dialogue."""
+    return isinstance(from_text(row.get(column)), (str, int))
 
 
 def describe_form(form: tuple[str, ...], rows: list) -> str:
@@ -214,13 +220,14 @@ def first_dialogues(form: tuple[str, ...], rows: list, speaker_key: str | None) 
     columns = form if len(form) == 1 else (HISTORY, *form)
     for row in rows:
         for column in columns if row is not None else ():
-            value = from_text(row.get(column))
+            value = row.get(column)
+            value = turns_or_text(value) if column in (*QUESTIONS, *ANSWERS) else from_text(value)
             if isinstance(value, (list, dict)):
                 with contextlib.suppress(ValueError):
                     yield spoken_turns(value, speaker_key, Notes())
 
 
-def turns_in_row(row: object, form: tuple[str, ...], speakers: "Speakers", notes: Notes) -> list[Turn]:
+def turns_in_row(row: object, form: tuple[str, ...], speakers: Speakers, notes: Notes) -> list[Turn]:
     """The turns of a row that has a form, those without any text left out.  Raises ValueError for another row."""
     fields = as_object(row)
     missing = [column for column in form if fields is None or column not in fields]
@@ -230,28 +237,26 @@ def turns_in_row(row: object, form: tuple[str, ...], speakers: "Speakers", notes
     beside = columns_beside(form)
     if isinstance(row, dict):
         notes.unused(row, *form, *beside)
-    turns = [("system", text_of(fields[column], column, notes)) for column in SYSTEM if fields.get(column)]
+    turns = [("system", text_of(fields[column], column, notes)) for column in SYSTEM if column in fields]
     if len(form) == 2:
         turns += pair_in_row(fields, form, beside, speakers, notes)
     else:
         value = from_text(fields[form[0]])
         turns += [] if is_empty(value) else speakers.turns(value, notes)
     spoken = [(role, text) for role, text in turns if text.strip()]
-    if len(spoken) < len(turns) and len(form) == 1:
+    if any(role != "system" and not text.strip() for role, text in turns) and len(form) == 1:
         notes.leave_out("turns without a text")
     return spoken
 
 
-def pair_in_row(
-    fields: dict, form: tuple[str, ...], beside: list[str], speakers: "Speakers", notes: Notes
-) -> list[Turn]:
+def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers: Speakers, notes: Notes) -> list[Turn]:
     """The turns of a row with a question and an answer."""
     turns = []
     if HISTORY in beside and not is_empty(fields.get(HISTORY)) and fields[HISTORY] != "":
         turns += speakers.turns(from_text(fields[HISTORY]), notes)
-    question, answer = (from_text(fields[column]) for column in form)
+    question, answer = (turns_or_text(fields[column]) for column in form)
     if form[0] == HISTORY:  # ends with the question
-        turns = speakers.turns(question, notes)
+        turns = speakers.turns(from_text(question), notes)
         if not turns or turns[-1][0] != "user":
             raise ValueError(f'column "{HISTORY}" does not end with the words of the user')
         return [*turns, ("assistant", text_in(fields, form[1]))]
@@ -264,6 +269,13 @@ def pair_in_row(
     if INPUT in beside and not is_empty(fields.get(INPUT)):
         question = f"{question}\n{text_in(fields, INPUT)}"
     return [*turns, ("user", question.strip()), ("assistant", text_in(fields, form[1]))]
+
+
+def turns_or_text(cell: object) -> object:
+    """The turns that a cell beside a question or an answer holds; a text, also one such as "[1, 2]", stays one."""
+    value = from_text(cell)
+    are_turns_inside = isinstance(value, list) and all(isinstance(turn, dict) and are_turns(turn) for turn in value)
+    return value if are_turns_inside else cell
 
 
 def text_in(fields: dict, column: str) -> str:
