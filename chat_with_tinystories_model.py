@@ -6,12 +6,14 @@
     python chat_with_tinystories_model.py --prompts_file questions.jsonl --output_file replies.jsonl
 
 At a terminal: a conversation, its replies appearing while they are written; /help says what else can be typed.  In a
-pipe: one message a line in, one reply a line out, and nothing else on stdout.
+pipe: one message a line in, one reply a line out, and nothing else on stdout; to an empty line, an empty one.
 """
 
 import argparse
 import contextlib
+import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +41,9 @@ HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D)
 /system TEXT       tell the model who it is; without a text: no longer
 /temperature 0.5   below 1 safer, above 1 wilder, 0 always the likeliest token
 /save FILE.jsonl   add the conversation to a file that step 4 can learn from
-/help              this list"""
+/help              this list
+ /word             not a command but a message: a space is before it"""
+COMMAND = re.compile(r"(/[^\W\d_]+)(?:\s+(.*))?$")  # a word after a slash, at the start of a line
 COMMANDS = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
 
 
@@ -89,6 +93,11 @@ class Chat:
                 yield piece
         finally:
             self.turns.append(("assistant", answer.strip()))
+
+    def report_length(self) -> None:
+        """Say so where the last reply was as long as it may be, since it looks as if it had ended."""
+        if self.writer.ended == "length":
+            log.info(f"(stopped at --max_new_tokens {self.writer.sampling.max_new_tokens})")
 
     def all_turns(self) -> list[tuple[str, str]]:
         system = [("system", self.system)] if self.system else []
@@ -154,7 +163,7 @@ def read_line(interactive: bool) -> str | None:
     while True:
         try:
             return input("you: ")
-        except EOFError:
+        except (EOFError, RuntimeError):  # RuntimeError: in a notebook that nobody sits at
             print()
             return None
         except KeyboardInterrupt:
@@ -165,12 +174,14 @@ def answer(chat: Chat, message: str, interactive: bool) -> None:
     """Print the reply to a message: at a terminal as it grows, and until Ctrl-C; else on one line."""
     if not interactive:
         print(" ".join("".join(chat.reply(message)).split()))
+        chat.report_length()
         return
     try:
         print("model: ", end="", flush=True)
         for piece in chat.reply(message):
             print(piece, end="", flush=True)
         print()
+        chat.report_length()
     except KeyboardInterrupt:
         print()
         log.info("(stopped)")
@@ -181,14 +192,18 @@ def converse(chat: Chat, interactive: bool) -> None:
         message = line.strip()
         if message.lower() in ("exit", "/exit"):
             return
-        name, _, text = message.partition(" ")
-        if name in COMMANDS:
-            message = chat.command(name, text.strip())
-        elif name.startswith("/") and interactive:  # in a pipe every message gets a line of reply
-            log.info(f"(no command {name}; /help lists them)")
-            message = None
+        command = COMMAND.match(line)
+        if command and command[1] in COMMANDS:
+            message = chat.command(command[1], (command[2] or "").strip())
+            if not message:
+                continue
+        elif command:
+            log.info(f"(no command {command[1]}: there are {', '.join(COMMANDS)}; a message may begin with ' /')")
+            message = ""
         if message:
             answer(chat, message, interactive)
+        elif not interactive:
+            print()  # in a pipe each message gets a line, also an empty one
 
 
 def main() -> None:
@@ -204,11 +219,13 @@ def main() -> None:
         for piece in chat.reply(args.once):
             print(piece, end="", flush=True)
         print()
+        chat.report_length()
         return
-    interactive = sys.stdin.isatty()
-    if interactive:
+    interactive = sys.stdin.isatty() or not inspect.isbuiltin(input)  # a notebook has an input of its own
+    if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  arrow keys and history at the prompt
+    if interactive:
         log.info(HELP)
     converse(chat, interactive)
 

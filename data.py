@@ -274,7 +274,9 @@ class Rows:
         """How many rows the epochs before this one have together."""
         while len(self.begins) <= epoch:
             count = self.texts
-            if self.packed:
+            if self.packed and len(self.begins) > 1 and self.texts == len(self.cache):
+                count = self.begins[1]  # all texts are in each epoch
+            elif self.packed:
                 chosen = self.cache.chosen(self.seed or 0, len(self.begins) - 1)
                 tokens = int(self.cache.lengths()[chosen].sum())
                 count = max(1, ceil_div(tokens - 1, self.length))

@@ -55,15 +55,19 @@ def main() -> None:
         return
     text = PROMPT if args.prompt is None else args.prompt
     prompt = story_prompt(writer, text)
+    limit = f"--max_new_tokens {writer.sampling.max_new_tokens}"
     if args.max_length is not None:
         limit_length(writer, args.max_length, len(prompt) - 1)
+        limit = f"--max_length {args.max_length}"
     if args.num_samples > 1:
-        write_several(writer, text, args.num_samples, args.batch_size)
+        write_several(writer, text, args.num_samples, args.batch_size, limit)
         return
     print(text, end="", flush=True)
     for piece in writer.stream(prompt):
         print(without_controls(piece), end="", flush=True)
     print()
+    if writer.ended == "length":
+        log.info(f"stopped at {limit}; the story may go on")
 
 
 def limit_length(writer: Writer, max_length: int, prompt_tokens: int) -> None:
@@ -73,13 +77,17 @@ def limit_length(writer: Writer, max_length: int, prompt_tokens: int) -> None:
     writer.set(max_new_tokens=max_length - prompt_tokens)
 
 
-def write_several(writer: Writer, text: str, num_samples: int, batch_size: int) -> None:
-    """Print several stories with one beginning."""
+def write_several(writer: Writer, text: str, num_samples: int, batch_size: int, limit: str) -> None:
+    """Print several stories with one beginning; limit: the flag that says how long they may be."""
     samples = Samples(writer, [Prompt(0, text, {}, "--prompt")], num_samples)
+    stopped = 0
     for rows in samples.rows(batch_size=batch_size):
         for row in rows:
             log.info(f"--- {row['sample'] + 1} of {num_samples}")
             print(text + without_controls(row["text"]))
+            stopped += row["ended"] == "length"
+    if stopped:
+        log.info(f"{stopped:,} of {num_samples:,} stories stopped at {limit}; they may go on")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from common.console import log
 from common.errors import UserError
+from common.files import check_can_be_written
 from common.flags import FlagParser, settings_from
 from common.program import run_program
 from corpus.notes import Notes, ReadingFlags, add_reading_flags
@@ -85,10 +86,11 @@ def main() -> None:
     if args.inspect is not None:
         inspect(args, output)
         return
-    if output.exists() and not args.overwrite:
-        raise UserError(f"{output} is already there; pass --overwrite to replace it, or --output another name")
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file")
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} is already there; pass --overwrite to replace it, or --output another name")
+    check_can_be_written("--output", output.parent)
     began = time.perf_counter()
     tokenizer = wrap(args) if args.from_pretrained else learn(args)
     tokenizer.save(output)

@@ -11,6 +11,7 @@ import argparse
 
 from common.console import log
 from common.errors import UserError
+from common.files import naming_flag
 from common.flags import FlagParser, parse_flags, settings_from
 from common.program import run_program
 from common.text import without_controls
@@ -86,7 +87,7 @@ def main() -> None:
     def read(split, limit):
         return cache_dialogues(split, tokenizer, args.cache_dir, length, settings_from(args, ReadingFlags), limit)
 
-    with ranks.first_alone():
+    with ranks.first_alone(), naming_flag("--cache_dir", args.cache_dir):
         train_cache, validation_cache = open_text(args, read, "sample_data/conversations", DIALOGUES_SET_ASIDE)
     change = None
     if args.swap_words:

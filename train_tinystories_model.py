@@ -11,6 +11,7 @@ is what the next steps take), the log and the curves.
 import argparse
 
 from common.console import log
+from common.files import naming_flag
 from common.flags import FlagParser, flags_in_words, parse_flags, settings_from
 from common.program import run_program
 from common.text import without_controls
@@ -89,7 +90,7 @@ def main() -> None:
     def read(split, limit):
         return cache_stories(split, tokenizer, args.cache_dir, settings_from(args, ReadingFlags), limit)
 
-    with ranks.first_alone():
+    with ranks.first_alone(), naming_flag("--cache_dir", args.cache_dir):
         train_cache, validation_cache = open_text(args, read)
     special = tokenizer.special
     rows = Rows(train_cache, config.max_seq_len, special, packed=args.batching == "packed", seed=settings.seed)

@@ -9,7 +9,7 @@ ADVICE = {
     "EDQUOT": "; your share of the disk is used up: make room",
     "EFBIG": "; the shell limits the size of files (`ulimit -f`)",
     "EROFS": "; choose a folder that can be written",
-    "EACCES": "; choose a file that you may use",
+    "EACCES": "; choose a file or folder that you may use",
     "EMFILE": "; too many files are open (`ulimit -n`)",
 }
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: ", "STATUS_ALLOC_FAILED")  # CUDA's and MPS's, CPU's, cuBLAS's
@@ -34,9 +34,10 @@ class Interrupted(BaseException):
 
 
 def reason_of(error: BaseException, length: int = 160) -> str:
-    """The first line of an error's message, or its type's name if it has none."""
+    """The first line of an error's message, cut after a word if it is longer, or its type's name if it has none."""
     message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0][:length]
+    line = message.splitlines()[0]
+    return line if len(line) <= length else line[: length - 3].rsplit(" ", 1)[0] + "..."
 
 
 def memory_is_full(error: BaseException) -> bool:

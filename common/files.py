@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pickletools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -87,6 +88,64 @@ def locked(file: BinaryIO) -> bool | None:
     except OSError:
         return None
     return True
+
+
+# Where files can be written -------------------------------------------------------------------------------------------
+
+
+def existing_part(path: str | Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if os.path.exists(place))
+
+
+def check_can_be_written(flag: str, folder: str | Path) -> None:
+    """Raise UserError, which names the flag that a folder is from, where no file can be made in it."""
+    place = existing_part(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag}: no file can be made in {place} ({error.strerror}); name another place") from None
+
+
+@contextlib.contextmanager
+def naming_flag(flag: str, folder: str | Path) -> Iterator[None]:
+    """Let an OSError in the block about a folder, a file in it or a folder above it name the flag that it is from."""
+    try:
+        yield
+    except OSError as error:
+        folder = Path(folder).absolute()
+        place = Path(error.filename or ".").absolute()
+        if place.is_relative_to(folder) or folder.is_relative_to(place):
+            error.filename = f"{flag} {error.filename or folder}"
+        raise
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of that name among the user's caches; one for temporary files where that one cannot be written."""
+    with contextlib.suppress(RuntimeError):  # HOME is not set, and the system does not know the user
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+        place = existing_part(folder)
+        if place.is_dir() and os.access(place, os.W_OK):
+            return folder
+    return temporary_cache_folder(name)
+
+
+def temporary_cache_folder(name: str) -> Path:
+    """A user's folder of that name for temporary files; in this folder where the system has no place for them."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    try:
+        return Path(tempfile.gettempdir()) / f"cache_of_{user}" / name
+    except FileNotFoundError:
+        return Path(name)
+
+
+def use_hub_cache() -> None:
+    """Let the hub's libraries, which are not imported yet, keep their files where they can write them."""
+    folder = cache_folder("huggingface")
+    if folder == temporary_cache_folder("huggingface"):
+        os.environ.setdefault("HF_HOME", str(folder))
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from common.errors import UserError, one_line, one_line_json, reason_of
@@ -17,6 +19,9 @@ from common.errors import UserError, one_line, one_line_json, reason_of
 LENGTH = ("epochs", "max_steps")  # how long a run is: who says one of them, says both
 # What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
 OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "device_check", "cache_dir")
+# The flags whose values are paths, or may be one: by the ends of their names, or by the whole name.
+PATH_ENDS = ("_dir", "_path", "_file", "dataset", "rubric")
+PATHS = ("output", "config", "resume_from_checkpoint", "from_pretrained", "training_set", "csv", "report")
 Settings = TypeVar("Settings")  # a data class of flags
 
 
@@ -43,6 +48,23 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         raise UserError(f"{message}; --help lists the flags")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does it, and with the user's folder for a ~ where a path begins."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        for name, value in vars(parsed).items():
+            if name in PATHS or name.endswith(PATH_ENDS):
+                setattr(parsed, name, expand_user(value))
+        return parsed, unknown
+
+
+def expand_user(value: object) -> object:
+    """A path, or each path of a list, with the user's folder for a ~ at its start: shells leave it in --flag=~/x."""
+    if isinstance(value, list):
+        return [expand_user(item) for item in value]
+    if isinstance(value, Path):
+        return value.expanduser()
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 # Data classes ---------------------------------------------------------------------------------------------------------
@@ -152,10 +174,9 @@ def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
 def read_config_file(path: str) -> dict:
     """The object in a file for --config, unchecked."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(Path(path).read_bytes())  # in UTF-8, UTF-16 or UTF-32, with or without a mark of it
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is no JSON ({reason_of(error, 60)})") from None
+        raise UserError(f"--config {path} is no JSON ({reason_of(error)})") from None
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}; name a file of flags, as a run's args.json") from None
     if not isinstance(content, dict):

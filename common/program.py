@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from common.console import log
 from common.errors import Interrupted, UserError, file_error, memory_is_full
+from common.files import use_hub_cache
 
 
 def run_program(main: Callable[[], None]) -> None:
@@ -19,15 +20,12 @@ def run_program(main: Callable[[], None]) -> None:
     UTF-8 in and out; one line for an error.  Exit status as `UserError` says, 130 after Ctrl-C, 128 + n after signal n;
     a reader that has left (`| head`) ends the program in silence.
     """
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
-    sys.stdout.reconfigure(line_buffering=True)
-    if threading.current_thread() is threading.main_thread():
-        handle_signals(interrupt, "SIGTERM", "SIGHUP")  # so that what is half-written is removed on the way out
+    prepare_streams()
+    use_hub_cache()
     threading.excepthook = report_thread
     try:
-        main()
+        with handled_signals(interrupt, "SIGTERM", "SIGHUP"):  # what is half-written is removed on the way out
+            main()
     except UserError as error:
         for line in str(error).splitlines():
             log.error(f"error: {line}")
@@ -50,23 +48,57 @@ def run_program(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
+def prepare_streams() -> None:
+    """Let the standard streams be in UTF-8, and those that are closed (`>&-`) be empty.
+
+    A stream that a notebook has put in their place stays as it is.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+            if name == "stdout":
+                stream.reconfigure(line_buffering=True)
+
+
 def report_thread(thread: threading.ExceptHookArgs) -> None:
     """Print what ended a thread, but for a file's error, which TensorBoard raises again where the run writes next."""
     if not isinstance(thread.exc_value, OSError):
         threading.__excepthook__(thread)
 
 
+def report_uncaught(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Print one line for a Ctrl-C that comes while a program still imports its modules; the exit status is 130, too."""
+    if issubclass(kind, KeyboardInterrupt):
+        log.error("interrupted")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = report_uncaught
+
+
 # Signals --------------------------------------------------------------------------------------------------------------
 
 
-def handle_signals(handler: Callable, *names: str) -> dict:
-    """Let handler take the signals of these names, except those that Windows lacks or `nohup` has ignored.
+@contextlib.contextmanager
+def handled_signals(handler: Callable, *names: str) -> Iterator[None]:
+    """Let handler take the signals of these names in the block, except those that Windows lacks or `nohup` has ignored.
 
-    Returns what handled them before, {number: handler}.
+    Outside of the main thread, which alone can handle signals, nothing changes.
     """
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
     taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in taken}
+    before = {number: signal.signal(number, handler) for number in taken}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def interrupt(signum: int, frame: object) -> None:
@@ -83,14 +115,10 @@ def noted_signals() -> Iterator[list[int]]:
         if noted and signum == signal.SIGINT:
             raise KeyboardInterrupt
         noted.append(signum)
-        announce(signum, "finishing this step and saving a checkpoint")
+        announce(signum, "finishing this step and saving a checkpoint; Ctrl-C from now on ends the run at once")
 
-    before = handle_signals(note, "SIGINT", "SIGTERM", "SIGHUP")
-    try:
+    with handled_signals(note, "SIGINT", "SIGTERM", "SIGHUP"):
         yield noted
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def announce(signum: int, what: str) -> None:

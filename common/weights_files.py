@@ -69,6 +69,7 @@ def load_model(path: str | Path, tokenizer=None, device="cpu", **changes) -> tup
 
     tokenizer: refuse a model that was trained with another one.  changes: fields of the config to set anew, as dropout.
     """
+    refuse_transformers_format(path)
     content = read_torch_file(path, MODEL_FORMAT)
     try:
         if not all(isinstance(value, (str, int, float, type(None))) for value in content["config"].values()):
@@ -91,6 +92,18 @@ def load_model(path: str | Path, tokenizer=None, device="cpu", **changes) -> tup
         check_tokenizer(path, content, config, tokenizer)
     log.info(f"model: {path}, {trained}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
     return model.to(device).eval(), content
+
+
+def refuse_transformers_format(path: str | Path) -> None:
+    """Raise UserError for a folder or file that transformers reads, with what makes a model file of it."""
+    path = Path(path)
+    is_folder = (path / "config.json").is_file()
+    if is_folder or (path.is_file() and path.suffix in (".safetensors", ".bin")):
+        folder = path if is_folder else path.parent
+        raise UserError(
+            f"{path} is in transformers' format; take it over with: python tools/import_model.py {folder} OUT_DIR "
+            f"(in {folder} must be config.json, the weights and tokenizer.json: docs/import.md)"
+        )
 
 
 def check_tokenizer(path: str | Path, content: dict, config: ModelConfig, tokenizer) -> None:
@@ -159,6 +172,11 @@ def read_torch_file(path: str | Path, kind: str) -> dict:
     if not isinstance(content, dict):
         content = {}
     found = content.get("format")
+    if found is None and kind == MODEL_FORMAT and any(True for _ in tensors_in(content)):
+        raise UserError(
+            f"{path} holds weights alone; tools/import_model.py makes a model file of an older course's, with its "
+            "args.json beside it, or of a folder in transformers' format: docs/import.md"
+        )
     if not isinstance(found, str) or found != kind:
         found = found if isinstance(found, str) and found else "file of another program"
         example = {MODEL_FORMAT: "best_model.pth", CHECKPOINT_FORMAT: "checkpoint-<step>.pth"}[kind]

@@ -5,6 +5,8 @@ time limit.  `corpus/sources.py` reads data sets with the last two.
 """
 
 import contextlib
+import errno
+import os
 import queue
 import sys
 import threading
@@ -12,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, reason_of
+from common.console import log
+from common.errors import UserError, file_error, reason_of
+from common.files import temporary_cache_folder
 
 HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
 
@@ -48,6 +52,9 @@ def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
 
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()
+    folder = os.environ.get("HF_HOME")
+    if folder == str(temporary_cache_folder("huggingface")):
+        log.info(f"what comes from the hub is kept in {folder}, for temporary files; set HF_HOME to keep it elsewhere")
     try:
         yield
     except UserError:
@@ -57,6 +64,8 @@ def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
         raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
     except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
+            raise UserError(f"{file_error(error)}, and set HF_HOME to it: the hub's libraries write there") from None
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise UserError(f"could not read {name} from the hub ({reason}); {advice}") from None
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from common.console import log
 from common.errors import UserError
-from common.files import locked, naming, on_disk, write_json, written_atomically
+from common.files import cache_folder, locked, naming, on_disk, write_json, written_atomically
 from common.prefetch import computed_ahead
 from corpus.dialogue_rows import read_dialogues
 from corpus.dialogues import render_dialogues
@@ -39,7 +39,7 @@ BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 
 
 def default_cache_dir() -> Path:
     """Where caches lie unless --cache_dir says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinystories_course"
+    return cache_folder("tinystories_course")
 
 
 @dataclass

@@ -59,6 +59,7 @@ class Writer:
         self.model_path = model_path
         self.context = model.config.max_seq_len
         self.end = tokenizer.special["<eos>"]
+        self.ended = ""  # how the last text of `stream` ended, as in `Written`; "" if it was broken off
 
     def set(self, **changes) -> None:
         """Change fields of the sampling.  Raises UserError for a value that makes no sense, and changes nothing."""
@@ -85,21 +86,25 @@ class Writer:
         """The text of new ids, cut before a --stop text."""
         text = self.tokenizer.decode(ids)
         stop = self.stop_place(text)
-        if ids[-1] == self.end:
+        if ids[-1:] == [self.end]:
             ended = "eos"
         else:
             ended = "length" if stop is None else "stop"
         return Written(text[:stop], len(ids), ended)
 
     def stream(self, prompt: list[int], row_seed: int = 0) -> Iterator[str]:
-        """Yield the text that continues a prompt, word by word."""
+        """Yield the text that continues a prompt, word by word; afterwards `ended` says how it ended."""
+        self.ended = ""
         if self.sampling.num_beams > 1:
-            yield self.write([prompt], [row_seed])[0].text
+            written = self.write([prompt], [row_seed])[0]
+            yield written.text
+            self.ended = written.ended
             return
+        ids = []
         text = ""
         shown = 0  # characters that were yielded
         longest_stop = max(map(len, self.sampling.stop or [""]))
-        for piece in self.pieces(prompt, row_seed):
+        for piece in self.pieces(prompt, row_seed, ids):
             text += piece
             word_end = WORD_END.search(text)
             whole = min(word_end.start() if word_end else 0, len(text) - longest_stop)  # no part of a --stop text
@@ -107,11 +112,21 @@ class Writer:
                 yield text[shown:whole]
                 shown = whole
         yield text[shown : self.stop_place(text)]
+        self.ended = self.finished(ids).ended
 
-    def pieces(self, prompt: list[int], row_seed: int = 0) -> Iterator[str]:
-        """Yield the text that continues a prompt, as soon as a token has characters; a --stop text is part of it."""
-        steps = generate(self.model, [prompt], self.sampling, self.rules(), [row_seed])
-        return self.tokenizer.stream(tokens[0] for tokens in steps)
+    def pieces(self, prompt: list[int], row_seed: int = 0, ids: list[int] | None = None) -> Iterator[str]:
+        """Yield the text that continues a prompt, as soon as a token has characters; a --stop text is part of it.
+
+        ids: a list that gets the tokens.
+        """
+        ids = [] if ids is None else ids
+
+        def new_ids():
+            for (token,) in generate(self.model, [prompt], self.sampling, self.rules(), [row_seed]):
+                ids.append(token)
+                yield token
+
+        return self.tokenizer.stream(new_ids())
 
     def reaches_stop(self, ids: list[int]) -> bool:
         """Whether new ids reach a --stop text: it has at least a byte a token, so it lies in the last few."""

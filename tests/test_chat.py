@@ -1,5 +1,7 @@
 """The chat: its commands, what it forgets, what it saves."""
 
+import io
+
 import pytest
 from tiny import render_dialogue
 
@@ -103,3 +105,30 @@ def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypa
         patch.setattr(chat_module, "chat_prompt", lambda *_: stream(None, None).throw(KeyboardInterrupt))
         list(chat.reply("Hi"))
     assert chat.turns == [("user", "Hi"), ("assistant", "")]
+
+
+def talk(writer, monkeypatch, text):
+    """What the chat prints for lines in a pipe."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    chat = Chat(writer)
+    chat_module.converse(chat, interactive=False)
+    return chat
+
+
+def test_in_a_pipe_an_empty_line_and_an_unknown_command_get_an_empty_line(make_writer, monkeypatch, capsys):
+    replies = iter(["One.", "Two.", "Three.\n\nThe end.", "Four."])
+    writer = make_writer()
+    monkeypatch.setattr(writer, "stream", lambda ids, row_seed: iter([next(replies)]))
+    lines = ["Hi", "", "/reset", "/unknown to me", "  ", " /unknown to me", "/usr/bin is what?", "/ is a slash", "exit"]
+    chat = talk(writer, monkeypatch, "\n".join(lines))
+    printed = capsys.readouterr()
+    assert printed.out.split("\n") == ["One.", "", "", "", "Two.", "Three. The end.", "Four.", ""]
+    assert [text for role, text in chat.turns if role == "user"] == [line.strip() for line in lines[5:8]]
+    (refusal,) = [line for line in printed.err.splitlines() if "/unknown" in line]
+    assert all(name in refusal for name in COMMANDS)
+
+
+def test_a_reply_as_long_as_it_may_be_is_told_so_beside_it(make_writer, monkeypatch, capsys):
+    talk(make_writer(max_new_tokens=3, min_new_tokens=3), monkeypatch, "Hi\n\nYou\n")
+    printed = capsys.readouterr()
+    assert printed.err.count("(stopped at --max_new_tokens 3)") == 2 and "stopped" not in printed.out

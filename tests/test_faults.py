@@ -279,7 +279,7 @@ def test_a_disk_that_is_small_or_read_only_ends_the_run_with_one_line(large_cour
         words = [words[0], "-c", program, str(ROOT), *words[1:]]
         done = subprocess.run(words, cwd=large_course, capture_output=True, text=True, timeout=60)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert done.returncode == (2 if "size=1m" in options else 1), done.stderr
+        assert done.returncode == (1 if options == "size=21000k" else 2), done.stderr
         assert len(errors) == 1 and message in errors[0] and "Traceback" not in done.stderr
         assert_all_that_exists_loads(tmp_path / "disk")
 

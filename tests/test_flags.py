@@ -56,13 +56,40 @@ def test_a_wrong_flag_is_refused_in_one_line(argv):
         {"batch_size": 0}, {"epochs": 0}, {"gradient_accumulation_steps": 0}, {"logging_steps": 0},
         {"keep_checkpoints": 0}, {"eval_steps": 0}, {"save_steps": -1}, {"warmup_steps": -1}, {"min_lr": -1.0},
         {"weight_decay": -0.1}, {"weight_decay": math.nan}, {"max_grad_norm": -1.0}, {"early_stopping_patience": -1},
+        {"batch_size": 100_000}, {"gradient_accumulation_steps": 10**9},
         {"adam_beta1": 1.0}, {"adam_beta2": -0.5}, {"lr": 0.0}, {"lr": math.inf}, {"lr": math.nan}, {"min_lr": 0.5},
     ],
 )  # fmt: skip
 def test_a_setting_that_makes_no_sense_is_refused_by_its_flag(change):
-    with pytest.raises(UserError, match=f"--{next(iter(change))}") as refusal:
+    with pytest.raises(UserError, match=f"--{next(iter(change))}\\b") as refusal:
         make_settings(**change)
     assert one_line(refusal)
+
+
+PATHS = [
+    (step1, "--dataset --output --from_pretrained"),
+    (step2, "--dataset --tokenizer_path --cache_dir --output_dir --resume_from_checkpoint"),
+    (step3, "--model_path --tokenizer_path --prompts_file"),
+    (step4, "--pretrained_model_path --dataset --tokenizer_path --cache_dir --output_dir"),
+    (step5, "--model_path --tokenizer_path --prompts_file"),
+]
+
+
+@pytest.mark.parametrize(("program", "flags"), PATHS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_tilde_after_an_equals_sign_is_the_users_folder_where_a_path_is_meant(program, flags, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/mia")
+    monkeypatch.setenv("USERPROFILE", "/home/mia")
+    needed = ["--pretrained_model_path=a"] if program is step4 else []
+    for flag in flags.split():
+        value = vars(program.parse_args([*needed, f"{flag}=~/x=0.5"]))[flag.removeprefix("--")]
+        assert value in ("/home/mia/x=0.5", ["/home/mia/x=0.5"])
+
+
+def test_a_tilde_in_a_text_is_a_tilde():
+    assert step1.parse_args(["--inspect=~/x"]).inspect == "~/x"
+    assert step3.parse_args(["--prompt=~/x", "--stop=~"]).prompt == "~/x"
+    assert step5.parse_args(["--once=~/x"]).once == "~/x"
+    assert step2.parse_args(["--output_dir=runs/~/x"]).output_dir == "runs/~/x"
 
 
 # From the flags to the work -------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """The loop: when a run evaluates, saves and stops, and which model is the best."""
 
 import math
+import re
 
 import pytest
 import torch
 from tiny_runs import CPU, VOCAB, assert_equal_weights, make_rows, make_validation, metrics, train_in, weights
 
 from common.devices import Precision
+from common.errors import UserError
 from common.weights_files import load_model
 from training import loop
 from training.step import evaluate
@@ -52,6 +54,29 @@ def test_every_epoch_ends_with_an_evaluation(tmp_path):
     ends = [math.ceil(epoch * rows.per_epoch / 4) for epoch in (1, 2, 3)]
     assert [row["step"] for row in metrics(tmp_path, "eval")] == ends
     assert metrics(tmp_path, "train")[-1]["step"] == ends[-1]
+
+
+def test_a_run_of_few_steps_is_told_so_unless_they_were_asked_for(tmp_path, capsys):
+    train_in(tmp_path / "few", batch_size=30, epochs=2)
+    told = capsys.readouterr().err
+    assert "a step has 30 rows, and an epoch has 24: " in told and "too few steps to learn much (2);" in told
+    train_in(tmp_path / "asked", batch_size=4, epochs=None, max_steps=2)
+    train_in(tmp_path / "many", batch_size=4, epochs=4)
+    assert not re.search("a step has|too few steps", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"batch_size": 4000}, "a step of 4,000 rows .*--batch_size.* has the 24 rows of an epoch 167 times"),
+        ({"max_steps": 99_999_999_999_999, "epochs": None}, "--max_steps 99999999999999 would be more than"),
+        ({"epochs": 99_999_999_999_999}, "--epochs 99999999999999 would be more than"),
+    ],
+)
+def test_a_run_without_end_is_refused_before_its_first_step(tmp_path, settings, reason):
+    with pytest.raises(UserError, match=reason):
+        train_in(tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path):

@@ -19,7 +19,7 @@ from tiny_runs import LATEST, assert_equal_weights, interrupt, make_rows, metric
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
 from common.devices import Precision
-from common.errors import UserError
+from common.errors import UserError, reason_of
 from common.flags import settings_from
 from corpus.sources import open_dataset
 from corpus.token_cache import cache_stories
@@ -204,6 +204,23 @@ def test_a_file_that_says_what_no_flag_says_is_refused_in_one_line(tmp_path, con
     with pytest.raises(UserError, match="--config .*config.json") as refusal:
         step2.parse_args(["--config", file_of(tmp_path, content)])
     assert what in one_line(refusal)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_file_may_begin_with_the_mark_of_its_encoding(tmp_path, encoding):
+    """Windows' editors write one in UTF-8, PowerShell's > in UTF-16."""
+    path = tmp_path / "config.json"
+    path.write_bytes('{"lr": 0.002, "output_dir": "é"}\n'.encode(encoding))
+    args = step2.parse_args(["--config", str(path)])
+    assert (args.lr, args.output_dir) == (0.002, "é")
+
+
+def test_the_reason_why_a_file_is_no_json_is_whole_or_cut_after_a_word(tmp_path):
+    with pytest.raises(UserError) as refusal:
+        step2.parse_args(["--config", file_of(tmp_path, "{lr: 1}")])
+    assert "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1))" in one_line(refusal)
+    assert reason_of(ValueError("one two three four"), 13) == "one two..."
+    assert reason_of(ValueError("one two three"), 13) == "one two three"
 
 
 def test_a_file_that_is_missing_or_of_the_other_program_is_refused_in_one_line(course, tmp_path):

@@ -1,19 +1,31 @@
 """The five programs as a student runs them: the whole chain on a tiny model, signals, a terminal, pipes."""
 
+import errno
 import importlib.util
+import io
 import json
 import os
 import select
 import signal
 import subprocess
+import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from programs import TINY, command, main, run, write_data, write_rows
+from refusals import one_line
 
 import chat_with_tinystories_model as step5
 import generate_tinystories_text as step3
 import train_tinystories_model as step2
+from common.errors import UserError, file_error
+from common.files import use_hub_cache
+from common.program import report_uncaught, run_program
+from corpus.hub import hub_errors
+from corpus.token_cache import default_cache_dir
 from data import SPECIAL_TOKENS, load_tokenizer
 
 
@@ -46,7 +58,7 @@ def test_the_whole_chain_from_stories_to_a_chat(chain):
         log = (folder / name / "train.log").read_text(encoding="utf-8")
         assert set(done.stdout.splitlines()) | set(done.stderr.splitlines()) == set(log.splitlines())
     assert writing.stdout.startswith("Once upon a time")
-    assert len(chat.stdout.splitlines()) == 2
+    assert [bool(line) for line in chat.stdout.splitlines()] == [True, False, True]
     for done in (training, writing, tuning, chat):
         assert not any(token in done.stdout for token in SPECIAL_TOKENS)
         assert "\r" not in done.stderr and "\x1b" not in done.stderr + done.stdout
@@ -196,6 +208,121 @@ def test_ctrl_c_stops_a_reply_and_not_the_chat(chain):
     os.close(master)
 
 
+# Where a program runs -------------------------------------------------------------------------------------------------
+
+
+class NotebookStream:
+    """What a notebook has for stdout: it writes, and is no file."""
+
+    encoding = "UTF-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+
+@pytest.mark.parametrize("program", [step3, step5])
+def test_a_program_runs_in_a_notebook(course, monkeypatch, program):
+    stdout, stderr = NotebookStream(), NotebookStream()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    typed = iter(["Tell me", "exit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))  # as a notebook's, written in Python
+    before = signal.getsignal(signal.SIGTERM)
+    run_program(lambda: main(program, "--max_new_tokens", 3, "--min_new_tokens", 3, folder=course))
+    assert stdout.text.startswith("Once upon a time" if program is step3 else "model: ")
+    assert "stopped at --max_new_tokens 3" in stderr.text
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_program_runs_in_a_thread(course, capsys):
+    ended = []
+
+    def run_in_thread():
+        run_program(lambda: main(step3, "--max_new_tokens", 3, folder=course))
+        ended.append("well")
+
+    thread = threading.Thread(target=run_in_thread)
+    thread.start()
+    thread.join()
+    assert ended == ["well"] and capsys.readouterr().out.startswith("Once upon a time")
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+@pytest.mark.parametrize("program", [step3, step5])
+def test_a_stream_that_is_closed_is_empty(course, monkeypatch, capsys, program, closed):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
+    monkeypatch.setattr(sys, closed, None)
+    run_program(lambda: main(program, "--max_new_tokens", 3, folder=course))
+    opened = getattr(sys, closed)
+    assert opened.name == os.devnull
+    opened.close()
+    if closed == "stderr":
+        assert capsys.readouterr().out
+
+
+def test_ctrl_c_while_a_program_imports_its_modules_is_one_line(capsys):
+    assert sys.excepthook is not None
+    report_uncaught(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted\n"
+    report_uncaught(ValueError, ValueError("a reason"), None)
+    assert "ValueError: a reason" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("home", ["read-only", "unknown", "writable"])
+def test_caches_are_kept_where_they_can_be_written(tmp_path, monkeypatch, home):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HF_HOME", "")
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "mia")
+    if home == "read-only":
+        monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)
+    elif home == "unknown":
+        monkeypatch.setattr(Path, "home", pathlib_without_home)
+    use_hub_cache()
+    if home == "writable":
+        assert default_cache_dir() == tmp_path / "mia/.cache/tinystories_course" and "HF_HOME" not in os.environ
+    else:
+        assert default_cache_dir().is_relative_to(tmp_path / "temporary")
+        assert os.environ["HF_HOME"].startswith(str(tmp_path / "temporary"))
+    shown = step2.parse_args([]).cache_dir
+    assert shown == str(default_cache_dir())
+
+
+def pathlib_without_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_where_no_cache_can_be_written_the_flag_is_named(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "mkdir", refuse_to_write)
+    with pytest.raises(PermissionError) as refusal:
+        main(step2, "--dataset", "stories", "--cache_dir", tmp_path / "c", "--output_dir", tmp_path, folder=course)
+    assert file_error(refusal.value) == f"--cache_dir {tmp_path / 'c'}: Permission denied; {FOLDER_ADVICE}"
+
+
+def test_where_the_hubs_libraries_cannot_write_their_variable_is_named(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(UserError, match="HF_HOME") as refusal, hub_errors("data set", "a/b", "advice"):
+        refuse_to_write(tmp_path)
+    assert str(tmp_path) in one_line(refusal)
+
+
+FOLDER_ADVICE = "choose a file or folder that you may use"
+
+
+def refuse_to_write(path, *args, **options):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
 # Stories and replies --------------------------------------------------------------------------------------------------
 
 
@@ -237,9 +364,28 @@ def test_commands_work_in_a_pipe(chain, tmp_path):
     lines = ["Hello!", "/retry", "/no command", "/temperature 0", "/system Be kind."]
     lines += [f"/save {tmp_path / 't.jsonl'}", "Hi", "/exit"]
     done = run(folder, "chat_with_tinystories_model", "--max_new_tokens", 10, stdin="\n".join(lines))
-    assert len(done.stdout.splitlines()) == 4  # what is no command is a message
+    assert len(done.stdout.splitlines()) == 4  # what is no command gets a line, and the way to a message
+    assert "(no command /no: there are /retry, " in done.stderr
     saved = json.loads((tmp_path / "t.jsonl").read_text(encoding="utf-8"))
-    assert [turn["role"] for turn in saved["messages"]] == ["system", *["user", "assistant"] * 2]
+    assert [turn["role"] for turn in saved["messages"]] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "note"),
+    [
+        (["--max_new_tokens", 3], "stopped at --max_new_tokens 3; the story may go on"),
+        (["--max_length", 40], "stopped at --max_length 40; the story may go on"),
+        (["--max_new_tokens", 3, "--num_samples", 2], "2 of 2 stories stopped at --max_new_tokens 3; they may go on"),
+        (["--max_new_tokens", 3, "--num_beams", 2], "stopped at --max_new_tokens 3"),
+        (["--max_new_tokens", 300, "--stop", "e"], None),
+    ],
+)
+def test_a_story_that_is_as_long_as_it_may_be_is_told_so_beside_it(chain, capsys, flags, note):
+    folder, _ = chain
+    main(step3, "--prompt", "Tom", "--min_new_tokens", 3, *flags, folder=folder)
+    printed = capsys.readouterr()
+    assert "stopped" not in printed.out
+    assert (note in printed.err) if note else "stopped" not in printed.err
 
 
 def test_the_same_seed_writes_the_same_story(chain, capsys):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from foreign_tokenizers import LLAMA3, others, saved
-from programs import TINY, run, write_data
+from programs import TINY, main, run, write_data
 
 import train_bpe_tokenizer_hf
 from common.errors import UserError
@@ -58,6 +58,21 @@ def test_inspect_shows_how_a_text_is_cut_and_writes_nothing(large):
     assert run(folder, "train_bpe_tokenizer_hf", "--inspect", "a fox", "--from_pretrained", "others").stdout
     assert run(folder, "train_bpe_tokenizer_hf", "--inspect", "").stdout == "0 tokens, 0 bytes\n"
     assert sorted(folder.iterdir()) == before
+
+
+def test_where_the_file_cannot_be_written_nothing_is_learned(large, tmp_path, monkeypatch):
+    learned = []
+    monkeypatch.setattr(train_bpe_tokenizer_hf, "learn", learned.append)
+    (tmp_path / "file").touch()
+    flags = ["--dataset", "stories", "--output", tmp_path / "file" / "t.pkl"]
+    with pytest.raises(UserError, match="--output: no file can be made in .*file"):
+        main(train_bpe_tokenizer_hf, *flags, folder=large[0])
+    assert not learned
+
+
+def test_a_folder_that_is_not_there_is_made_for_the_file(large, tmp_path):
+    main(train_bpe_tokenizer_hf, "--from_pretrained", "others", "--output", tmp_path / "a/b/t.pkl", folder=large[0])
+    assert load_tokenizer(tmp_path / "a/b/t.pkl").vocab_size == 70_007
 
 
 @pytest.mark.parametrize(

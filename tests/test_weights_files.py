@@ -77,6 +77,21 @@ def test_what_is_no_whole_model_file_is_refused_by_its_name(tmp_path, part, recw
     assert not recwarn.list  # nothing of torch's own beside the one line
 
 
+def test_the_weights_of_others_are_refused_with_the_tool_that_takes_them_over(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"anything")
+    (folder / "config.json").write_text("{}")
+    state = make_model().state_dict()
+    torch.save(state, tmp_path / "state_dict.pth")
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
+    for name in ("theirs", "theirs/model.safetensors", "state_dict.pth", "checkpoint.pth"):
+        with pytest.raises(UserError, match="tools/import_model.py") as refusal:
+            load_model(tmp_path / name)
+        assert str(tmp_path / name) in one_line(refusal) and "json" in one_line(refusal)
+        assert (f"import_model.py {folder} OUT_DIR" in one_line(refusal)) == name.startswith("theirs")
+
+
 def test_a_missing_model_file_is_named(tmp_path):
     with pytest.raises(UserError, match="missing.pth") as refusal:
         load_model(tmp_path / "missing.pth")

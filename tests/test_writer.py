@@ -18,7 +18,7 @@ def test_a_streamed_text_is_the_written_one_and_comes_in_whole_words(make_writer
         writer = make_writer(seed=seed, **flags)
         (written,) = writer.write([prompt_of(writer)], [5])
         pieces = list(writer.stream(prompt_of(writer), row_seed=5))
-        assert "".join(pieces) == written.text
+        assert "".join(pieces) == written.text and writer.ended == written.ended
         assert all(piece[0].isspace() for piece in pieces[1:] if piece)
 
 
@@ -47,6 +47,7 @@ def test_a_text_ends_before_the_first_stop_text(make_writer, beams):
                 assert text.text == free.text[:place] and text.tokens < 40
             assert text.ended == "stop" and not any(stop in text.text for stop in stopping.sampling.stop)
             assert "".join(stopping.stream(prompt_of(writer), row_seed=key)) == text.text
+            assert stopping.ended == "stop"
 
 
 def test_a_stop_text_may_lie_in_several_tokens_or_within_one(make_writer):

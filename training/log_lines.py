@@ -29,6 +29,9 @@ LENGTH = "{steps:,} steps of {rows} rows, {epochs:.4g} epochs, {precision}; run 
 READ_TOTAL_STEPS = re.compile(rf"^{COUNT} steps of ")
 READ_RUN_ID = re.compile(r"\brun ([0-9a-f]{32})\b")
 
+LARGE_STEPS = "a step has {rows:,} rows, and an epoch has {per_epoch:,}: pass a smaller --batch_size, or take more data"
+FEW_STEPS = "the run has too few steps to learn much ({:,}); a smaller --batch_size or more --epochs make more"
+
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 STEP = "step {step}/{total_steps} {what}"  # with one of the next four

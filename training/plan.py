@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 
+from common.errors import UserError
 from common.numbers import ceil_div
 from data import Rows
 from training.settings import TrainingSettings
+
+MOST_EPOCHS = 1_000_000  # of a run
+MOST_EPOCHS_A_STEP = 100
 
 
 class Plan:
@@ -20,6 +24,14 @@ class Plan:
         self.rows_per_step = settings.rows_per_step
         epochs = settings.epochs or math.inf
         max_steps = settings.max_steps or math.inf
+        epochs_a_step = self.rows_per_step / rows.per_epoch
+        if epochs_a_step > MOST_EPOCHS_A_STEP:
+            raise UserError(
+                f"a step of {self.rows_per_step:,} rows (--batch_size times --gradient_accumulation_steps) has the "
+                f"{rows.per_epoch:,} rows of an epoch {epochs_a_step:,.0f} times; pass a smaller --batch_size"
+            )
+        if min(epochs, max_steps * epochs_a_step) > MOST_EPOCHS:
+            raise UserError(f"{settings.length()} would be more than {MOST_EPOCHS:,} epochs; pass less")
         self.rows_before = [0]
         while len(self.rows_before) <= epochs and self.rows_before[-1] < max_steps * self.rows_per_step:
             self.rows_before.append(rows.rows_before(len(self.rows_before)))

@@ -20,6 +20,8 @@ from training.plan import Plan
 from training.resume import Progress
 from training.run_folder import last_checkpoint
 
+FEW_STEPS = 20  # in which a model learns little
+
 
 class Reporter:
     """Reports what happens in a run, a `loop.Job`, as far as `progress` says that it is."""
@@ -81,6 +83,15 @@ class Reporter:
                 precision=job.precision.name(), run_id=run.run_id, folder=run.folder,
             )
         )  # fmt: skip
+        self.warn_of_few_steps()
+
+    def warn_of_few_steps(self) -> None:
+        """Report that the data are few for the batches, where they are."""
+        settings, rows, steps = self.job.settings, self.job.rows, self.plan.total_steps
+        if settings.rows_per_step > rows.per_epoch:
+            log.info(log_lines.LARGE_STEPS.format(rows=settings.rows_per_step, per_epoch=rows.per_epoch))
+        if steps < FEW_STEPS and steps != settings.max_steps:
+            log.info(log_lines.FEW_STEPS.format(steps))
 
     def first_row(self, compiled: bool) -> None:
         """Record what is trained and on what: the first row of metrics.jsonl, or that the run was resumed."""

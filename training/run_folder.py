@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from common.console import RESULT, log
 from common.errors import UserError, reason_of
-from common.files import locked, naming, on_disk, write_json
+from common.files import check_can_be_written, locked, naming, on_disk, write_json
 from common.weights_files import Damaged
 from training.curves import draw, read_metrics
 from training.resume import checkpoints_in, read_checkpoint
@@ -101,6 +101,8 @@ class Run:
         self.mirror = None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output_dir {self.folder} is a file; name a folder")
+        if writes:
+            check_can_be_written("--output_dir", self.folder)
         if writes and self.path("train.log").is_file():
             with contextlib.suppress(PermissionError), open(self.path("train.log"), "r+b") as file:
                 self.claim(file)

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -19,6 +20,8 @@ from corpus.token_cache import default_cache_dir
 from training import log_lines
 from training.resume import RECORDED_OTHERWISE, refuse_another_run
 from training.run_folder import Run, command
+
+MOST_ROWS = 1 << 16  # a step; all of them are in memory together
 
 
 @dataclass
@@ -64,6 +67,11 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
+        if self.rows_per_step > MOST_ROWS:
+            raise UserError(
+                f"--batch_size times --gradient_accumulation_steps are {self.rows_per_step:,} rows a step; "
+                f"a step can have {MOST_ROWS:,}"
+            )
         if self.epochs is None and self.max_steps is None:
             raise UserError("--epochs and --max_steps are both null; one of them must say how long the run is")
         for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
@@ -153,6 +161,8 @@ def start_run(args: argparse.Namespace, pilot: dict) -> tuple[Ranks, Run, Traini
     for name in ("max_train_samples", "max_eval_samples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if Path(args.cache_dir).is_file():
+        raise UserError(f"--cache_dir {args.cache_dir} is a file; name a folder")
     if run.restored:  # what can be said before any work is done; `resume` compares the rest
         now = {name: value for name, value in vars(settings).items() if name not in RECORDED_OTHERWISE}
         refuse_another_run(run.checkpoint, run.restored["flags"], now)
