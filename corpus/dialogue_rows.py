@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from corpus.dialogues import Turn, join_turns
-from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, usable
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, plain_name, usable
 from corpus.sources import Split
 from corpus.speakers import Speakers
 from corpus.turns import (
@@ -19,6 +19,7 @@ from corpus.turns import (
     BARE,
     QUESTIONS,
     ROLE_KEYS,
+    ROLES,
     TEXT_KEYS,
     Spoken,
     as_object,
@@ -100,15 +101,25 @@ def holds_dialogue(value: object) -> bool:
     """
     if isinstance(value, list):
         are_texts = all(isinstance(turn, str) for turn in value)
-        say_who = all(isinstance(turn, dict) and plain_keys(turn) & {*ROLE_KEYS[:4]} for turn in value)
-        return bool(value) and (are_texts or say_who)
+        return bool(value) and (are_texts or are_all_turns(value))
     row = as_object(value)
     if row is None:
         return False
     if any(looks_like_turns(from_text(row.get(column))) for column in LISTS):
         return True
-    filled = {name for name, cell in row.items() if not isinstance(cell, (list, dict)) or looks_like_turns(cell)}
+    filled = {name for name, cell in row.items() if not isinstance(cell, (list, dict)) or are_all_turns(cell)}
     return bool(filled & {*QUESTIONS}) and bool(filled & {*ANSWERS})
+
+
+def says_who(turn: object) -> bool:
+    """Whether an item of a list is a turn with its speaker, and not a row that names its dialogue."""
+    keys = plain_keys(turn) if isinstance(turn, dict) else set()
+    return bool(keys & {*ROLE_KEYS}) and bool(keys & {*TEXT_KEYS, "data"}) and not keys & {*ID_COLUMNS}
+
+
+def are_all_turns(value: object) -> bool:
+    """Whether a value is a list of turns that say who speaks."""
+    return isinstance(value, list) and bool(value) and all(map(says_who, value))
 
 
 def looks_like_turns(value: object) -> bool:
@@ -118,6 +129,8 @@ def looks_like_turns(value: object) -> bool:
     if not isinstance(value, list) or not value:
         return False
     turn = value[0]
+    if isinstance(turn, list):  # [speaker, text]
+        return len(turn) == 2 and plain_name(turn[0]) in ROLES
     return isinstance(turn, str) or (isinstance(turn, dict) and bool(plain_keys(turn) & {*TEXT_KEYS}))
 
 
@@ -274,8 +287,7 @@ def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers
 def turns_or_text(cell: object) -> object:
     """The turns that a cell beside a question or an answer holds; a text, also one such as "[1, 2]", stays one."""
     value = from_text(cell)
-    are_turns_inside = isinstance(value, list) and all(isinstance(turn, dict) and are_turns(turn) for turn in value)
-    return value if are_turns_inside else cell
+    return value if are_all_turns(value) else cell
 
 
 def text_in(fields: dict, column: str) -> str:

@@ -49,7 +49,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             return
         if head.startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
-        yield file
+        if b"\r" in head and b"\n" not in head:  # the line ends of old Macs
+            yield io.BytesIO(file.read().replace(b"\r", b"\n"))
+        else:
+            yield file
 
 
 @contextlib.contextmanager

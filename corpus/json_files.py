@@ -119,7 +119,7 @@ def values_in(text: str, path: Path) -> Iterator[Row]:
 def rows_inside(value: object, place: str, path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
     """Yield the rows of a file that is one JSON value: the value itself, its items, or those of a list inside it."""
     rows = None
-    if isinstance(value, list) and (all(isinstance(item, str) for item in value) or not wanted.holds_one(value)):
+    if isinstance(value, list) and not wanted.holds_one(value):
         rows = value
     elif isinstance(value, dict) and not wanted.holds_one(value):
         rows = rows_of_table(value, wanted) or rows_under_a_name(value, path, wanted, notes)

@@ -91,9 +91,8 @@ class Notes:
         """Note the columns of a row that are not among those that are used; names count without case."""
         if row.keys() != self.last_columns:
             self.last_columns = row.keys()
-            for name in row:
-                if plain_name(name) not in map(plain_name, used):
-                    self.columns[one_line(str(name), 40)] = None
+            for name in row.keys() - {name_in(row, column) for column in used}:
+                self.columns[one_line(str(name), 40)] = None
 
     def unused_keys(self, turn: dict, *used: str | None) -> None:
         """Note the keys of a turn that are not among those that are used."""
@@ -180,10 +179,16 @@ def plain_name(name: object) -> str:
 
 def named(row: dict, column: str, missing: object = None) -> object:
     """What stands in a column, whose name counts without case and spaces around it; missing: what if there is none."""
+    name = name_in(row, column)
+    return missing if name is None else row[name]
+
+
+def name_in(row: dict, column: str) -> str | None:
+    """The name that a column has in a row: its own, or else the first that differs in case and spaces only."""
     if column in row:
-        return row[column]
+        return column
     wanted = plain_name(column)
-    return next((value for name, value in row.items() if plain_name(name) == wanted), missing)
+    return next((name for name in row if plain_name(name) == wanted), None)
 
 
 def is_empty(value: object) -> bool:

@@ -23,9 +23,7 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
 # Of the files of a split, those with the first of these suffixes that is found are read.
 FOLDER_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".txt")
 # A file's name without suffix, or a folder's: maybe something before, the split's name, maybe the number of a part.
-SPLIT_NAME = re.compile(
-    rf"(?:(.*)[-_. ])?(train|{'|'.join(VALIDATION_NAMES)})(?:[-_. ]?(?:part)?[-_. ]?\d[\d\-_.of]*)?"
-)
+SPLIT_NAME = re.compile(rf"(?:(.*)[-_.])?(train|{'|'.join(VALIDATION_NAMES)})(?:[-_. ]?(?:part)?[-_. ]?\d[\d\-_.of]*)?")
 NOT_DATA = re.compile(  # files beside the data, by their names in lower case without suffix
     "readme.*|licen[cs]e.*|changelog|notice|copying|authors|contributors|citation|requirements|credits|metadata|info|"
     "state|config|dataset_infos?|dataset_dict|dataset_metadata|tokenizer|tokenizer_config|package|package-lock|"
@@ -164,7 +162,8 @@ def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
     """{path: name of its split, or None}: by the name of the file, or of a folder that it is in.
 
     Another word may stand before it: `TinyStories-valid.txt`.  A `taste-test.txt` is a test split only beside a
-    `taste-train.txt` or `taste.txt`, so that a file whose name happens to hold the word is not one.
+    `taste-train.txt` or `taste.txt`, and a `the_train.txt` is none beside a `the_cat.txt`, so that a file whose name
+    happens to hold the word is not one.
     """
     names = {}
     before = {}  # what stands before the name of a split
@@ -173,9 +172,13 @@ def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
         matches = [match for part in parts if (match := SPLIT_NAME.fullmatch(part.lower()))]
         names[path] = matches[0][2] if matches else None
         before[path] = matches[0][1] if matches else stem_of(path).lower()
+    nameless = [before[path] for path in paths if names[path] is None]
+    trained = [before[path] for path in paths if names[path] == "train"]
     for path in paths:
-        others = [before[other] for other in paths if names[other] in (None, "train")]
-        if names[path] == "test" and before[path] and before[path] not in others:
+        prefix = before[path]
+        alone = names[path] == "test" and prefix not in (*nameless, *trained)
+        one_of_many = names[path] == "train" and any(re.match(rf"{re.escape(prefix or '')}[-_.]", n) for n in nameless)
+        if prefix and (alone or one_of_many):
             names[path] = None
     return names
 

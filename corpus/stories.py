@@ -83,14 +83,17 @@ def whole_stories(first: list[Row], rows: Iterator[Row], column: str, notes: Not
             began_at = place
         *ends, rest = text.split(STORY_SEPARATOR)
         for end in ends:
-            yield "\n".join([*begun, end]), began_at
+            if story := "\n".join([*begun, end]).strip():
+                yield story, began_at
             begun = []
             began_at = place
         begun.append(rest)
         if not are_joined:
-            yield rest, place
+            if rest.strip() or not ends:
+                yield rest, place
             begun = []
-    yield "\n".join(begun), place
+    if story := "\n".join(begun).strip():
+        yield story, began_at
 
 
 def no_column(row: object, column: str, place: str) -> UserError:

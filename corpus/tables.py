@@ -5,7 +5,6 @@ In reading order: `table_rows`; the lines and what separates their cells; `cells
 """
 
 import csv
-import io
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -14,10 +13,10 @@ from typing import BinaryIO
 
 from common.errors import UserError, one_line
 from corpus.encodings import HEAD, WholeFileError, decoded, opened
-from corpus.notes import Notes, Row, Wanted
+from corpus.notes import Notes, Row, Wanted, plain_name
 
 NO_DELIMITER = "\x1f"  # that no text holds: for a table of one column, whose texts may have commas without quotes
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 EXCELS_FIRST_LINE = re.compile("sep=(.)")
 LARGEST_CELL = 2**31 - 1  # characters; more than Windows' C library can count
 
@@ -55,11 +54,7 @@ def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
 def table_lines(file: BinaryIO) -> Iterator[str]:
     """Yield lines that end as they stand; what is not UTF-8 is marked by surrogates, which `cells_of` finds."""
     for line in file:
-        text = line.decode("utf-8", "surrogateescape")
-        if "\r" in text[:-2]:  # the line ends of old Macs
-            yield from io.StringIO(text, newline="")
-        else:
-            yield text
+        yield line.decode("utf-8", "surrogateescape")
 
 
 def delimiter_of(line: str) -> str:
@@ -109,8 +104,11 @@ def column_names(cells: list[str] | UserError, path: Path) -> list[str]:
         raise cells
     if not any(cell.strip() for cell in cells):
         raise UserError(f"{path}: no names of columns in the first line; begin the file with them")
+    while not cells[-1].strip():  # a delimiter at the end of each line
+        cells.pop()
     names = [cell.strip() or f"unnamed {number}" for number, cell in enumerate(cells, start=1)]
-    twice = [name for name in names if names.count(name) > 1]
+    plain = [plain_name(name) for name in names]
+    twice = [name for name in names if plain.count(plain_name(name)) > 1]
     if twice:
         raise UserError(f'{path}: two columns are named "{one_line(twice[0])}"; name each column once')
     return names

@@ -171,7 +171,14 @@ def as_object(row: object) -> dict | None:
     """A row with its names in lower case; a list of turns becomes an object with the column BARE; else None."""
     if isinstance(row, list):
         return {BARE: row}
-    return {plain_name(name): value for name, value in row.items()} if isinstance(row, dict) else None
+    if not isinstance(row, dict):
+        return None
+    fields = {}
+    for name, value in row.items():
+        plain = plain_name(name)
+        if plain not in fields or name == plain:  # of names that differ in case only, as `notes.name_in` says
+            fields[plain] = value
+    return fields
 
 
 def plain_keys(fields: dict) -> set[str]:

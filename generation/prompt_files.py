@@ -86,7 +86,7 @@ def is_prompt(value: object) -> bool:
     """Whether a value that is all of a JSON file is one prompt."""
     if isinstance(value, dict):
         return not {plain_name(name) for name in value}.isdisjoint(("prompt", *LISTS))
-    return isinstance(value, str) or holds_dialogue(value)
+    return isinstance(value, str) or (holds_dialogue(value) and not isinstance(value[0], str))
 
 
 def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:

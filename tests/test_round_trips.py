@@ -252,7 +252,6 @@ FORMS = list(itertools.product(QUESTIONS, ANSWERS))
 @given(st.sampled_from(FORMS), pairs)
 @example(("input", "output"), [["Sort b, a.", "['a', 'b']"]])
 @examine
-@pytest.mark.xfail(strict=True, reason="a question or answer that is a list is taken for turns")
 def test_questions_and_answers_are_read_back(suffix, form, pairs):
     pairs = [["Hi", FIRST], *pairs]
     content = table_of([dict(zip(form, pair, strict=True)) for pair in pairs], suffix)
