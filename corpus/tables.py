@@ -15,7 +15,7 @@ from common.errors import UserError, one_line
 from corpus.encodings import HEAD, WholeFileError, decoded, opened
 from corpus.notes import Notes, Row, Wanted, plain_name
 
-NO_DELIMITER = "\x1f"  # that no text holds: for a table of one column, whose texts may have commas without quotes
+NO_DELIMITER = "\ud800"  # for a table of one column, whose texts may have commas without quotes: it is in no text
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 EXCELS_FIRST_LINE = re.compile("sep=(.)")
 LARGEST_CELL = 2**31 - 1  # characters; more than Windows' C library can count
