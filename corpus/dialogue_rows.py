@@ -154,9 +154,7 @@ def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
             'it, or the turns of a dialogue into one row, {"messages": [...]}'
         )
     if columns == ["text"]:
-        raise UserError(
-            f"{name}: plain texts; write dialogues as .jsonl or .csv with one of the forms of a conversation"
-        )
+        raise UserError(f"{name}: plain texts; write dialogues as .jsonl or .csv with the columns of a conversation")
     shown = one_line(", ".join(columns)) or "none"
     raise UserError(f"{name}: no form of dialogues is known with the columns {shown}; known: {KNOWN}")
 

@@ -58,42 +58,47 @@ def holds_story(value: object, column: str) -> bool:
 
 
 def whole_stories(first: list[Row], rows: Iterator[Row], column: str, notes: Notes) -> Iterator[Row]:
-    """Yield the first rows and those after them; where `<|endoftext|>` stands in some of the first, what it separates.
+    """Yield the first rows and those after them; where some of the first are `<|endoftext|>`, joined to stories.
 
-    TinyStories-Instruct has a line of a story in each row, and a row that is the separator after the last one: there,
-    the rows of a story are joined.  Other files have the separator at the end of each row.
+    So TinyStories-Instruct has them: a line of a story in each row, and such a row after its last line.  Inside a text
+    the same letters are text.
     """
-    texts = [named(row, column) if isinstance(row, dict) else row for row, _ in first]
-    texts = [text for text in texts if isinstance(text, str)]
+    texts = [text_of(row, column) for row, _ in first]
     rows = itertools.chain(first, rows)
-    if not any(STORY_SEPARATOR in text for text in texts):
+    if not any(text.strip() == STORY_SEPARATOR for text in texts):
+        if any(STORY_SEPARATOR in text for text in texts):
+            notes.guess(f"{STORY_SEPARATOR} stands inside texts, and is learned as a part of them")
         yield from rows
         return
-    are_joined = any(text.strip() == STORY_SEPARATOR for text in texts)
-    notes.guess(f"a story ends at {STORY_SEPARATOR}" + (", and the rows before it are joined" if are_joined else ""))
-    begun = []  # lines of a story whose end has not come yet
+    notes.guess(f"a row {STORY_SEPARATOR} ends a story: the rows before it are joined")
+    story = []  # its rows so far
+    began = ""  # where it began
     for row, place in rows:
-        text = named(row, column) if isinstance(row, dict) else row
-        if not isinstance(text, str):
+        if isinstance(row, UserError):
             yield row, place
             continue
         if isinstance(row, dict):
             notes.unused(row, column)
-        if not begun:
-            began_at = place
-        *ends, rest = text.split(STORY_SEPARATOR)
-        for end in ends:
-            if story := "\n".join([*begun, end]).strip():
-                yield story, began_at
-            begun = []
-            began_at = place
-        begun.append(rest)
-        if not are_joined:
-            if rest.strip() or not ends:
-                yield rest, place
-            begun = []
-    if story := "\n".join(begun).strip():
-        yield story, began_at
+        began = began if story else place
+        text = text_of(row, column)
+        if text.strip() == STORY_SEPARATOR:
+            yield from joined(story, began)
+            story = []
+        else:
+            story.append(text)
+    yield from joined(story, began)
+
+
+def joined(story: list[str], place: str) -> Iterator[Row]:
+    """Yield the row that the lines of a story make, if there are any."""
+    if text := "\n".join(story).strip():
+        yield text, place
+
+
+def text_of(row: object, column: str) -> str:
+    """The text in a row's column; "" where there is none."""
+    text = named(row, column) if isinstance(row, dict) else row
+    return text if isinstance(text, str) else ""
 
 
 def no_column(row: object, column: str, place: str) -> UserError:

@@ -55,7 +55,7 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_pa
         (["--dataset", "talks", "--lora_rank", 17], ["--lora_rank 17", "16"]),
         (["--dataset", "talks", "--lora_rank", 2, "--optimizer", "muon"], ["--optimizer muon", "--lora_rank"]),
         (["--dataset", "talks=0.5", "--dataset", "stories"], ["stories has no weight"]),
-        (["--dataset", "stories"], ["the columns text", "messages", "prompt + response"]),
+        (["--dataset", "stories"], ["plain texts", "conversation"]),
         (["--dataset", "talks=many"], ["--dataset talks=many"]),
     ],
 )
