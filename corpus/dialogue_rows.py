@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from corpus.dialogues import Turn, join_turns
-from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, plain_name, usable
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, in_words, is_empty, plain_name, usable
 from corpus.sources import Split
 from corpus.speakers import Speakers
 from corpus.turns import (
@@ -64,23 +64,25 @@ def read_dialogues(
     """
     how = how or ReadingFlags()
     notes = notes if notes is not None else Notes()
-    rows = joined_turns(split.rows(Wanted(holds_dialogue), notes), notes)
-    first = list(itertools.islice(rows, FIRST_ROWS))
-    readable = [as_object(row) for row, _ in first if not isinstance(row, UserError)]
-    form = find_form([row for row in readable if row is not None], split.name) if readable else FORMS[0]
+    first, rows = first_objects(split, notes)
+    form = find_form(first, split.name) if first else FORMS[0]
     speakers = Speakers(how, notes)
-    if readable:
-        notes.guess(f"dialogues in the form {describe_form(form, readable)}")
-        speakers.find(list(first_dialogues(form, readable, how.speaker_key)), split.name)
+    if first:
+        notes.guess(f"dialogues in the form {describe_form(form, first)}")
+        model, _ = first_objects(split.like, Notes()) if split.like else (first, None)
+        model_form = find_form(model, split.like.name) if split.like and model else form
+        speakers.find(list(first_dialogues(model_form, model, how.speaker_key)), split.name)
+    beside = columns_beside(form)
 
     def dialogue(row, place):
         try:
-            turns = turns_in_row(row, form, speakers, notes)
+            turns = turns_in_row(row, form, beside, speakers, notes)
         except ValueError as error:
             columns = " + ".join(form)
             raise UserError(f'{place}: {error}; the dialogues of this file are in the form "{columns}"') from None
         _, pairs = join_turns(turns)
         if not pairs:
+            notes.leave_out("dialogues without an answer")
             return None
         roles = [role for role, _ in turns if role != "system"]
         if roles[0] == "assistant":
@@ -90,8 +92,15 @@ def read_dialogues(
         return turns
 
     nothing = f"no dialogues in {split.name}; pass --dataset a file or folder that holds some"
-    rows = itertools.chain(first, rows)
-    return usable(rows, dialogue, limit, notes, how.skip_bad_rows, "dialogues without an answer", nothing)
+    return usable(rows, dialogue, how, limit, notes, nothing)
+
+
+def first_objects(split: Split, notes: Notes) -> tuple[list[dict], Iterator[Row]]:
+    """(the first rows of a split that are objects or lists of turns, all its rows)."""
+    rows = joined_turns(split.rows(Wanted(holds_dialogue), notes), notes)
+    first = list(itertools.islice(rows, FIRST_ROWS))
+    objects = [as_object(row) for row, _ in first]
+    return [row for row in objects if row is not None], itertools.chain(first, rows)
 
 
 def holds_dialogue(value: object) -> bool:
@@ -130,7 +139,7 @@ def looks_like_turns(value: object) -> bool:
         return False
     turn = value[0]
     if isinstance(turn, list):  # [speaker, text]
-        return len(turn) == 2 and plain_name(turn[0]) in ROLES
+        return len(turn) == 2 and isinstance(turn[0], str) and plain_name(turn[0]) in ROLES
     return isinstance(turn, str) or (isinstance(turn, dict) and bool(plain_keys(turn) & {*TEXT_KEYS}))
 
 
@@ -139,9 +148,12 @@ def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
 
     def fit(form):
         """How many rows have all columns filled, and how many have them at all."""
-        filled = sum(all(row.get(column) for column in form) for row in rows)
-        there = sum(all(column in row for column in form) for row in rows)
-        return filled, there
+        if len(form) == 1:
+            rows_with_it = [row for row in rows if may_hold_turns(row, form[0])]
+        else:
+            rows_with_it = [row for row in rows if all(column in row for column in form)]
+        filled = sum(all(row[column] for column in form) for row in rows_with_it)
+        return filled, len(rows_with_it)
 
     form = max(FORMS, key=fit)
     _, there = fit(form)
@@ -159,6 +171,15 @@ def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
     raise UserError(f"{name}: no form of dialogues is known with the columns {shown}; known: {KNOWN}")
 
 
+def may_hold_turns(row: dict, column: str) -> bool:
+    """Whether a row has a column with a list of turns, or with nothing or text where one may be meant."""
+    if column not in row or isinstance(row[column], (int, float)):
+        return False
+    value = from_text(row[column])
+    others = row.keys() - {column}
+    return not isinstance(value, str) or others.isdisjoint(QUESTIONS) or others.isdisjoint(ANSWERS)
+
+
 def are_turns(columns: Iterable[str]) -> bool:
     """Whether rows with these columns are single turns."""
     return not {*columns}.isdisjoint(ROLE_KEYS) and not {*columns}.isdisjoint(TEXT_KEYS)
@@ -173,16 +194,20 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
     rows = itertools.chain(first, rows)
     objects = [as_object(row) for row, _ in first if isinstance(row, dict)]
     column = next((name for name in ID_COLUMNS if objects and all(names_dialogue(row, name) for row in objects)), None)
-    if column is None or not all(map(are_turns, objects)):
+    hold_turns = any(looks_like_turns(row.get(name)) for row in objects for name in LISTS)
+    if column is None or hold_turns or not all(map(are_turns, objects)):
         yield from rows
         return
     notes.guess(f'each row is one turn; those with the same "{column}" are a dialogue')
     finished = set()
     current = began = ""  # the dialogue that is being read, and where it began
     turns = []
+    is_broken = False  # a row that cannot be read stands between its turns
+    after_error = False
     for row, place in rows:
         if not isinstance(row, dict):
             yield row, place
+            after_error = True
             continue
         fields = as_object(row)
         name = str(fields.pop(column, None))
@@ -190,25 +215,32 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
             again = f"{place}: more of the dialogue {one_line(name, 40)} after another one"
             raise UserError(f"{again}; sort the rows by {column}")
         if turns and name != current:
-            yield {BARE: turns}, began
+            yield whole_dialogue(turns, is_broken, began), began
             finished.add(current)
             turns = []
         if not turns:
             current = name
             began = place
+            is_broken = False
+        is_broken = is_broken or (after_error and bool(turns))
+        after_error = False
         turns.append(fields)
     if turns:
-        yield {BARE: turns}, began
+        yield whole_dialogue(turns, is_broken, began), began
+
+
+def whole_dialogue(turns: list[dict], is_broken: bool, place: str) -> dict | UserError:
+    """The row that turns make; an error if one of them is missing."""
+    return UserError(f"{place}: a turn of this dialogue cannot be read") if is_broken else {BARE: turns}
 
 
 def names_dialogue(row: dict, column: str) -> bool:
     """Whether a column of a row may hold the name or the number of its dialogue."""
-    return isinstance(from_text(row.get(column)), (str, int))
+    return isinstance(from_text(row.get(column)), (str, int, float))
 
 
-def describe_form(form: tuple[str, ...], rows: list) -> str:
+def describe_form(form: tuple[str, ...], rows: list[dict]) -> str:
     """What the log calls a form; rows: some that may have it."""
-    rows = [row for row in rows if row is not None]
     beside = [name for name in columns_beside(form) if any(row.get(name) for row in rows)]
     also = "".join(f', "{name}"' for name in beside)
     if len(form) == 2:
@@ -226,11 +258,11 @@ def columns_beside(form: tuple[str, ...]) -> list[str]:
     return [name for name in (*pair, *SYSTEM) if name not in form]
 
 
-def first_dialogues(form: tuple[str, ...], rows: list, speaker_key: str | None) -> Iterator[list[Spoken]]:
+def first_dialogues(form: tuple[str, ...], rows: list[dict], speaker_key: str | None) -> Iterator[list[Spoken]]:
     """The turns of the first rows; those that cannot be read are an error later, where they have a place."""
     columns = form if len(form) == 1 else (HISTORY, *form)
     for row in rows:
-        for column in columns if row is not None else ():
+        for column in columns:
             value = row.get(column)
             value = turns_or_text(value) if column in (*QUESTIONS, *ANSWERS) else from_text(value)
             if isinstance(value, (list, dict)):
@@ -238,14 +270,16 @@ def first_dialogues(form: tuple[str, ...], rows: list, speaker_key: str | None) 
                     yield spoken_turns(value, speaker_key, Notes())
 
 
-def turns_in_row(row: object, form: tuple[str, ...], speakers: Speakers, notes: Notes) -> list[Turn]:
-    """The turns of a row that has a form, those without any text left out.  Raises ValueError for another row."""
+def turns_in_row(row: object, form: tuple[str, ...], beside: list[str], speakers: Speakers, notes: Notes) -> list[Turn]:
+    """The turns of a row that has a form, those without any text left out; beside: see `columns_beside`.
+
+    Raises ValueError for another row.
+    """
     fields = as_object(row)
     missing = [column for column in form if fields is None or column not in fields]
     if missing:
-        found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else f"a {type(row).__name__}"
+        found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else in_words(row)
         raise ValueError(f'{one_line(found)}, no "{missing[0]}"')
-    beside = columns_beside(form)
     if isinstance(row, dict):
         notes.unused(row, *form, *beside)
     turns = [("system", text_of(fields[column], column, notes)) for column in SYSTEM if column in fields]
@@ -254,32 +288,38 @@ def turns_in_row(row: object, form: tuple[str, ...], speakers: Speakers, notes: 
     else:
         value = from_text(fields[form[0]])
         turns += [] if is_empty(value) else speakers.turns(value, notes)
-    spoken = [(role, text) for role, text in turns if text.strip()]
     if any(role != "system" and not text.strip() for role, text in turns) and len(form) == 1:
         notes.leave_out("turns without a text")
-    return spoken
+    return [(role, text) for role, text in turns if text.strip()]
 
 
 def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers: Speakers, notes: Notes) -> list[Turn]:
     """The turns of a row with a question and an answer."""
-    turns = []
-    if HISTORY in beside and not is_empty(fields.get(HISTORY)) and fields[HISTORY] != "":
-        turns += speakers.turns(from_text(fields[HISTORY]), notes)
     question, answer = (turns_or_text(fields[column]) for column in form)
     if form[0] == HISTORY:  # ends with the question
         turns = speakers.turns(from_text(question), notes)
         if not turns or turns[-1][0] != "user":
             raise ValueError(f'column "{HISTORY}" does not end with the words of the user')
         return [*turns, ("assistant", text_in(fields, form[1]))]
-    if isinstance(question, list) or isinstance(answer, list):  # both are turns
-        parts = [part if isinstance(part, list) else [part] for part in (question, answer)]
+    turns = []
+    if HISTORY in beside:
+        history = from_text(fields.get(HISTORY))
+        if isinstance(history, (list, dict)):
+            turns = speakers.turns(history, notes)
+        elif not is_empty(history) and history != "":
+            notes.leave_out(f'"{HISTORY}" that is no list of turns')
+    if are_all_turns(question) or are_all_turns(answer):
+        parts = [part if are_all_turns(part) else [part] for part in (question, answer)]
         return turns + speakers.turns([turn for part in parts for turn in part], notes)
-    question = text_in(fields, form[0])
-    if CONTEXT in beside and not is_empty(fields.get(CONTEXT)):
-        question = f"{text_in(fields, CONTEXT)}\n{question}"
+    texts = [text_in(fields, form[0])]
+    if isinstance(fields.get(CONTEXT), str):
+        texts.insert(0, fields[CONTEXT])
+    elif fields.get(CONTEXT):
+        notes.leave_out(f'"{CONTEXT}" that is no text')
     if INPUT in beside and not is_empty(fields.get(INPUT)):
-        question = f"{question}\n{text_in(fields, INPUT)}"
-    return [*turns, ("user", question.strip()), ("assistant", text_in(fields, form[1]))]
+        texts.append(text_in(fields, INPUT))
+    question = "\n".join(text for text in texts if text.strip())
+    return [*turns, ("user", question), ("assistant", text_in(fields, form[1]))]
 
 
 def turns_or_text(cell: object) -> object:

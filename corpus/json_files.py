@@ -13,8 +13,10 @@ from pathlib import Path
 
 from common.errors import UserError, one_line, reason_of
 from corpus.encodings import HEAD, decoded, decoded_lines, opened
-from corpus.notes import Notes, Row, Wanted
+from corpus.notes import Notes, Row, Wanted, plain_name
 
+FIRST_ITEMS = 20  # of a list, one of which shows what it holds
+TEXT_LISTS = ("data", "rows", "texts", "stories", "items", "examples", "records", "samples", "prompts", "train")
 NOT_SPACE = re.compile(r"\S")
 
 
@@ -143,7 +145,7 @@ def rows_of_table(table: dict, wanted: Wanted) -> list[dict] | None:
         rows = [{name: column[key] for name, column in table.items()} for key in cells[0]]
     else:
         rows = []
-    return rows if rows and wanted.holds_one(rows[0]) else None
+    return rows if any(map(wanted.holds_one, rows[:FIRST_ITEMS])) else None
 
 
 def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> list | None:
@@ -151,15 +153,20 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
     items = list(value.values())
     if items and all(isinstance(item, dict) and wanted.holds_one(item) for item in items):
         return items
-    if wanted.name in value:
-        return value[wanted.name]
     collections = {name: list(item.values()) if isinstance(item, dict) else item for name, item in value.items()}
     collections = {name: item for name, item in collections.items() if isinstance(item, list) and item}
-    found = [name for name, item in collections.items() if wanted.holds_one(item[0])]
-    if len(found) != 1 or (isinstance(collections[found[0]][0], str) and len(collections) > 1):
+
+    def holds_rows(name):
+        first = collections[name][:FIRST_ITEMS]
+        if plain_name(name) not in TEXT_LISTS:  # texts there may be anything: the tags of a story, say
+            first = [item for item in first if not isinstance(item, str)]
+        return any(map(wanted.holds_one, first))
+
+    found = [wanted.name] if wanted.name in collections else [name for name in collections if holds_rows(name)]
+    if len(found) != 1:
         return None  # which of several lists it is cannot be known
     (name,) = found
-    others = one_line(", ".join(str(other) for other in value if other != name))
+    others = one_line(", ".join(str(other) for other in value if other != name))  # of a split, other splits, too
     left_out = f"; left out: {others}" if others else ""
     notes.guess(f'the rows of {path.name} are under "{one_line(name, 40)}"{left_out}')
     return collections[name]

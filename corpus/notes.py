@@ -5,6 +5,7 @@ In reading order: `ReadingFlags`; `Notes`, which collects guesses, what is left 
 """
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -57,14 +58,14 @@ class ReadingFlags:
     skip_bad_rows: bool = flag(False, "count rows that cannot be read, instead of stopping", action="store_true")
 
 
-OF_STORIES = ("text_column", "story_ends")
-OF_DIALOGUES = ("speaker_key", "assistant_name")
-
-
 def add_reading_flags(group, stories: bool = False, dialogues: bool = False) -> None:
     """The flags of `ReadingFlags` that stories or dialogues need."""
-    left_out = [*OF_STORIES * (not stories), *OF_DIALOGUES * (not dialogues)]
-    add_fields(group, ReadingFlags, {}, without=left_out)
+    without = []
+    if not stories:
+        without += ["text_column", "story_ends"]
+    if not dialogues:
+        without += ["speaker_key", "assistant_name"]
+    add_fields(group, ReadingFlags, {}, without=without)
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Notes:
     bad_rows: how many rows cannot be used; first_bad: why the first cannot.
     """
 
-    guesses: list[str] = field(default_factory=list)
+    guesses: dict[str, list[str]] = field(default_factory=dict)  # {guess: the files that it is about}
     columns: dict[str, None] = field(default_factory=dict)  # that are not used
     keys: dict[str, None] = field(default_factory=dict)  # of turns, that are not used
     counts: dict[str, int] = field(default_factory=dict)  # of what else is left out
@@ -82,10 +83,11 @@ class Notes:
     first_bad: str = ""
     last_columns: object = None  # of the row before, which need not be looked at again
 
-    def guess(self, text: str) -> None:
-        """Note a guess, once."""
-        if text not in self.guesses:
-            self.guesses.append(text)
+    def guess(self, text: str, file: str | None = None) -> None:
+        """Note a guess, once, and the names of the files that it is about."""
+        files = self.guesses.setdefault(text, [])
+        if file and file not in files:
+            files.append(file)
 
     def unused(self, row: dict, *used: str) -> None:
         """Note the columns of a row that are not among those that are used; names count without case."""
@@ -108,10 +110,10 @@ class Notes:
         """All of it, in lines for the log."""
         left_out = [f"{what} ({count:,})" for what, count in self.counts.items()]
         if self.keys:
-            left_out.insert(0, list_of("key", self.keys, " of turns"))
+            left_out.insert(0, f"{'keys' if len(self.keys) > 1 else 'key'} of turns {list_of(sorted(self.keys))}")
         if self.columns:
-            left_out.insert(0, list_of("column", self.columns))
-        lines = [*self.guesses]
+            left_out.insert(0, f"{'columns' if len(self.columns) > 1 else 'column'} {list_of(sorted(self.columns))}")
+        lines = [f"{list_of(files)}: {text}" if files else text for text, files in self.guesses.items()]
         if left_out:
             lines.append("left out: " + "; ".join(left_out))
         if self.bad_rows:
@@ -122,20 +124,19 @@ class Notes:
         return f"{self.bad_rows:,} bad row{'s' * (self.bad_rows > 1)} skipped; the first: {self.first_bad}"
 
 
-def list_of(what: str, names: Iterable[str], where: str = "") -> str:
-    """Names in a line: `columns a, b`."""
-    names = sorted(names)
+def list_of(names: list[str]) -> str:
+    """Names in a line: `a, b and 3 more`."""
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return f"{what}{'s' * (len(names) > 1)}{where} {', '.join(names[:MOST_NAMES])}{more}"
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def usable(
-    rows: Iterable, take: Callable, limit: int | None, notes: Notes, skip_bad_rows: bool, empty: str, nothing: str
+    rows: Iterable[Row], take: Callable, how: ReadingFlags, limit: int | None, notes: Notes, nothing: str
 ) -> Iterator:
-    """Yield up to limit results of take(row, place) for the (row, place) of rows; where it is None, it is left out.
+    """Yield up to limit results of take(row, place) for the (row, place) of rows, those that are None left out.
 
-    take raises UserError for a row that cannot be used: with skip_bad_rows it is counted.  empty: what the log calls
-    rows that are left out.  Raises UserError, with nothing as its message, if there is no result at all.
+    take raises UserError for a row that cannot be used: with how.skip_bad_rows it is counted.  Raises UserError, with
+    nothing as its message, if there is no result at all.
     """
     count = 0
     rows = iter(rows)
@@ -145,14 +146,13 @@ def usable(
                 raise row
             result = take(row, place)
         except UserError as error:
-            if not skip_bad_rows:
+            if not how.skip_bad_rows:
                 helps = not isinstance(error, WholeFileError) and (count or any_usable(rows, take))
                 raise UserError(f"{error}, or pass --skip_bad_rows" if helps else str(error)) from None
             notes.first_bad = notes.first_bad or str(error)
             notes.bad_rows += 1
             continue
         if result is None:
-            notes.leave_out(empty)
             continue
         yield result
         count += 1
@@ -165,13 +165,16 @@ def usable(
 
 def any_usable(rows: Iterable, take: Callable) -> bool:
     """Whether one of the next rows can be used."""
-    for row, place in itertools.islice(rows, LOOK_AHEAD):
-        with contextlib.suppress(UserError):
-            if not isinstance(row, UserError) and take(row, place) is not None:
-                return True
+    rows = itertools.islice(rows, LOOK_AHEAD)
+    with contextlib.suppress(UserError):  # the file cannot be read further
+        for row, place in rows:
+            with contextlib.suppress(UserError):
+                if not isinstance(row, UserError) and take(row, place) is not None:
+                    return True
     return False
 
 
+@functools.lru_cache(maxsize=10_000, typed=True)  # True is not 1
 def plain_name(name: object) -> str:
     """A column's name as it is compared."""
     return str(name).strip().casefold()
@@ -189,6 +192,13 @@ def name_in(row: dict, column: str) -> str | None:
         return column
     wanted = plain_name(column)
     return next((name for name in row if plain_name(name) == wanted), None)
+
+
+def in_words(row: object) -> str:
+    """What stands in the place of an object, for a message."""
+    if isinstance(row, bool | int | float):
+        return "a number"
+    return {"NoneType": "null", "list": "a list", "str": "a text"}.get(type(row).__name__, "something else")
 
 
 def is_empty(value: object) -> bool:

@@ -57,10 +57,10 @@ def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
     elif kind == "json":
         yield from json_rows(path, wanted, notes)
     elif wanted.story_ends == "auto" and begins_as_table(path, wanted):
-        notes.guess(f"{path.name} holds a table, and is read so")
+        notes.guess("holds a table, and is read as one", path.name)
         yield from table_rows(path, notes)
     elif wanted.story_ends == "auto" and begins_as_json(path):
-        notes.guess(f"{path.name} holds JSON, and is read so")
+        notes.guess("holds JSON, and is read so", path.name)
         yield from json_rows(path, wanted, notes)
     else:
         yield from text_rows(path, wanted, notes)
@@ -70,34 +70,48 @@ def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 
 
 def text_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
-    """Yield ({"text": story}, place) of a .txt file, its line ends all \\n."""
+    """Yield ({"text": story}, place) of a .txt file, its line ends all \\n.
+
+    A line that is not UTF-8 makes an error of its story.
+    """
     end = wanted.story_ends
     if end == "auto":
         end = story_end(path)
-        notes.guess(f".txt: a story ends {ENDS[end]}; --story_ends decides otherwise")
+        notes.guess(f"a story ends {ENDS[end]}; --story_ends decides otherwise", path.name)
     story = []  # lines so far
     first = 1
+    error = None
     with opened(path) as file:
         for number, text in decoded_lines(file, path):
             if isinstance(text, UserError):
-                yield text, f"{path}, line {number}"
-                continue
+                error = error or text
+                text = ""
             text = text.removesuffix("\n").removesuffix("\r")
+            rest = []
             if end == "separator":
-                *ends, text = text.split(STORY_SEPARATOR)
+                *ends, last = text.split(STORY_SEPARATOR)
+                rest = [last]
             elif end == "line" or (end == "blank_line" and not text.strip()):
                 ends = [text]
             else:
                 ends = []
+                rest = [text]
             for piece in ends:
-                if whole := "\n".join([*story, piece]).strip():
-                    yield {"text": whole}, f"{path}, line {first}"
+                yield from story_row([*story, piece], error, f"{path}, line {first}")
                 story = []
-                first = number + 1
-            if end != "line":
-                story.append(text)
-    if whole := "\n".join(story).strip():
-        yield {"text": whole}, f"{path}, line {first}"
+                error = None
+                first = number if any(rest) else number + 1
+            story += rest
+    yield from story_row(story, error, f"{path}, line {first}")
+
+
+def story_row(lines: list[str], error: UserError | None, place: str) -> Iterator[Row]:
+    """Yield the row that the lines of a story make, or the error that stands among them; nothing for no text."""
+    text = "\n".join(lines).strip()
+    if error:
+        yield error, place
+    elif text:
+        yield {"text": text}, place
 
 
 def story_end(path: Path) -> str:

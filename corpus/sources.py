@@ -1,46 +1,38 @@
 """Where stories and dialogues come from: local files, folders, and data sets of the hub.
 
-In reading order: `open_dataset`, which finds the splits of a name; local files and folders; the hub.  What files hold
-is read by `readers.py`; the `datasets` library is imported for the hub only.
+In reading order: `open_dataset`, which finds the splits of a name; local files; the hub.  For folders see `folders.py`.
+What files hold is read by `readers.py`; the `datasets` library is imported for the hub only.
 """
 
 import hashlib
-import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.console import log
-from common.errors import UserError, one_line, reason_of
+from common.errors import UserError, reason_of
+from corpus.folders import VALIDATION_NAMES, are_stories, files_of_splits
 from corpus.hub import HUB_SECONDS, hub_errors, within
 from corpus.json_files import lists_by_name
 from corpus.notes import Notes, Row, Wanted
-from corpus.readers import KINDS, PACKED_SUFFIXES, check_kind, holds_separator, kind_of, read_rows
+from corpus.readers import check_kind, kind_of, read_rows
 
-VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
-# Of the files of a split, those with the first of these suffixes that is found are read.
-FOLDER_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".txt")
-# A file's name without suffix, or a folder's: maybe something before, the split's name, maybe the number of a part.
-SPLIT_NAME = re.compile(rf"(?:(.*)[-_.])?(train|{'|'.join(VALIDATION_NAMES)})(?:[-_. ]?(?:part)?[-_. ]?\d[\d\-_.of]*)?")
-NOT_DATA = re.compile(  # files beside the data, by their names in lower case without suffix
-    "readme.*|licen[cs]e.*|changelog|notice|copying|authors|contributors|citation|requirements|credits|metadata|info|"
-    "state|config|dataset_infos?|dataset_dict|dataset_metadata|tokenizer|tokenizer_config|package|package-lock|"
-    "cache-[0-9a-f]*"  # what `datasets` computed from the data
-)
-MOST_FILES = 5  # that a line of the log names
-SMALL = 20_000  # bytes: a .txt file that may be one story
-SEVERAL = 3  # such files: then each is one
+MODEL_BYTES = 1 << 20  # at the beginning of the training data, that say how the validation data are read
 
 
 @dataclass
 class Split:
-    """One split of a data set: `rows(wanted, notes)` yields (row, place) anew at each call, see `readers.py`."""
+    """One split of a data set: `rows(wanted, notes)` yields (row, place) anew at each call, see `readers.py`.
+
+    beginning: a fingerprint of its first rows.  like: the training split, whose first rows say how this one is read.
+    """
 
     name: str
     rows: Callable[[Wanted, Notes], Iterator[Row]]
     fingerprint: Callable[[], str]
+    beginning: Callable[[], str] | None = None
+    like: "Split | None" = None
 
 
 def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/stories") -> dict[str, Split]:
@@ -55,7 +47,9 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
     if path.is_file():
         splits = splits_inside(path) or {"train": file_split(path)}
     elif path.is_dir():
-        splits = folder_splits(path)
+        files = files_of_splits(path)
+        story_a_file = are_stories(list(files.values()))
+        splits = {part: file_split(*paths, story_a_file=story_a_file) for part, paths in files.items()}
     elif kind_of(path) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
         raise UserError(f"no file or folder {name}; pass --dataset the path of your data")
     else:
@@ -65,15 +59,16 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
     found = {"train": splits["train"]}
     for known in VALIDATION_NAMES:
         if known in splits:
-            found["validation"] = splits[known]
+            found["validation"] = read_alike(splits[known], splits["train"])
             break
-    others = [split.name for split in splits.values() if split not in found.values()]
+    read = {split.name for split in found.values()}
+    others = [split.name for split in splits.values() if split.name not in read]
     if others:
         log.info(f"{name}: left out: {', '.join(others)}")
     return found
 
 
-# Local files and folders ----------------------------------------------------------------------------------------------
+# Local files ----------------------------------------------------------------------------------------------------------
 
 
 def file_split(*paths: Path, story_a_file: bool = False) -> Split:
@@ -83,12 +78,17 @@ def file_split(*paths: Path, story_a_file: bool = False) -> Split:
 
     def rows(wanted, notes):
         if story_a_file and wanted.story_ends == "auto":
-            notes.guess(f".txt: each of the {len(paths):,} small files is a story; --story_ends decides otherwise")
+            notes.guess("each .txt file is a story; --story_ends decides otherwise")
             wanted = replace(wanted, story_ends="file")
         for path in paths:
             yield from read_rows(path, wanted, notes)
 
-    return Split(str(paths[0]), rows, lambda: hash_files(paths))
+    return Split(
+        str(paths[0]),
+        rows,
+        fingerprint=lambda: f"{hash_files(paths)} {story_a_file}",
+        beginning=lambda: hash_files(paths[:1], MODEL_BYTES),
+    )
 
 
 def splits_inside(path: Path) -> dict[str, Split]:
@@ -99,128 +99,28 @@ def splits_inside(path: Path) -> dict[str, Split]:
             f"{path} ({name})",
             rows=lambda wanted, notes: read_rows(path, replace(wanted, name=name), notes),
             fingerprint=lambda: f"{hash_files([path])} {name}",
+            beginning=lambda: hash_files([path]),
         )
 
     names = lists_by_name(path, ("train", *VALIDATION_NAMES)) if kind_of(path) == "json" else []
     return {name: split(name) for name in names} if len(names) > 1 else {}
 
 
-def folder_splits(folder: Path) -> dict[str, Split]:
-    """The splits of a local folder: `train.jsonl`, `validation.jsonl` and the like, or the hub's layout below it."""
-    paths, left_out = data_files(folder)
-    if not paths:
-        raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
-    named = {}
-    for path, name in names_of_splits(folder, paths).items():
-        named.setdefault(name, []).append(path)
-    nameless = named.pop(None, [])
-    if nameless and "train" not in named:
-        named["train"] = nameless
-    else:
-        left_out += nameless
-    for name, paths in named.items():
-        kind = min((suffix_of(path) for path in paths), key=FOLDER_SUFFIXES.index)
-        named[name] = without_copies([path for path in paths if suffix_of(path) == kind])
-        left_out += [path for path in paths if path not in named[name]]
-    if left_out:
-        shown = [one_line(path.relative_to(folder).as_posix(), 60) for path in left_out[:MOST_FILES]]
-        more = f" and {len(left_out) - MOST_FILES:,} more" if len(left_out) > MOST_FILES else ""
-        log.info(f"{folder}: left out: {', '.join(shown)}{more}")
-    story_a_file = are_stories(list(named.values()))
-    return {name: file_split(*paths, story_a_file=story_a_file) for name, paths in named.items()}
+def read_alike(split: Split, train: Split) -> Split:
+    """A validation split that is read as the training split is, where that is a guess from first rows."""
+    return replace(split, like=train, fingerprint=lambda: f"{split.fingerprint()} like {train.beginning()}")
 
 
-def data_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(the data files in a folder and below it, by name; what else the log should name).
-
-    Hidden files and copies that macOS and Jupyter leave are neither.  Links to folders are followed, each folder once.
-    """
-    found = []
-    left_out = []
-    seen = set()
-    for inside, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(inside)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        for name in names:
-            if name.startswith("."):
-                continue
-            path = Path(inside, name)
-            has_kind = kind_of(path) is not None
-            is_beside_data = NOT_DATA.fullmatch(name.split(".")[0].lower()) is not None
-            if has_kind and not is_beside_data:
-                found.append(path)
-            elif has_kind or not is_beside_data:  # a README.md or a LICENSE is not worth a line
-                left_out.append(path)
-    return sorted(found), sorted(left_out)
-
-
-def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
-    """{path: name of its split, or None}: by the name of the file, or of a folder that it is in.
-
-    Another word may stand before it: `TinyStories-valid.txt`.  A `taste-test.txt` is a test split only beside a
-    `taste-train.txt` or `taste.txt`, and a `the_train.txt` is none beside a `the_cat.txt`, so that a file whose name
-    happens to hold the word is not one.
-    """
-    names = {}
-    before = {}  # what stands before the name of a split
-    for path in paths:
-        parts = [stem_of(path), *reversed(path.relative_to(folder).parts[:-1])]
-        matches = [match for part in parts if (match := SPLIT_NAME.fullmatch(part.lower()))]
-        names[path] = matches[0][2] if matches else None
-        before[path] = matches[0][1] if matches else stem_of(path).lower()
-    nameless = [before[path] for path in paths if names[path] is None]
-    trained = [before[path] for path in paths if names[path] == "train"]
-    for path in paths:
-        prefix = before[path]
-        alone = names[path] == "test" and prefix not in (*nameless, *trained)
-        one_of_many = names[path] == "train" and any(re.match(rf"{re.escape(prefix or '')}[-_.]", n) for n in nameless)
-        if prefix and (alone or one_of_many):
-            names[path] = None
-    return names
-
-
-def stem_of(path: Path) -> str:
-    """A file's name without its suffixes of KINDS and of packing."""
-    stem = path.name
-    while (suffix := Path(stem).suffix.lower()) and (suffix in KINDS or suffix in PACKED_SUFFIXES):
-        stem = stem[: -len(suffix)]
-    return stem
-
-
-def suffix_of(path: Path) -> str:
-    """A file's suffix of KINDS."""
-    return next(suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() in KINDS)
-
-
-def without_copies(paths: list[Path]) -> list[Path]:
-    """Paths without packed files that lie unpacked beside."""
-    plain = {path.with_name(stem_of(path)) for path in paths if path.suffix.lower() not in PACKED_SUFFIXES}
-    packed = [path for path in paths if path.suffix.lower() in PACKED_SUFFIXES]
-    return [path for path in paths if path not in packed or path.with_name(stem_of(path)) not in plain]
-
-
-def are_stories(splits: list[list[Path]]) -> bool:
-    """Whether the files of a folder, those of each split, are small .txt files that are one story each."""
-    paths = [path for split in splits for path in split]
-    return (
-        max(map(len, splits)) >= SEVERAL
-        and all(kind_of(path) == "text" and path.stat().st_size <= SMALL for path in paths)
-        and not any(holds_separator(path) for path in paths)
-    )
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """A fingerprint of what files hold."""
+def hash_files(paths: Iterable[Path], most: int | None = None) -> str:
+    """A fingerprint of what files hold, or of the first bytes of each."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
+        left = most
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(1 << 20 if left is None else min(left, 1 << 20)):
                 digest.update(block)
-        digest.update(path.suffix.encode())
+                left = None if left is None else left - len(block)
+        digest.update(f"{path.suffix} {kind_of(path)}".encode())  # how it is read
     return digest.hexdigest()
 
 
@@ -251,6 +151,7 @@ def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
             f"{name} ({part})",
             rows=lambda wanted, notes: hub_rows(loaded[part], name, advice),
             fingerprint=lambda: f"{name} {part} {revision}",
+            beginning=lambda: f"{name} {part} {revision}",
         )
 
     return {part: split(part) for part in loaded}

@@ -34,14 +34,17 @@ class Speakers:
                     f"{name}: --assistant_name {self.given} does not speak in the first dialogues; "
                     f"these do: {one_line(', '.join(everybody))}"
                 )
-            self.given = self.assistant = None  # it is for another data set: here the roles tell
+            self.notes.guess(f"no speaker here is named {self.given}: --assistant_name is not used")
+            self.given = self.assistant = None
         if self.key and self.key != NO_KEY and spoken and not everybody:
             raise UserError(f"{name}: no turn has the --speaker_key {self.key}; leave it out, or pass {NO_KEY}")
-        if spoken and not everybody:
+        unnamed = [turn for turn in spoken if turn.speaker is None]
+        if unnamed:
             if self.key is None:
-                self.refuse_unknown_key(spoken, name)
-            self.notes.guess("no turn says who speaks: user and assistant take turns")
-        elif not self.given:
+                self.refuse_unknown_key(unnamed, name)
+            which = "turns that do not say who speaks" if everybody else "no turn says who speaks"
+            self.notes.guess(f"{which}: user and assistant take turns")
+        if not self.given:
             self.guess_assistant(dialogues)
 
     def refuse_unknown_key(self, spoken: list[Spoken], name: str) -> None:

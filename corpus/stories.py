@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from common.text import without_surrogates
-from corpus.notes import Notes, ReadingFlags, Row, Wanted, is_empty, named, usable
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, in_words, is_empty, name_in, named, usable
 from corpus.readers import STORY_SEPARATOR
 from corpus.sources import Split
 
@@ -26,30 +26,32 @@ def read_stories(
     how = how or ReadingFlags()
     notes = notes if notes is not None else Notes()
     column = how.text_column
-
-    wanted = Wanted(lambda value: holds_story(value, column), how.story_ends)
-    rows = split.rows(wanted, notes)
+    rows = split.rows(Wanted(lambda value: holds_story(value, column), how.story_ends), notes)
     first = list(itertools.islice(rows, FIRST_ROWS))
     are_texts = any(holds_story(row, column) for row, _ in first)  # not all numbers: these would be another column's
 
     def story(row, place):
-        if isinstance(row, str):
-            text = row
-        else:
-            if not isinstance(row, dict) or (text := named(row, column, UserError)) is UserError:
+        text = row
+        if not isinstance(row, str):
+            name = name_in(row, column) if isinstance(row, dict) else None
+            if name is None:
                 raise no_column(row, column, place)
             notes.unused(row, column)
-        if is_empty(text):
-            return None
-        if are_texts and isinstance(text, (int, float)):
+            text = row[name]
+        if are_texts and isinstance(text, (int, float)) and not is_empty(text):
             text = str(text)
-        if not isinstance(text, str):
+        if not isinstance(text, str) and not is_empty(text):
             raise UserError(f'{place}: column "{column}" holds {one_line_json(text)}, not text{other_column(row)}')
-        return without_surrogates(text.strip()) or None
+        if is_empty(text) or not text.strip():
+            notes.leave_out("rows without a text")
+            return None
+        return without_surrogates(text.strip())
 
-    rows = whole_stories(first, rows, column, notes)
+    rows = itertools.chain(first, rows)
+    if how.story_ends == "auto":
+        rows = whole_stories(rows, [row for row, _ in first], column, notes)
     nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
-    return usable(rows, story, limit, notes, how.skip_bad_rows, "rows without a text", nothing)
+    return usable(rows, story, how, limit, notes, nothing)
 
 
 def holds_story(value: object, column: str) -> bool:
@@ -57,14 +59,13 @@ def holds_story(value: object, column: str) -> bool:
     return isinstance(value, str) or (isinstance(value, dict) and isinstance(named(value, column), str))
 
 
-def whole_stories(first: list[Row], rows: Iterator[Row], column: str, notes: Notes) -> Iterator[Row]:
-    """Yield the first rows and those after them; where some of the first are `<|endoftext|>`, joined to stories.
+def whole_stories(rows: Iterator[Row], first: list, column: str, notes: Notes) -> Iterator[Row]:
+    """Yield rows; where some of the first are `<|endoftext|>`, the others joined to stories.
 
     So TinyStories-Instruct has them: a line of a story in each row, and such a row after its last line.  Inside a text
     the same letters are text.
     """
-    texts = [text_of(row, column) for row, _ in first]
-    rows = itertools.chain(first, rows)
+    texts = [text for row in first if isinstance(text := story_in(row, column), str)]
     if not any(text.strip() == STORY_SEPARATOR for text in texts):
         if any(STORY_SEPARATOR in text for text in texts):
             notes.guess(f"{STORY_SEPARATOR} stands inside texts, and is learned as a part of them")
@@ -74,13 +75,13 @@ def whole_stories(first: list[Row], rows: Iterator[Row], column: str, notes: Not
     story = []  # its rows so far
     began = ""  # where it began
     for row, place in rows:
-        if isinstance(row, UserError):
+        text = story_in(row, column)
+        if not isinstance(text, str):
             yield row, place
             continue
         if isinstance(row, dict):
             notes.unused(row, column)
         began = began if story else place
-        text = text_of(row, column)
         if text.strip() == STORY_SEPARATOR:
             yield from joined(story, began)
             story = []
@@ -95,16 +96,15 @@ def joined(story: list[str], place: str) -> Iterator[Row]:
         yield text, place
 
 
-def text_of(row: object, column: str) -> str:
-    """The text in a row's column; "" where there is none."""
-    text = named(row, column) if isinstance(row, dict) else row
-    return text if isinstance(text, str) else ""
+def story_in(row: object, column: str) -> object:
+    """What stands in a row's column; the row itself where it is no object."""
+    return named(row, column) if isinstance(row, dict) else row
 
 
 def no_column(row: object, column: str, place: str) -> UserError:
     """The error for a row that lacks the column of the stories."""
     if not isinstance(row, dict):
-        return UserError(f'{place}: a {type(row).__name__} found where an object with "{column}" was expected')
+        return UserError(f'{place}: {in_words(row)} found where an object with "{column}" was expected')
     columns = one_line(", ".join(map(str, row)))
     advice = other_column(row)
     if any(str(name).endswith((".", "!", "?", '"')) for name in row):  # they are texts
@@ -118,6 +118,7 @@ def other_column(row: dict) -> str:
     if texts:
         longest = max(texts, key=texts.get)
         return f"; pass --text_column {one_line(longest, 40)}"
-    if any(isinstance(cell, (list, dict)) for cell in row.values()):
+    lists = [cell for cell in row.values() if isinstance(cell, list)]
+    if any(isinstance(item, (list, dict)) for cell in lists for item in cell[:1]):
         return "; dialogues are for train_tinystories_chat_model.py"
     return ""

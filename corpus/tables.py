@@ -81,10 +81,10 @@ def cells_of(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[list[str
             return
         except csv.Error as error:
             if "unexpected end of data" in str(error):
-                yield WholeFileError(f"{place}: the quote that is opened here is never closed; fix it"), place
-                return
+                raise UserError(f"{place}: the quote that is opened here is never closed; fix it") from None
+            reason = "text after a closing quote" if "expected after" in str(error) else str(error)
             advice = "close each quote, and write a quote inside quotes twice"
-            yield WholeFileError(f"{place}: not csv ({error}); {advice}"), place
+            yield WholeFileError(f"{place}: not csv ({reason}); {advice}"), place
             continue
         text = "".join(cells)
         try:

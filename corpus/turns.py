@@ -56,7 +56,7 @@ def spoken_turns(value: object, speaker_key: str | None, notes: Notes) -> list[S
         raise ValueError(f"{one_line_json(value)} where a list of turns was expected")
     turns = []
     begins = [turn[0] for turn in value if isinstance(turn, (list, tuple)) and len(turn) == 2]
-    name_speakers = all(plain_name(begin) in ROLES for begin in begins)
+    name_speakers = all(isinstance(begin, str) and plain_name(begin) in ROLES for begin in begins)
     for number, turn in enumerate(value, start=1):
         if isinstance(turn, str):
             turns.append(Spoken(None, turn))
@@ -86,11 +86,13 @@ def spoken_object(turn: dict, number: int, speaker_key: str | None, notes: Notes
     for inside in ("message", "data"):
         if isinstance(fields.get(inside), dict):
             fields |= as_object(fields.pop(inside))
-    key = next((key for key in TEXT_KEYS if not is_empty(fields.get(key))), None)
+    filled = [key for key in TEXT_KEYS if not is_empty(fields.get(key))]
+    key = next((key for key in filled if fields[key] != ""), next(iter(filled), None))
     if key is None:
         question = next((name for name in QUESTIONS if isinstance(fields.get(name), str)), None)
         answer = next((name for name in ANSWERS if isinstance(fields.get(name), str)), None)
         if question and answer:
+            notes.unused_keys(fields, question, answer)
             return [Spoken("user", fields[question]), Spoken("assistant", fields[answer])]
         if not fields.keys() & {*TEXT_KEYS, *CALLS}:
             raise ValueError(f'turn {number} has no "content" or "text": {one_line_json(turn)}')

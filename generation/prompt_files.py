@@ -24,10 +24,10 @@ from common.files import locked, naming
 from common.text import without_surrogates
 from corpus.dialogue_rows import LISTS, holds_dialogue
 from corpus.dialogues import Turn
-from corpus.notes import Notes, Wanted, plain_name
+from corpus.notes import Notes, ReadingFlags, Wanted, plain_name
 from corpus.readers import KINDS, kind_of, read_rows
-from corpus.speakers import read_turns
-from corpus.turns import from_text
+from corpus.speakers import Speakers
+from corpus.turns import from_text, spoken_turns
 from generation.prompts import chat_prompt, story_prompt
 from generation.writer import Writer
 
@@ -40,12 +40,17 @@ OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row be
 
 @dataclass
 class Prompt:
-    """id: from the file, or the prompt's number from 0 on.  prompt: a text, or a list of turns.  extra: other keys."""
+    """id: from the file, or the prompt's number from 0 on.  prompt: a text, or a list of turns.  extra: other keys.
+
+    turns: those of the list as (role, text).  is_saved: it is a dialogue that may end with a reply.
+    """
 
     id: int | str
     prompt: str | list
     extra: dict
     place: str
+    turns: list[Turn] | None = None
+    is_saved: bool = False
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
@@ -60,23 +65,24 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise UserError(f"no file {path}; pass --prompts_file a {', '.join(KINDS)} file")
     notes = Notes()
     prompts = []
-    places = {}  # of the ids
     for row, place in read_rows(path, Wanted(is_prompt, story_ends="line"), notes):
         if isinstance(row, UserError):
             raise row
         row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False, default=str)))
         if kind_of(path) == "text":
             row = row["text"]
-        prompt = prompt_of(row, len(prompts), place, notes)
+        prompts.append(prompt_of(row, len(prompts), place))
+    if not prompts:
+        raise UserError(f"{path} holds no prompt")
+    read_dialogues_of(prompts, path, notes)
+    places = {}  # of the ids
+    for prompt in prompts:
         check_prompt(prompt)
         if prompt.id in places:
             same = f"the id {one_line(prompt.id)} stands at {places[prompt.id]} too"
             advice = "give each prompt an own one (a prompt without has its number, from 0 on)"
-            raise UserError(f"{place}: {same}; {advice}")
-        places[prompt.id] = place
-        prompts.append(prompt)
-    if not prompts:
-        raise UserError(f"{path} holds no prompt")
+            raise UserError(f"{prompt.place}: {same}; {advice}")
+        places[prompt.id] = prompt.place
     for line in notes.lines():
         log.info(f"{path}: {line}")
     return prompts
@@ -89,37 +95,53 @@ def is_prompt(value: object) -> bool:
     return isinstance(value, str) or (holds_dialogue(value) and not isinstance(value[0], str))
 
 
-def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:
-    """The prompt that a row holds; number: its id where it has none."""
+def prompt_of(row: object, number: int, place: str) -> Prompt:
+    """The prompt that a row holds, whatever it is; number: its id where it has none."""
     extra = dict(row) if isinstance(row, dict) else {"prompt": row}
     names = {plain_name(name): name for name in extra}
     name = extra.pop(names.get("id"), None)
     text = extra.pop(names.get("prompt"), None)
     dialogue = next((names[column] for column in LISTS if column in names), None)
-    if text is None and dialogue is not None:
+    is_saved = text is None and dialogue is not None
+    if is_saved:
         text = from_text(extra.pop(dialogue))
-        if isinstance(text, list) and text and without_last_reply(text, place) != text:
-            text = without_last_reply(text, place)
-            notes.guess("the last reply of a dialogue is left out: it is written anew")
-    return Prompt(number if name in (None, "") else name, text, extra, place)
+    return Prompt(number if name in (None, "") else name, text, extra, place, is_saved=is_saved)
 
 
-def without_last_reply(dialogue: list, place: str) -> list:
-    """A list of turns up to the user's last one."""
-    roles = [role for role, _ in turns_of(dialogue, place)]
-    if len(roles) != len(dialogue):
-        return dialogue  # some items are no turns, or two
-    while roles and roles[-1] == "assistant":
-        roles.pop()
-    return dialogue[: len(roles)]
+def read_dialogues_of(prompts: list[Prompt], path: Path, notes: Notes) -> None:
+    """Find the turns of those prompts that are dialogues; the last reply of one that was saved is left out.
 
-
-def turns_of(dialogue: list, place: str) -> list[Turn]:
-    """The (role, text) turns of a prompt.  Raises UserError."""
+    Raises UserError for a list that is none, and where nothing says who speaks although something may.
+    """
+    speakers = Speakers(ReadingFlags(), notes)
+    dialogues = [prompt for prompt in prompts if isinstance(prompt.prompt, list) and prompt.prompt]
     try:
-        return read_turns(dialogue)
+        for prompt in dialogues:
+            place = prompt.place
+            spoken_turns(prompt.prompt, None, Notes())
+        place = path
+        speakers.find([spoken_turns(prompt.prompt, None, Notes()) for prompt in dialogues], str(path))
+        for prompt in dialogues:
+            place = prompt.place
+            prompt.turns = speakers.turns(prompt.prompt, notes)
     except ValueError as error:
         raise UserError(f"{place}: {error}") from None
+    except UserError as error:
+        reason, *_ = str(error).split("; pass --")  # flags of the trainer
+        raise UserError(f'{reason}; name the speaker as "role"') from None
+    for prompt in dialogues:
+        if not prompt.is_saved:
+            continue
+        last = len(prompt.turns)
+        while last and prompt.turns[last - 1][0] == "assistant":
+            last -= 1
+        if last and last < len(prompt.turns):
+            if len(prompt.turns) == len(prompt.prompt):
+                prompt.prompt = prompt.prompt[:last]
+            else:  # a pair is two turns
+                prompt.prompt = [{"role": role, "content": text} for role, text in prompt.turns[:last]]
+            prompt.turns = prompt.turns[:last]
+            notes.leave_out("last replies, which are written anew")
 
 
 def check_prompt(prompt: Prompt) -> None:
@@ -129,10 +151,8 @@ def check_prompt(prompt: Prompt) -> None:
     if not isinstance(text, (str, list)) or not text:
         found = f" (found: {one_line(', '.join(prompt.extra))})" if prompt.extra else ""
         raise UserError(f'{place}: a text, a list of turns, or an object with one as "prompt" was expected{found}')
-    if isinstance(text, list):
-        turns = turns_of(text, place)
-        if not turns or turns[-1][0] != "user":
-            raise UserError(f"{place}: the last turn is not the user's, so there is nothing to answer")
+    if isinstance(text, list) and (not prompt.turns or prompt.turns[-1][0] != "user"):
+        raise UserError(f"{place}: the last turn is not the user's, so there is nothing to answer")
     if isinstance(prompt.id, bool) or not isinstance(prompt.id, (int, str)):
         raise UserError(f"{place}: the id {one_line(prompt.id)} is neither a number nor a text")
 
@@ -165,7 +185,7 @@ class Samples:
         """What the model is given for a prompt."""
         text = prompt.prompt
         if chat:
-            turns = [("user", text)] if isinstance(text, str) else read_turns(text)
+            turns = prompt.turns or [("user", text)]
             rendered = chat_prompt(self.writer, turns)
             self.shortened += rendered.dropped > 0 or rendered.question_cut
             return rendered.ids

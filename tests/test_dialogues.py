@@ -156,7 +156,7 @@ def test_the_form_is_that_of_most_of_the_first_rows(tmp_path):
     path = write_table(tmp_path / "a.jsonl", [odd, *[ROWS["messages"]] * 5])
     notes = Notes()
     assert len(list(read_dialogues(file_split(path), SKIP, notes=notes))) == 5 and notes.bad_rows == 1
-    assert notes.guesses == ['dialogues in the form "messages" (role, content)']
+    assert [*notes.guesses] == ['dialogues in the form "messages" (role, content)']
     assert "line 1" in notes.bad_summary() and '"messages"' in notes.bad_summary()
 
 

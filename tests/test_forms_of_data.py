@@ -184,7 +184,7 @@ STORIES = [
     Case("excels_unicode_text_named_csv", ("a.csv", utf16("id\ttext\r\n007\tTom saw “Zoë”, his friend.\r\n")),
         ["Tom saw “Zoë”, his friend."], ("separated by tabs", "column id")),
     Case("excels_unicode_text_named_txt", ("a.txt", utf16(f"id\ttext\r\n1\t{CAT}\r\n2\t{DOG}\r\n")), [CAT, DOG],
-        ("a.txt holds a table", "column id")),
+        ("a.txt: holds a table", "column id")),
     Case("excels_first_line", ("a.csv", "sep=;\r\ntext;n\r\nOnce a cat, ran.;1\r\n"), ["Once a cat, ran."],
         ("separated by semicolons",)),
     Case("powershells_utf_16_csv", ("a.csv", utf16('text,source\r\n"Once a cat, ran.",a\r\n')), ["Once a cat, ran."],
@@ -210,7 +210,7 @@ STORIES = [
     Case("pretty_list_in_jsonl", ("a.jsonl", pretty(texts(CAT, DOG))), [CAT, DOG]),
     Case("objects_behind_each_other", ("a.json", json.dumps({"text": CAT}) + json.dumps({"text": DOG})), [CAT, DOG]),
     Case("lines_in_json", ("a.json", LINES), [CAT, DOG]),
-    Case("lines_in_txt", ("a.txt", LINES), [CAT, DOG], ("a.txt holds JSON",)),
+    Case("lines_in_txt", ("a.txt", LINES), [CAT, DOG], ("a.txt: holds JSON",)),
     Case("list_of_texts", ("a.json", json.dumps([CAT, DOG])), [CAT, DOG]),
     Case("texts_in_lines", ("a.NDJSON", lines(CAT, "A dog.\n\nThe end.", "42")), [CAT, "A dog.\n\nThe end.", "42"]),
     Case("wrapper", ("a.json", json.dumps({"version": 1, "data": texts(CAT, DOG)})), [CAT, DOG],
@@ -278,7 +278,7 @@ STORIES = [
     Case("small_files_are_stories",
         {"s/1.txt": f"The Cat\n\n{CAT}\n\nThe end.\n", "s/2.txt": f"{DOG}\r\nIt slept.\r\n", "t/3.TXT": PIG,
         "LICENSE.txt": "MIT", "README.TXT": "Stories."}, [f"The Cat\n\n{CAT}\n\nThe end.", f"{DOG}\nIt slept.", PIG],
-        ("each of the 3 small files is a story", "left out: LICENSE.txt, README.TXT")),
+        ("each .txt file is a story", "left out: LICENSE.txt, README.TXT")),
     Case("two_files_have_a_story_a_line", {"a.txt": f"{CAT}\n{DOG}\n", "b.txt": f"{PIG}\n", "notes.docx": b"PK"},
         [CAT, DOG, PIG], ("left out: notes.docx",)),
     Case("large_files_have_a_story_a_line",
@@ -608,9 +608,9 @@ PROMPTS = [
         [[("user", "Hi"), ("assistant", "Hello!"), ("user", "Who?")], [("user", "Hi")]]),
     Case("saved_by_the_chat", ("a.jsonl", lines(messages("Hi", "Hello!", "Who?", "Pip."), messages("Bye", "Bye!"))),
         [[("user", "Hi"), ("assistant", "Hello!"), ("user", "Who?")], [("user", "Bye")]],
-        ("the last reply of a dialogue is left out",)),
+        ("last replies, which are written anew",)),
     Case("saved_by_the_chat_once", ("a.jsonl", lines(messages("Hi", "Hello!"))), [[("user", "Hi")]],
-        ("the last reply of a dialogue is left out",)),
+        ("last replies, which are written anew",)),
 ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ from common.text import without_controls
 from common.weights_files import check_tokenizer, load_model
 from corpus.dialogue_rows import holds_dialogue, read_dialogues
 from corpus.json_files import json_lines
-from corpus.notes import Notes, ReadingFlags, Wanted, add_reading_flags
+from corpus.notes import Notes, ReadingFlags, Wanted, add_reading_flags, name_in
 from corpus.sources import Split, open_dataset
 from corpus.speakers import read_turns
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
@@ -225,7 +225,7 @@ def holds_dialogues(split: Split, column: str) -> bool:
     """Whether a split's rows are dialogues: the first one that can be read is no story."""
     wanted = Wanted(lambda value: holds_story(value, column) or holds_dialogue(value))
     first = next((row for row, _ in split.rows(wanted, Notes()) if not isinstance(row, UserError)), None)
-    return not holds_story(first, column)
+    return not isinstance(first, str) and (not isinstance(first, dict) or name_in(first, column) is None)
 
 
 def held_out_scores(

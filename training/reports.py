@@ -20,7 +20,7 @@ from training.plan import Plan
 from training.resume import Progress
 from training.run_folder import last_checkpoint
 
-FEW_STEPS = 20  # in which a model learns little
+LEAST_STEPS = 20  # in fewer, a model learns little
 
 
 class Reporter:
@@ -90,7 +90,7 @@ class Reporter:
         settings, rows, steps = self.job.settings, self.job.rows, self.plan.total_steps
         if settings.rows_per_step > rows.per_epoch:
             log.info(log_lines.LARGE_STEPS.format(rows=settings.rows_per_step, per_epoch=rows.per_epoch))
-        if steps < FEW_STEPS and steps != settings.max_steps:
+        if steps < LEAST_STEPS and steps != settings.max_steps:
             log.info(log_lines.FEW_STEPS.format(steps))
 
     def first_row(self, compiled: bool) -> None:
