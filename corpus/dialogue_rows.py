@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from corpus.dialogues import Turn, join_turns
-from corpus.notes import Notes, ReadingFlags, Row, Wanted, in_words, is_empty, plain_name, usable
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, first_of, in_words, is_empty, plain_name, usable
 from corpus.sources import Split
 from corpus.speakers import Speakers
 from corpus.turns import (
@@ -98,9 +98,9 @@ def read_dialogues(
 def first_objects(split: Split, notes: Notes) -> tuple[list[dict], Iterator[Row]]:
     """(the first rows of a split that are objects or lists of turns, all its rows)."""
     rows = joined_turns(split.rows(Wanted(holds_dialogue), notes), notes)
-    first = list(itertools.islice(rows, FIRST_ROWS))
+    first, rows = first_of(rows, FIRST_ROWS)
     objects = [as_object(row) for row, _ in first]
-    return [row for row in objects if row is not None], itertools.chain(first, rows)
+    return [row for row in objects if row is not None], rows
 
 
 def holds_dialogue(value: object) -> bool:
@@ -190,8 +190,7 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
 
     Raises UserError for a dialogue that goes on after another one has begun.
     """
-    first = list(itertools.islice(rows, FIRST_ROWS))
-    rows = itertools.chain(first, rows)
+    first, rows = first_of(rows, FIRST_ROWS)
     objects = [as_object(row) for row, _ in first if isinstance(row, dict)]
     column = next((name for name in ID_COLUMNS if objects and all(names_dialogue(row, name) for row in objects)), None)
     hold_turns = any(looks_like_turns(row.get(name)) for row in objects for name in LISTS)

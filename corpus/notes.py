@@ -1,7 +1,7 @@
 """How files are read: what a user can say of it, and what the log should say of it.
 
 In reading order: `ReadingFlags`; `Notes`, which collects guesses, what is left out and rows that cannot be used;
-`usable`, which goes through rows; `named` and `is_empty`, a cell of one.
+`usable` and `first_of`, which go through rows; `named` and `is_empty`, a cell of one.
 """
 
 import contextlib
@@ -172,6 +172,22 @@ def any_usable(rows: Iterable, take: Callable) -> bool:
                 if not isinstance(row, UserError) and take(row, place) is not None:
                     return True
     return False
+
+
+def first_of(rows: Iterator[Row], count: int) -> tuple[list[Row], Iterator[Row]]:
+    """(the first rows, all rows).  An error after which nothing can be read is raised in its place, not here."""
+    first = []
+    try:
+        first.extend(itertools.islice(rows, count))
+    except UserError as error:
+        rows = raise_later(error)
+    return first, itertools.chain(first, rows)
+
+
+def raise_later(error: UserError) -> Iterator[Row]:
+    """Raise an error when the next row is asked for."""
+    raise error
+    yield
 
 
 @functools.lru_cache(maxsize=10_000, typed=True)  # True is not 1

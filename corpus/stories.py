@@ -3,12 +3,11 @@
 In reading order: `read_stories`; `whole_stories`, rows that are parts of a story; the errors for rows that hold none.
 """
 
-import itertools
 from collections.abc import Iterator
 
 from common.errors import UserError, one_line, one_line_json
 from common.text import without_surrogates
-from corpus.notes import Notes, ReadingFlags, Row, Wanted, in_words, is_empty, name_in, named, usable
+from corpus.notes import Notes, ReadingFlags, Row, Wanted, first_of, in_words, is_empty, name_in, named, usable
 from corpus.readers import STORY_SEPARATOR
 from corpus.sources import Split
 
@@ -27,7 +26,7 @@ def read_stories(
     notes = notes if notes is not None else Notes()
     column = how.text_column
     rows = split.rows(Wanted(lambda value: holds_story(value, column), how.story_ends), notes)
-    first = list(itertools.islice(rows, FIRST_ROWS))
+    first, rows = first_of(rows, FIRST_ROWS)
     are_texts = any(holds_story(row, column) for row, _ in first)  # not all numbers: these would be another column's
 
     def story(row, place):
@@ -47,7 +46,6 @@ def read_stories(
             return None
         return without_surrogates(text.strip())
 
-    rows = itertools.chain(first, rows)
     if how.story_ends == "auto":
         rows = whole_stories(rows, [row for row, _ in first], column, notes)
     nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"

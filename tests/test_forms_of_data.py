@@ -326,6 +326,23 @@ STORIES = [
     Case("packed_copy_beside", {"train.jsonl": LINES, "train.jsonl.gz": gzip.compress(LINES.encode())}, [CAT, DOG],
         ("left out: train.jsonl.gz",)),
     # Parquet
+    Case("old_names_of_the_hub", {f"data/{name}-00000-of-00001-{code}.parquet": parquet(text=[text])
+        for name, code, text in (("train", "a09b74b3ef9c3b56", CAT), ("validation", "869c898b519ad725", PIG))}, [CAT],
+        validation=[PIG]),
+    Case("words_after_the_split", {"train_data.jsonl": LINES, "val_data.jsonl": lines({"text": PIG})}, [CAT, DOG],
+        validation=[PIG]),
+    Case("tags_are_no_stories", {"1.json": pretty({"text": CAT, "tags": ["cat"]}), "2.json":
+        pretty({"text": DOG, "tags": ["dog"]})}, [CAT, DOG], ("left out: column tags",)),
+    Case("small_files_of_json", {f"{n}.txt": lines({"text": text}) for n, text in enumerate((CAT, DOG, PIG))},
+        [CAT, DOG, PIG], ("holds JSON",)),
+    Case("first_item_without_a_text", ("a.json", json.dumps({"data": [{"text": None}, {"text": CAT}]})), [CAT],
+        ("rows without a text (1)",)),
+    Case("broken_line_in_a_story", ("a.txt", f"{CAT}\nIt ".encode() + b"\xff\xfe\x81\n<|endoftext|>\n" + DOG.encode()),
+        [DOG], ("1 bad row skipped",), how={"skip_bad_rows": True}),
+    Case("numbers_among_joined_rows", ("a.jsonl", lines(*texts(CAT), {"text": 5}, *texts("<|endoftext|>", DOG))),
+        ["5", CAT, DOG]),
+    Case("several_training_files", {"a.jsonl": LINES, "b.jsonl": lines({"text": PIG})}, [CAT, DOG, PIG],
+        ("training data: a.jsonl, b.jsonl",)),
     Case("nulls_of_parquet_are_empty", ("a.parquet", parquet(text=[CAT, None, DOG], n=[1, 2, 3])), [CAT, DOG],
         ("left out: column n; rows without a text (1)",)),
 ]  # fmt: skip
@@ -570,6 +587,17 @@ DIALOGUES = [
     Case("flag_speaker_key_none",
         ("a.jsonl", lines({"messages": turns("Hi", "Hello!", "Who?", "Pip.", key="mood", names=("glad", "sad"))})),
         [talk("Hi", "Hello!", "Who?", "Pip.")], TAKES_TURNS, how={"speaker_key": "none"}),
+    Case("flag_for_another_data_set", ("a.jsonl", lines(messages("Hi", "Hello!"))), [HI],
+        ("no speaker here is named Pip",), how={"assistant_name": "Pip"}),
+    Case("pairs_with_more_keys", ("a.jsonl", lines({"messages": [{"human": "Hi", "bot": "Hello!", "mood": "glad"}]},
+        {"messages": [{"human": "Who?", "bot": "Pip."}]})), [HI, WHO], ("key of turns mood",)),
+    Case("context_that_is_a_list", ("a.jsonl", lines(*[{"question": "Hi", "context": ["a"], "answer": "Hello!"}] * 2)),
+        [HI, HI], ('"context" that is no text (2)',)),
+    Case("number_of_turns_beside", ("a.jsonl", lines({"turns": 2, "question": "Hi", "answer": "Hello!"})), [HI],
+        ("column turns",)),
+    Case("names_as_in_training", {"train.jsonl": lines(*[{"messages": turns("Hi", "Hello!", key="name",
+        names=("Mia", "Pip"))}] * 2), "valid.jsonl": lines(*[{"messages": turns("Welcome!", "Who?", "Pip.", "Bye",
+        key="name", names=("Pip", "Mia"))}] * 2)}, [HI, HI], validation=[WHO, WHO]),
     Case("no_speaker", ("a.jsonl", lines({"conversation": [{"text": "Hi"}, {"text": "Hello!"}]})), [HI], TAKES_TURNS),
 ]  # fmt: skip
 
@@ -639,6 +667,16 @@ def refused(name, files, *words, read=stories_of, never=(), how=None):
 
 
 REFUSALS = [
+    refused("several_answers", ("a.jsonl", lines({"question": "Who?", "answer": ["Bob", "Robert", "Rob"]})),
+        "line 1", '"answer" holds', read=dialogues_of),
+    refused("who_speaks_beside_a_system_role", ("a.jsonl", lines({"messages": [turn("system", "Be kind."),
+        *turns("Hi", "Hello!", "Who?", "Pip.", key="who", names=("kid", "robot"))]})), '"who"', "--speaker_key who",
+        read=dialogues_of),
+    refused("who_speaks_in_prompts", ("a.jsonl", lines({"messages": turns("Hi", "Hello!", "Who?", key="who",
+        names=("kid", "robot"))})), '"who"', 'name the speaker as "role"', read=prompts_of, never=("--speaker_key",)),
+    refused("quote_never_closed_with_skipping", ("a.csv", f'id,text\n1,{CAT}\n2,"{DOG}\n3,{PIG}\n'), "line 3",
+        "never closed", how={"skip_bad_rows": True}),
+    refused("the_first_error_is_named", ("a.csv", f'id,text\n1,a,b\n2,"{DOG}\n3,{PIG}\n'), "line 2", never=(SKIP,)),
     # Tables of text
     refused("comma_without_quotes", ("a.csv", "id,text\n1,Once a cat, ran.\n2,A dog, sat.\n"),
         "line 2: 3 values, but 2 columns", QUOTES, never=(SKIP, WHOLE, COLUMN)),

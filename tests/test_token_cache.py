@@ -1,5 +1,6 @@
 """The token cache on disk: it holds the tokens of the texts, whole or not at all."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -235,3 +236,19 @@ def test_a_run_that_was_faster_with_the_same_cache_does_no_harm(tokenizer, tmp_p
     monkeypatch.setattr(Path, "rename", faster)
     cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     assert len(cache) == len(STORIES) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_same_bytes_read_in_another_way_are_another_cache(tmp_path):
+    """A folder of small files has a story a file; one of them alone, a story a line; .txt.gz and .csv.gz differ."""
+    for name in ("a", "b", "valid"):
+        (tmp_path / f"{name}.txt").write_text("Tom ran.\nHe fell.\n")
+    (tmp_path / "c.txt").write_text("Mia ran.\n")
+    folder = open_dataset(str(tmp_path))["validation"]
+    alone = open_dataset(str(tmp_path / "valid.txt"))["train"]
+    assert folder.fingerprint() != alone.fingerprint()
+    packed = gzip.compress(b"text\nTom ran.\n")
+    prints = []
+    for name in ("x.txt.gz", "y.csv.gz"):
+        (tmp_path / name).write_bytes(packed)
+        prints.append(open_dataset(str(tmp_path / name))["train"].fingerprint())
+    assert prints[0] != prints[1]
