@@ -86,26 +86,36 @@ def spoken_object(turn: dict, number: int, speaker_key: str | None, notes: Notes
     for inside in ("message", "data"):
         if isinstance(fields.get(inside), dict):
             fields |= as_object(fields.pop(inside))
-    filled = [key for key in TEXT_KEYS if not is_empty(fields.get(key))]
-    key = next((key for key in filled if fields[key] != ""), next(iter(filled), None))
+    key = next((key for key in TEXT_KEYS if fields.get(key)), None)
+    if key is None:
+        key = next((key for key in TEXT_KEYS if not is_empty(fields.get(key))), None)  # "" or 0
     if key is None:
         question = next((name for name in QUESTIONS if isinstance(fields.get(name), str)), None)
         answer = next((name for name in ANSWERS if isinstance(fields.get(name), str)), None)
         if question and answer:
             notes.unused_keys(fields, question, answer)
             return [Spoken("user", fields[question]), Spoken("assistant", fields[answer])]
-        if not fields.keys() & {*TEXT_KEYS, *CALLS}:
+        if fields.keys().isdisjoint((*TEXT_KEYS, *CALLS)):
             raise ValueError(f'turn {number} has no "content" or "text": {one_line_json(turn)}')
     text = "" if key is None else text_of(fields[key], number, notes)
-    keys = (plain_name(speaker_key),) if speaker_key else ROLE_KEYS
-    named = {name: speaker_of(fields[name]) for name in keys if name in fields}
-    named = {name: speaker for name, speaker in named.items() if speaker is not None}
-    if not speaker_key and named.get("type") not in (*ROLES, *TOOLS):
-        named.pop("type", None)  # says what a turn is, not who speaks
-    known = [name for name, speaker in named.items() if speaker in ROLES or speaker in TOOLS]
-    speaker_at = next(iter(known or named), None)
+    speaker, speaker_at = find_speaker(fields, speaker_key)
     notes.unused_keys(fields, key, speaker_at)
-    return [Spoken(named.get(speaker_at), text, speaker_at or "", fields)]
+    return [Spoken(speaker, text, speaker_at, fields)]
+
+
+def find_speaker(fields: dict, speaker_key: str | None) -> tuple[str | None, str]:
+    """(who speaks, the key that says it): a role that is known, else the first name; (None, "") where nothing says it.
+
+    `type` says what a turn is, and who speaks only where it is a role.
+    """
+    found = None, ""
+    for key in (plain_name(speaker_key),) if speaker_key else ROLE_KEYS:
+        speaker = speaker_of(fields[key]) if key in fields else None
+        if speaker in ROLES or speaker in TOOLS:
+            return speaker, key
+        if speaker is not None and found[0] is None and (key != "type" or speaker_key):
+            found = speaker, key
+    return found
 
 
 def speaker_of(value: object) -> str | None:
