@@ -71,7 +71,7 @@ def read_dialogues(
         notes.guess(f"dialogues in the form {describe_form(form, first)}")
         model, _ = first_objects(split.like, Notes()) if split.like else (first, None)
         model_form = find_form(model, split.like.name) if split.like and model else form
-        speakers.find(list(first_dialogues(model_form, model, how.speaker_key)), split.name)
+        speakers.find(list(first_dialogues(model_form, model, speakers)), split.name)
     beside = columns_beside(form)
 
     def dialogue(row, place):
@@ -167,7 +167,9 @@ def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
         )
     if columns == ["text"]:
         raise UserError(f"{name}: plain texts; write dialogues as .jsonl or .csv with the columns of a conversation")
-    shown = one_line(", ".join(columns)) or "none"
+    if not columns:
+        raise UserError(f"{name}: the rows have no columns; a dialogue is {KNOWN}")
+    shown = one_line(", ".join(columns))
     raise UserError(f"{name}: no form of dialogues is known with the columns {shown}; known: {KNOWN}")
 
 
@@ -257,7 +259,7 @@ def columns_beside(form: tuple[str, ...]) -> list[str]:
     return [name for name in (*pair, *SYSTEM) if name not in form]
 
 
-def first_dialogues(form: tuple[str, ...], rows: list[dict], speaker_key: str | None) -> Iterator[list[Spoken]]:
+def first_dialogues(form: tuple[str, ...], rows: list[dict], speakers: Speakers) -> Iterator[list[Spoken]]:
     """The turns of the first rows; those that cannot be read are an error later, where they have a place."""
     columns = form if len(form) == 1 else (HISTORY, *form)
     for row in rows:
@@ -266,7 +268,7 @@ def first_dialogues(form: tuple[str, ...], rows: list[dict], speaker_key: str | 
             value = turns_or_text(value) if column in (*QUESTIONS, *ANSWERS) else from_text(value)
             if isinstance(value, (list, dict)):
                 with contextlib.suppress(ValueError):
-                    yield spoken_turns(value, speaker_key, Notes())
+                    yield spoken_turns(value, speakers.key, Notes(), speakers.assistant)
 
 
 def turns_in_row(row: object, form: tuple[str, ...], beside: list[str], speakers: Speakers, notes: Notes) -> list[Turn]:

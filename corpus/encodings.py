@@ -25,6 +25,16 @@ MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+# What files begin with that are no text, in lower case, and what they are.
+FOREIGN = {
+    b"pk\x03\x04": "a zip archive: unpack it", b"%pdf": "a PDF: save its text", b"{\\rtf": "RTF: save it as plain text",
+    b"\xd0\xcf\x11\xe0": "an old file of Excel or Word: save it as csv or as plain text",
+    b"par1": "parquet: name it so",
+    b"version https://git-lfs": "a pointer of git-lfs, not the file: run git lfs pull",
+    b"<!doctype html": "a web page, not data: download the file itself", b"<html": "a web page, not data",
+}  # fmt: skip
+TAR = b"ustar"  # stands in an archive at TAR_AT
+TAR_AT = 257
 # Bytes that Windows-1252 has for what word processors write: quotes, dashes, the ellipsis, the euro.
 WINDOWS_SIGNS = frozenset(b"\x80\x85\x91\x92\x93\x94\x96\x97")
 
@@ -38,6 +48,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     with unpacked(path) as file:
         head = file.read(HEAD)
+    refuse_foreign(head, path)
     marks = [mark for mark in MARKS if head.startswith(mark)]
     if not marks and (encoding := unmarked_utf16(head)):
         raise WholeFileError(
@@ -53,6 +64,16 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             yield io.BytesIO(file.read().replace(b"\r", b"\n"))
         else:
             yield file
+
+
+def refuse_foreign(head: bytes, path: Path) -> None:
+    """Raise UserError for a file that is known not to be text."""
+    if head[TAR_AT : TAR_AT + len(TAR)] == TAR:
+        raise WholeFileError(f"{path} is an archive of files: unpack it, and pass the folder")
+    start = head.lstrip()[:40].lower()
+    for beginning, what in FOREIGN.items():
+        if start.startswith(beginning):
+            raise WholeFileError(f"{path} is {what}")
 
 
 @contextlib.contextmanager
@@ -123,7 +144,7 @@ def not_utf8(error: UnicodeDecodeError, place: object, is_utf8: bool = False) ->
     reason = f"{place}: not UTF-8 ({error.reason} at byte {error.start})"
     if encoding:
         return WholeFileError(f"{reason}, it seems to be {encoding}; {conversion(encoding)}")
-    return UserError(f"{reason}; save it as UTF-8")
+    return UserError(f"{reason}; save it as UTF-8 with an editor")
 
 
 def conversion(encoding: str) -> str:

@@ -14,11 +14,14 @@ from corpus.readers import KINDS, PACKED_SUFFIXES, holds_separator, kind_of
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
 SURE_NAMES = ("validation", "valid")  # hardly stand in a name by chance
+OTHER_NAMES = {
+    "training": "train", "trainset": "train", "testing": "test", "testset": "test", "devset": "dev", "valset": "val",
+}  # fmt: skip
 # Of the files of a split, those with the first of these suffixes that is found are read.
 SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".txt")
 # A file's name without suffix, or a folder's: the split's name, maybe the number of a part, maybe words around it.
 SPLIT_NAME = re.compile(
-    rf"(?:(?P<before>.*)[-_.])?(?P<name>train|{'|'.join(VALIDATION_NAMES)})"
+    rf"(?:(?P<before>.*)[-_.])?(?P<name>{'|'.join(('train', *VALIDATION_NAMES, *OTHER_NAMES))})"
     r"(?:[-_. ]?(?:part)?[-_. ]?\d[\d\-_.of]*)?(?:-[0-9a-f]{16})?(?:[-_.](?P<after>.*))?"
 )
 NOT_DATA = re.compile(  # files beside the data, by their names in lower case without suffix
@@ -54,7 +57,7 @@ def files_of_splits(folder: Path) -> dict[str, list[Path]]:
         left_out += [path for path in files if path not in read]
     if left_out:
         log.info(f"{folder}: left out: {names_of(left_out, folder)}")
-    if nameless and len(splits["train"]) > 1 and nameless[0] in splits["train"]:
+    if len(splits.get("train", [])) > 1:
         log.info(f"{folder}: training data: {names_of(splits['train'], folder)}")
     return splits
 
@@ -76,8 +79,9 @@ def data_files(folder: Path) -> tuple[list[Path], list[Path]]:
     def refuse(error):
         raise UserError(file_error(error))
 
-    found = []
-    left_out = []
+    found = {}  # {the real file: by what name it is found}
+    unknown = []
+    beside = []
     seen = set()
     for inside, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(inside)
@@ -92,11 +96,14 @@ def data_files(folder: Path) -> tuple[list[Path], list[Path]]:
             path = Path(inside, name)
             has_kind = kind_of(path) is not None
             is_beside_data = NOT_DATA.fullmatch(name.split(".")[0].lower()) is not None
-            if has_kind and not is_beside_data:
-                found.append(path)
+            if has_kind and not is_beside_data and path.is_file():
+                real = os.path.realpath(path)
+                found[real] = min(path, found.get(real, path), key=lambda place: (place.is_symlink(), place))
+            elif has_kind and is_beside_data:
+                beside.append(path)
             elif has_kind or not is_beside_data:  # a README.md or a LICENSE is not worth a line
-                left_out.append(path)
-    return sorted(found), sorted(left_out)
+                unknown.append(path)
+    return sorted(found.values()), [*sorted(unknown), *sorted(beside)]
 
 
 def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
@@ -126,7 +133,7 @@ def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
             or (match["name"] != "train" and around[0] in others)
             or (match["name"] in ("val", "dev", "eval") and around[1] is None and has_train)
         )
-        names[path] = match["name"] if is_split else None
+        names[path] = OTHER_NAMES.get(match["name"], match["name"]) if is_split else None
     return names
 
 

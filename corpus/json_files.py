@@ -151,7 +151,7 @@ def rows_of_table(table: dict, wanted: Wanted) -> list[dict] | None:
 def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> list | None:
     """The rows in the one list inside an object, {"data": [...]}, or its values, {"1": {...}, "2": {...}}, if any."""
     items = list(value.values())
-    if items and all(isinstance(item, dict) and wanted.holds_one(item) for item in items):
+    if items and all(isinstance(item, (dict, list)) and wanted.holds_one(item) for item in items):
         return items
     collections = {name: list(item.values()) if isinstance(item, dict) else item for name, item in value.items()}
     collections = {name: item for name, item in collections.items() if isinstance(item, list) and item}
@@ -162,7 +162,9 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
             first = [item for item in first if not isinstance(item, str)]
         return any(map(wanted.holds_one, first))
 
-    found = [wanted.name] if wanted.name in collections else [name for name in collections if holds_rows(name)]
+    found = [name for name in collections if holds_rows(name)]
+    for chosen in (wanted.name, "train"):
+        found = [chosen] if chosen in found else found
     if len(found) != 1:
         return None  # which of several lists it is cannot be known
     (name,) = found
@@ -176,23 +178,26 @@ def lists_by_name(path: Path, names: Iterable[str]) -> list[str]:
     """Those of some names under which a JSON file that is one object, and begins with one of them, has lists."""
     with opened(path) as file:
         head = file.read(HEAD).decode(errors="replace")
-    if not re.match(rf'\s*{{\s*"({"|".join(names)})"\s*:\s*\[', head):
+    if not head.lstrip().startswith("{") or not re.search(rf'"({"|".join(names)})"\s*:\s*\[', head):
         return []
     with opened(path) as file:
         try:
             value = json.loads(file.read())
         except (ValueError, RecursionError):
             return []  # an error when it is read
-    return [name for name in names if isinstance(value.get(name), list)]
+    return [name for name in names if isinstance(value, dict) and isinstance(value.get(name), list)]
 
 
 def begins_as_json(path: Path) -> bool:
-    """Whether the first line of a file is a JSON object or list, or the beginning of one that takes several lines."""
+    """Whether the first line of a file is a JSON object or a list of them, or the beginning of one of several lines."""
     with opened(path) as file:
-        first_line = next((line.strip() for line in file if line.strip()), b"")
+        lines = (line.strip() for line in file if line.strip())
+        first_line = next(lines, b"")
+        second_line = next(lines, b"")
     if first_line in (b"{", b"["):
-        return True
+        return second_line.startswith((b'"', b"{", b"["))
     try:
-        return isinstance(json.loads(first_line), (dict, list))
+        value = json.loads(first_line)
     except (ValueError, RecursionError):
         return False
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], (dict, list)))

@@ -159,7 +159,7 @@ def usable(
         if count == limit:
             return
     if not count:
-        left_out = "".join(f"; {what}: {number:,}" for what, number in notes.counts.items())
+        left_out = "".join(f"; {what} ({number:,})" for what, number in notes.counts.items())
         raise UserError(nothing + left_out + (f"; {notes.bad_summary()}" if notes.bad_rows else ""))
 
 

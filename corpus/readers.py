@@ -41,6 +41,8 @@ def check_kind(path: Path) -> str:
     """The kind of a file.  Raises UserError if its name stands for none."""
     kind = kind_of(path)
     if kind is None:
+        if not {".tar", ".tgz", ".zip", ".7z", ".rar"}.isdisjoint(suffix.lower() for suffix in path.suffixes):
+            raise UserError(f"{path} is an archive of files: unpack it, and pass the folder")
         suffix = path.suffix or "a file without a suffix"
         known = f"{' '.join(KINDS)}, packed too ({' '.join(PACKED_SUFFIXES)})"
         raise UserError(f"{path}: cannot read {suffix}; known are {known}")

@@ -55,7 +55,8 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
     else:
         splits = hub_splits(name, streaming, example)
     if "train" not in splits:
-        raise UserError(f"{name} has no split named train, only {', '.join(splits) or 'none'}")
+        advice = "; pass the file itself" if path.is_dir() else ""
+        raise UserError(f"{name} has no split named train, only {', '.join(splits) or 'none'}{advice}")
     found = {"train": splits["train"]}
     for known in VALIDATION_NAMES:
         if known in splits:
@@ -84,7 +85,7 @@ def file_split(*paths: Path, story_a_file: bool = False) -> Split:
             yield from read_rows(path, wanted, notes)
 
     return Split(
-        str(paths[0]),
+        str(paths[0]) if len(paths) == 1 else f"{paths[0]} ({len(paths):,} files)",
         rows,
         fingerprint=lambda: f"{hash_files(paths)} {story_a_file}",
         beginning=lambda: hash_files(paths[:1], MODEL_BYTES),

@@ -70,6 +70,8 @@ class Speakers:
         by_name = []  # for each dialogue of names alone: those who speak, in order
         for turns in dialogues:
             names = list(dict.fromkeys(turn.speaker for turn in turns if turn.speaker is not None))
+            if not self.key and any(turn.key in SURE_KEYS for turn in turns):
+                continue
             if len(names) > 1 and not any(name in ROLES or name in TOOLS for name in names):
                 by_name.append(names)
         if not by_name:
@@ -92,7 +94,7 @@ class Speakers:
     def turns(self, value: object, notes: Notes) -> list[Turn]:
         """The (role, text) of a list of turns in any accepted shape.  Raises ValueError as `spoken_turns`."""
         turns = []
-        for number, turn in enumerate(spoken_turns(value, self.key, notes), start=1):
+        for number, turn in enumerate(spoken_turns(value, self.key, notes, self.assistant), start=1):
             if turn.speaker in TOOLS:
                 notes.leave_out(f"turns of {turn.speaker}")
             elif turn.speaker is None:

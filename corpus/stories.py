@@ -10,8 +10,10 @@ from common.text import without_surrogates
 from corpus.notes import Notes, ReadingFlags, Row, Wanted, first_of, in_words, is_empty, name_in, named, usable
 from corpus.readers import STORY_SEPARATOR
 from corpus.sources import Split
+from corpus.turns import ROLE_KEYS, plain_keys
 
 FIRST_ROWS = 1000  # are looked at for the separator
+MOST_ROWS = 40  # of a story, on the average: TinyStories-Instruct has some 15
 
 
 def read_stories(
@@ -64,8 +66,9 @@ def whole_stories(rows: Iterator[Row], first: list, column: str, notes: Notes) -
     the same letters are text.
     """
     texts = [text for row in first if isinstance(text := story_in(row, column), str)]
-    if not any(text.strip() == STORY_SEPARATOR for text in texts):
-        if any(STORY_SEPARATOR in text for text in texts):
+    separators = sum(text.strip() == STORY_SEPARATOR for text in texts)
+    if separators * MOST_ROWS < len(texts):
+        if separators or any(STORY_SEPARATOR in text for text in texts):
             notes.guess(f"{STORY_SEPARATOR} stands inside texts, and is learned as a part of them")
         yield from rows
         return
@@ -117,6 +120,7 @@ def other_column(row: dict) -> str:
         longest = max(texts, key=texts.get)
         return f"; pass --text_column {one_line(longest, 40)}"
     lists = [cell for cell in row.values() if isinstance(cell, list)]
-    if any(isinstance(item, (list, dict)) for cell in lists for item in cell[:1]):
+    keys = [key for cell in lists for item in cell[:1] if isinstance(item, dict) for key in plain_keys(item)]
+    if not {*ROLE_KEYS}.isdisjoint(keys):
         return "; dialogues are for train_tinystories_chat_model.py"
     return ""

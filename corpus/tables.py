@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import UserError, one_line
-from corpus.encodings import HEAD, WholeFileError, decoded, opened
+from corpus.encodings import HEAD, decoded, opened
 from corpus.notes import Notes, Row, Wanted, plain_name
 
 NO_DELIMITER = "\ud800"  # for a table of one column, whose texts may have commas without quotes: it is in no text
@@ -38,6 +38,7 @@ def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
         delimiter = match[1] if match else delimiter_of(first)
         reader = csv.reader(
             chain(before, [first], lines), delimiter=delimiter, strict=True,
+            quoting=csv.QUOTE_NONE if delimiter == "\t" and quotes_are_text(path) else csv.QUOTE_MINIMAL,
             skipinitialspace=f"{delimiter} " in first,  # where the names have spaces before them, the texts have, too
         )  # fmt: skip
         rows = (row for row in cells_of(reader, path) if row[0])
@@ -55,6 +56,26 @@ def table_lines(file: BinaryIO) -> Iterator[str]:
     """Yield lines that end as they stand; what is not UTF-8 is marked by surrogates, which `cells_of` finds."""
     for line in file:
         yield line.decode("utf-8", "surrogateescape")
+
+
+def quotes_are_text(path: Path) -> bool:
+    """Whether quotes in a table with tabs are part of its texts, as in raw dumps.
+
+    So it is where each line has as many tabs as the first one, and quotes around cells would not be closed, or would
+    make one cell of parts of two lines.
+    """
+    with opened(path) as file:
+        head = file.read(HEAD).decode("utf-8", "replace")
+    lines = [f"{line}\n" for line in head.split("\n") if line.strip()]
+    if len(head) >= HEAD / 4:
+        lines = lines[:-1]  # which may be cut
+    if any(line.count("\t") != lines[0].count("\t") for line in lines):
+        return False
+    try:
+        cells = [cell for row in csv.reader(lines, delimiter="\t", strict=True) for cell in row]
+    except csv.Error:
+        return True
+    return any("\n" in cell and "\t" in cell for cell in cells)
 
 
 def delimiter_of(line: str) -> str:
@@ -82,10 +103,10 @@ def cells_of(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[list[str
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 raise UserError(f"{place}: the quote that is opened here is never closed; fix it") from None
+            # What stands before the next quote may be rows or a part of this one: nothing can be skipped.
             reason = "text after a closing quote" if "expected after" in str(error) else str(error)
             advice = "close each quote, and write a quote inside quotes twice"
-            yield WholeFileError(f"{place}: not csv ({reason}); {advice}"), place
-            continue
+            raise UserError(f"{place}: not csv ({reason}); {advice}") from None
         text = "".join(cells)
         try:
             text.encode()
@@ -118,14 +139,18 @@ def row_of(names: list[str], cells: list[str], place: str) -> dict | UserError:
     """The row that the cells make, or the error if there are not as many as columns."""
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
-    if len(cells) != len(names):
+    if len(cells) < len(names):
+        missing = f"a value for {names[len(cells)]} is missing, or a text with a line break needs quotes"
+        return UserError(f"{place}: {len(cells)} of {len(names)} values; {missing}")
+    if len(cells) > len(names):
         values = f"{len(cells)} value{'s' * (len(cells) > 1)}, but {len(names)} column{'s' * (len(names) > 1)}"
-        return UserError(f"{place}: {values}; put quotes around texts that hold a comma or a line break")
+        return UserError(f"{place}: {values}; put quotes around texts that hold a comma")
     return dict(zip(names, cells, strict=True))
 
 
 def begins_as_table(path: Path, wanted: Wanted) -> bool:
-    """Whether the first line of a file is the names of columns with tabs between, those that are wanted among them."""
+    """Whether the first line of a file is the names of several columns, those that are wanted among them."""
     with opened(path) as file:
         first_line = file.readline(HEAD).decode(errors="replace").strip("\r\n")
-    return "\t" in first_line and wanted.holds_one(dict.fromkeys(first_line.split("\t"), "a text"))
+    names = next(csv.reader([first_line], delimiter=delimiter_of(first_line)), [])
+    return len(names) > 1 and wanted.holds_one(dict.fromkeys(names, "a text"))

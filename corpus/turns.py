@@ -21,13 +21,15 @@ ROLES = {
 TOOLS = (  # speakers whose turns are left out
     "tool", "tool_call", "tool_response", "function", "function_call", "function_response", "observation", "ipython",
 )  # fmt: skip
-ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "name", "type")
+ROLE_KEYS = (
+    "role", "from", "speaker", "sender", "author", "name", "sender_name", "username", "nick", "type",
+)  # fmt: skip
 TEXT_KEYS = ("content", "text", "value", "message", "utterance", "parts")
 CALLS = ("tool_calls", "function_call")  # keys of a turn that need not have a text
 QUESTIONS = ("instruction", "prompt", "question", "query", "request", "q", "user", "human", "input", "inputs")
 ANSWERS = (
     "output", "response", "completion", "answer", "reply", "a", "assistant", "bot", "gpt", "ai", "chatbot", "target",
-    "outputs",
+    "targets", "outputs",
 )  # fmt: skip
 BARE = "turns"  # what the column is called where a row is a list of turns
 
@@ -42,12 +44,12 @@ class Spoken:
     fields: dict | None = None
 
 
-def spoken_turns(value: object, speaker_key: str | None, notes: Notes) -> list[Spoken]:
+def spoken_turns(value: object, speaker_key: str | None, notes: Notes, assistant: str | None = None) -> list[Spoken]:
     """The turns of a list in any accepted shape.
 
     A turn is a text, [role, text], or an object with the text under one of TEXT_KEYS and maybe the speaker under one of
     ROLE_KEYS; a pair, [question, answer] or {"human": ..., "assistant": ...}, is two turns.  Lists in columns,
-    {"text": [...], "role": [...]}, are turns too.  speaker_key: the only key that says who speaks.
+    {"text": [...], "role": [...]}, are turns too.  speaker_key: the only key that says who speaks.  assistant: a name.
     Raises ValueError, its message one line that says which turn is wrong and how.
     """
     if isinstance(value, dict):
@@ -56,13 +58,16 @@ def spoken_turns(value: object, speaker_key: str | None, notes: Notes) -> list[S
         raise ValueError(f"{one_line_json(value)} where a list of turns was expected")
     turns = []
     begins = [turn[0] for turn in value if isinstance(turn, (list, tuple)) and len(turn) == 2]
-    name_speakers = all(isinstance(begin, str) and plain_name(begin) in ROLES for begin in begins)
+    names = {plain_name(begin) for begin in begins if isinstance(begin, str)}
+    name_speakers = not names.isdisjoint({*ROLES, assistant})
+    if begins and not name_speakers:
+        notes.guess("pairs are the words of the user and those of the assistant")
     for number, turn in enumerate(value, start=1):
         if isinstance(turn, str):
             turns.append(Spoken(None, turn))
         elif isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(text, str | None) for text in turn):
             if name_speakers:
-                turns.append(Spoken(plain_name(turn[0]), turn[1] or ""))
+                turns.append(Spoken(plain_name(turn[0] or "user"), turn[1] or ""))
             else:
                 turns += [Spoken("user", turn[0] or ""), Spoken("assistant", turn[1] or "")]
         elif isinstance(turn, dict):
@@ -95,6 +100,10 @@ def spoken_object(turn: dict, number: int, speaker_key: str | None, notes: Notes
         if question and answer:
             notes.unused_keys(fields, question, answer)
             return [Spoken("user", fields[question]), Spoken("assistant", fields[answer])]
+        role = next((name for name in fields if name in ROLES and isinstance(fields[name], str)), None)
+        if role:  # {"assistant": "Hello!"}
+            notes.unused_keys(fields, role)
+            return [Spoken(role, fields[role])]
         if fields.keys().isdisjoint((*TEXT_KEYS, *CALLS)):
             raise ValueError(f'turn {number} has no "content" or "text": {one_line_json(turn)}')
     text = "" if key is None else text_of(fields[key], number, notes)
@@ -148,7 +157,8 @@ def text_of(value: object, where: int | str, notes: Notes) -> str:
             if not isinstance(text, str):
                 kind = part.get("type") if isinstance(part, dict) else type(part).__name__
                 notes.leave_out(f"parts of a turn of the type {one_line(kind, 40)}")
-        return "\n".join(text for text in texts if isinstance(text, str))
+        between = "" if any(isinstance(part, str) for part in value) else "\n"  # parts of a line, or lines
+        return between.join(text for text in texts if isinstance(text, str))
     place = f"turn {where} has" if isinstance(where, int) else f'column "{where}" holds'
     raise ValueError(f'{place} no "content" or "text" that is text: {one_line_json(value)}')
 

@@ -22,9 +22,9 @@ from common.console import log
 from common.errors import UserError, one_line
 from common.files import locked, naming
 from common.text import without_surrogates
-from corpus.dialogue_rows import LISTS, holds_dialogue
+from corpus.dialogue_rows import CONTEXT, HISTORY, LISTS, SYSTEM, holds_dialogue, turns_or_text
 from corpus.dialogues import Turn
-from corpus.notes import Notes, ReadingFlags, Wanted, plain_name
+from corpus.notes import Notes, ReadingFlags, Wanted, name_in, plain_name
 from corpus.readers import KINDS, kind_of, read_rows
 from corpus.speakers import Speakers
 from corpus.turns import from_text, spoken_turns
@@ -71,7 +71,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False, default=str)))
         if kind_of(path) == "text":
             row = row["text"]
-        prompts.append(prompt_of(row, len(prompts), place))
+        prompts.append(prompt_of(row, len(prompts), place, notes))
     if not prompts:
         raise UserError(f"{path} holds no prompt")
     read_dialogues_of(prompts, path, notes)
@@ -95,16 +95,18 @@ def is_prompt(value: object) -> bool:
     return isinstance(value, str) or (holds_dialogue(value) and not isinstance(value[0], str))
 
 
-def prompt_of(row: object, number: int, place: str) -> Prompt:
+def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:
     """The prompt that a row holds, whatever it is; number: its id where it has none."""
     extra = dict(row) if isinstance(row, dict) else {"prompt": row}
-    names = {plain_name(name): name for name in extra}
-    name = extra.pop(names.get("id"), None)
-    text = extra.pop(names.get("prompt"), None)
-    dialogue = next((names[column] for column in LISTS if column in names), None)
+    name = extra.pop(name_in(extra, "id"), None)
+    text = turns_or_text(extra.pop(name_in(extra, "prompt"), None))
+    dialogue = next((name_in(extra, column) for column in LISTS if name_in(extra, column)), None)
     is_saved = text is None and dialogue is not None
     if is_saved:
         text = from_text(extra.pop(dialogue))
+    for column in (*SYSTEM, HISTORY, CONTEXT):
+        if name_in(extra, column):
+            notes.guess(f'"{column}" beside a prompt is carried to the output, and not given to the model')
     return Prompt(number if name in (None, "") else name, text, extra, place, is_saved=is_saved)
 
 
