@@ -67,7 +67,7 @@ def whole_stories(rows: Iterator[Row], first: list, column: str, notes: Notes) -
     """
     texts = [text for row in first if isinstance(text := story_in(row, column), str)]
     separators = sum(text.strip() == STORY_SEPARATOR for text in texts)
-    if separators < 2 or separators * MOST_ROWS < len(texts):  # a single one may stand there by chance
+    if separators * MOST_ROWS < len(texts):  # one among many may stand there by chance
         if separators or any(STORY_SEPARATOR in text for text in texts):
             notes.guess(f"{STORY_SEPARATOR} stands inside texts, and is learned as a part of them")
         yield from rows

@@ -152,5 +152,8 @@ def begins_as_table(path: Path, wanted: Wanted) -> bool:
     """Whether the first line of a file is the names of several columns, those that are wanted among them."""
     with opened(path) as file:
         first_line = file.readline(HEAD).decode(errors="replace").strip("\r\n")
-    names = next(csv.reader([first_line], delimiter=delimiter_of(first_line)), [])
+    try:
+        names = next(csv.reader([first_line], delimiter=delimiter_of(first_line)), [])
+    except csv.Error:
+        return False
     return len(names) > 1 and wanted.holds_one(dict.fromkeys(names, "a text"))

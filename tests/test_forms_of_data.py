@@ -339,7 +339,7 @@ STORIES = [
         ("rows without a text (1)",)),
     Case("broken_line_in_a_story", ("a.txt", f"{CAT}\nIt ".encode() + b"\xff\xfe\x81\n<|endoftext|>\n" + DOG.encode()),
         [DOG], ("1 bad row skipped",), how={"skip_bad_rows": True}),
-    Case("numbers_among_joined_rows", ("a.jsonl", lines(*texts(CAT), {"text": 5}, *texts("<|endoftext|>", DOG, "<|endoftext|>"))),
+    Case("numbers_among_joined_rows", ("a.jsonl", lines(*texts(CAT), {"text": 5}, *texts("<|endoftext|>", DOG))),
         ["5", CAT, DOG]),
     Case("several_training_files", {"a.jsonl": LINES, "b.jsonl": lines({"text": PIG})}, [CAT, DOG, PIG],
         ("training data: a.jsonl, b.jsonl",)),
