@@ -100,6 +100,11 @@ def refuse_transformers_format(path: str | Path) -> None:
     is_folder = (path / "config.json").is_file()
     if is_folder or (path.is_file() and path.suffix in (".safetensors", ".bin")):
         folder = path if is_folder else path.parent
+        if path.suffix == ".bin" and not (folder / "config.json").is_file():
+            raise UserError(
+                f"{path} is no model file of this course; if llama2.c wrote it, take it over with: "
+                f"python tools/import_model.py {path} OUT_DIR (docs/import.md)"
+            )
         raise UserError(
             f"{path} is in transformers' format; take it over with: python tools/import_model.py {folder} OUT_DIR "
             f"(in {folder} must be config.json, the weights and tokenizer.json: docs/import.md)"

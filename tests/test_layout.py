@@ -20,7 +20,7 @@ BELOW = {  # what each part may import of ours, itself included
     "training": {"training", "data", "model", "corpus", "common"},
     "generation": {"generation", "data", "model", "corpus", "common"},
 }
-OURS = BELOW.keys() | PROGRAMS | {"tools", "grading", "scoring", "pages"}
+OURS = BELOW.keys() | PROGRAMS | {"tools", "formats", "grading", "scoring", "pages"}
 
 
 def imported(path):

@@ -1,15 +1,17 @@
 """Take over a model from elsewhere: into a model file and a tokenizer file that steps 3 to 5 accept.
 
     python tools/import_model.py TinyStories-33M imported
+    python tools/import_model.py stories260K.bin imported --tokenizer_path tok512.bin
     python tools/import_model.py old/best_model.pth imported --tokenizer_path old/bpe_tokenizer_tinystories.pkl
 
 SOURCE is a folder in transformers' format with a GPT-2, GPT-Neo or Llama model (config.json, model.safetensors or
-pytorch_model.bin, and a tokenizer.json, or vocab.json and merges.txt), or an older course's model file with the
-args.json of its run beside it.  No code in any of these runs.  The logits of the tokens that the model knows stay what
-they were; the course's special tokens that its tokenizer lacks come after its last id.
+pytorch_model.bin, and a tokenizer.json, or vocab.json and merges.txt), a .bin of llama2.c, or an older course's model
+file with the args.json of its run beside it.  No code in any of these runs.  The logits of the tokens that the model
+knows stay what they were; the course's special tokens that its tokenizer lacks come after its last id.
 
 In reading order: `Settings` and `Source`, a stranger's files; `older_course`, `gpt2`, `gpt_neo` and `llama`, which turn
-them into a config and weights; the tokenizers; `import_model`, which joins the two.
+them into a config and weights; the tokenizers; `import_model`, which joins the two.  llama2.c's two formats are read in
+formats/llama2c.py.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export_to_hf import GPT2_NAMES, LLAMA_NAMES
+from formats import llama2c
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of
@@ -39,6 +42,7 @@ from model import ModelConfig, Transformer
 
 MODEL_FILE = "best_model.pth"
 TOKENIZER_FILE = "bpe_tokenizer_tinystories.pkl"
+LLAMA2C_TOKENIZER = "tokenizer.bin"  # beside a model of llama2.c
 ANY = -1  # a size that is not known before the weights are read
 BUFFERS = re.compile(r"(position_ids|\.attn\.bias|\.attention\.bias|masked_bias|inv_freq)$")  # computed, not learned
 GELUS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact"}  # transformers' names: ours
@@ -76,9 +80,11 @@ OLDER_NAMES = {
 class Settings:
     """The fields of a config.json or args.json; a field that is not there, or null, has the default."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, fields: dict | None = None):
+        """fields: those of a model that has no such file; None: read the file."""
         self.path = path
-        self.fields = {name: value for name, value in read_json(path).items() if value is not None}
+        fields = read_json(path) if fields is None else fields
+        self.fields = {name: value for name, value in fields.items() if value is not None}
 
     def number(self, name: str, default: int | float) -> int | float:
         """The number above 0 in a field, of the default's kind.  Raises UserError for anything else."""
@@ -439,6 +445,8 @@ def read_source(path: Path, tokenizer_path: Path | None) -> tuple:
         source = read_tensors(path)
         config, weights = KINDS[kind](source, settings)
         return source, config, weights, wrapped_tokenizer(tokenizer_path or path, settings)
+    if llama2c.is_llama2c(path):
+        return read_llama2c(path, tokenizer_path or path.with_name(LLAMA2C_TOKENIZER))
     content = read_any_torch_file(path)
     if isinstance(content, dict) and "format" in content:
         raise UserError(f"{path} is a file of this course already; the next steps take it as it is")
@@ -447,6 +455,17 @@ def read_source(path: Path, tokenizer_path: Path | None) -> tuple:
     source = Source(path, content)
     config, weights = older_course(source, Settings(path.with_name("args.json")))
     return source, config, weights, older_tokenizer(tokenizer_path or Path(TOKENIZER_FILE))
+
+
+def read_llama2c(path: Path, tokenizer_path: Path) -> tuple:
+    """The same of a model of llama2.c."""
+    fields, tensors = llama2c.read_model(path)
+    source = Source(path, tensors)
+    config, weights = llama(source, Settings(path, fields))
+    content = llama2c.read_tokenizer(tokenizer_path, len(weights["tokens.weight"]))
+    backend = tokenizers.Tokenizer.from_str(byte_level_only(json.dumps(content)))
+    log.info('prompts: llama2.c puts a space before each; begin one with a space for the same tokens: " Once upon"')
+    return source, config, weights, backend
 
 
 def import_model(path: Path, tokenizer_path: Path | None = None) -> tuple[Transformer, Tokenizer]:
@@ -480,11 +499,16 @@ def import_model(path: Path, tokenizer_path: Path | None = None) -> tuple[Transf
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/import_model.py SOURCE OUT_DIR [flags]"
-    parser.add_argument("source", metavar="SOURCE", help="a folder in transformers' format, or an older course's .pth")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder in transformers' format, a .bin of llama2.c, or an older course's .pth",
+    )
     parser.add_argument("out_dir", metavar="OUT_DIR", help=f"gets a {MODEL_FILE} and a {TOKENIZER_FILE}")
     parser.add_argument(
         "--tokenizer_path",
-        help=f"the tokenizer, if it is not in the folder; of an older course: its .pkl (default: {TOKENIZER_FILE})",
+        help=f"the tokenizer, if it is not in the folder; of llama2.c: its .bin (default: {LLAMA2C_TOKENIZER} beside "
+        f"the model); of an older course: its .pkl (default: {TOKENIZER_FILE})",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the two files if they are there")
     return parser.parse_args(argv)
