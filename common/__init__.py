@@ -3,3 +3,7 @@
 `errors.py` and `program.py` (how a program ends), `console.py` (what it reports), `flags.py`, `files.py`, `devices.py`,
 `ranks.py`, `weights_files.py` (model files), `prefetch.py`; `text.py` and `numbers.py` are small.
 """
+
+import time
+
+STARTED = time.perf_counter()  # of the program: it imports this package first, before torch, which takes seconds

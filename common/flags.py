@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from common.errors import UserError, one_line, one_line_json, reason_of
 
-LENGTH = ("epochs", "max_steps")  # how long a run is: who says one of them, says both
+LENGTH = ("epochs", "max_steps", "minutes")  # how long a run is: who says one of them, says all
 # What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
 OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "device_check", "cache_dir")
 # The flags whose values are paths, or may be one: by the ends of their names, or by the whole name.
@@ -138,7 +138,7 @@ def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> dict
 
 
 def merge_layers(defaults: dict, *layers: dict) -> dict:
-    """Lay each layer of {flag: value} over those before it; one that says how long a run is, replaces both LENGTHs."""
+    """Lay each layer of {flag: value} over those before it; one that says how long a run is, replaces all LENGTHs."""
     merged = dict(defaults)
     for layer in layers:
         if not layer.keys().isdisjoint(LENGTH):

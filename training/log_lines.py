@@ -25,12 +25,14 @@ READ_PARAMETERS_IN_LAYERS = re.compile(rf"\bparameters, {COUNT} of them in the l
 
 DATA = "training: {texts:,} texts in {rows:,} rows of at most {length} tokens, {batching}; validation: {held:,} texts"
 
+FIXED = "{minutes}: a step takes {step:.3g} s, an evaluation {evaluation:.3g} s"
+TOO_SHORT = "{minutes} is too short for one evaluation; the run takes one step; pass a smaller --max_eval_samples"
 LENGTH = "{steps:,} steps of {rows} rows, {epochs:.4g} epochs, {precision}; run {run_id}; records in {folder}"
 READ_TOTAL_STEPS = re.compile(rf"^{COUNT} steps of ")
 READ_RUN_ID = re.compile(r"\brun ([0-9a-f]{32})\b")
 
 LARGE_STEPS = "a step has {rows:,} rows, and an epoch has {per_epoch:,}: pass a smaller --batch_size, or take more data"
-FEW_STEPS = "the run has too few steps to learn much ({:,}); a smaller --batch_size or more --epochs make more"
+FEW_STEPS = "the run has too few steps to learn much ({:,}); a smaller --batch_size or a longer run has more"
 
 # Steps ----------------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ the loop and then what it calls, in the order in which it calls it.
 """
 
 import contextlib
+import itertools
 import math
 import signal
 import time
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from common import STARTED
 from common.console import log
-from common.devices import Precision, compiled, compiling_pays, has_bfloat16
+from common.devices import WORTH_COMPILING, Precision, compiled, compiling_pays, has_bfloat16
 from common.errors import Interrupted, UserError
 from common.prefetch import computed_ahead
 from common.program import noted_signals
@@ -33,7 +35,8 @@ from training.reports import Reporter, explain
 from training.resume import Checkpoints, Progress, resume
 from training.run_folder import Run, command_to_resume, last_checkpoint
 from training.settings import TrainingSettings, seed_everything
-from training.step import EVALUATION_ROWS, Meter, StepResult, evaluate, evaluating, micro_batches, training_step
+from training.step import Meter, StepResult, evaluate, evaluating, evaluation_rows, micro_batches, training_step
+from training.time_limit import measure, of_rank_0, steps_that_fit
 
 
 @dataclass
@@ -98,11 +101,14 @@ class Trainer:
 
     def train(self) -> dict | None:
         """Run the loop to its end."""
-        progress, settings, total_steps = self.progress, self.settings, self.plan.total_steps
+        progress, settings = self.progress, self.settings
         self.begin()
-        bar = tqdm(total=total_steps, initial=progress.step, unit=" steps", disable=None, leave=False)
+        bar = tqdm(total=self.plan.total_steps, initial=progress.step, unit=" steps", disable=None, leave=False)
         with noted_signals() as self.signals, bar:
             network = self.ranks.wrap(self.compile())  # the same weights as self.model
+            if not self.is_length_known():
+                self.fix_length(network)
+            total_steps = bar.total = self.plan.total_steps
             self.report.first_row(self.checkpoints.compiled)
             self.began = time.perf_counter() - progress.seconds  # as if a resumed run had never paused
             self.last_logged = time.perf_counter() - progress.seconds_since_log
@@ -139,7 +145,7 @@ class Trainer:
             check_device(self.model.config, self.precision)
         resumed_step = None
         if run.checkpoint:
-            self.was_compiled = resume(self.job, self.optimizers, progress, self.plan.total_steps)
+            self.was_compiled = resume(self.job, self.optimizers, progress, self.plan)
             resumed_step = progress.step
         if run.goes_on:
             self.checkpoints.newest_step = resumed_step
@@ -147,6 +153,8 @@ class Trainer:
         run.check_space(self.checkpoints.space_needed(self.plan.total_steps))
         run.start(resumed_step, progress.record_sizes)
         self.report.beginning()
+        if self.is_length_known():
+            self.report.length()
         self.model.train()
 
     def compile(self) -> torch.nn.Module:
@@ -175,9 +183,30 @@ class Trainer:
             return settings.compile == "on"
         if self.was_compiled is not None:
             return self.was_compiled
+        if settings.minutes:
+            flops = math.inf if 60 * settings.minutes > WORTH_COMPILING else 0
+            return rows.packed and compiling_pays(precision.device, self.report.peak, precision.dtype, flops)
         tokens = self.plan.total_steps * settings.rows_per_step * rows.length / self.ranks.count
         flops = tokens * self.model.flops_per_token()
         return rows.packed and compiling_pays(precision.device, self.report.peak, precision.dtype, flops)
+
+    def is_length_known(self) -> bool:
+        """Always but in a run of --minutes that has not yet measured."""
+        return not self.settings.minutes or self.progress.total_steps > 0
+
+    def fix_length(self, network: torch.nn.Module) -> None:
+        """Fix how many steps a run of --minutes has; a signal that comes meanwhile waits until that is done."""
+        settings, progress = self.settings, self.progress
+        batches = computed_ahead(self.batches_of, itertools.count(progress.step))
+        speed = measure(self.job, network, self.optimizers, batches)
+        passed = time.perf_counter() - STARTED + progress.seconds  # the program's, and the resumed run's
+        seconds = of_rank_0(self.ranks, 60 * settings.minutes - passed)
+        steps, progress.eval_steps = steps_that_fit(seconds, speed, settings.eval_steps)
+        progress.total_steps = progress.step + steps
+        self.plan.lay_out(progress.total_steps, progress.eval_steps)
+        self.job.run.check_space(self.checkpoints.space_needed(progress.total_steps))
+        self.report.measured(speed, seconds)
+        self.report.length()
 
     def batches_of(self, step: int) -> list:
         """The micro-batches of one step."""
@@ -262,7 +291,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Report an evaluation, unless a signal broke it off; save best_model.pth if no other had a lower loss."""
         progress = self.progress
-        size = min(EVALUATION_ROWS, self.settings.batch_size // self.ranks.count)  # what the memory has room for
+        size = evaluation_rows(self.settings, self.ranks)
         with self.left_out_of_speed():
             result = evaluate(self.model, self.job.validation, self.precision, size, self.ranks, self.is_asked_to_stop)
             if result is None:

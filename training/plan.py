@@ -11,26 +11,35 @@ from training.settings import TrainingSettings
 
 MOST_EPOCHS = 1_000_000  # of a run
 MOST_EPOCHS_A_STEP = 100
+EVALUATIONS = 20  # of a run, where --eval_steps does not say otherwise
 
 
 class Plan:
     """Lays out a run before its first step.
 
     rows_before: how many rows come before each epoch, and before the end.  total_steps: of the run.  epoch_ends: the
-    steps after which an epoch ends.  eval_steps: steps between evaluations.
+    steps after which an epoch ends.  eval_steps: steps between evaluations.  A run of --minutes has its length from
+    `lay_out`, once it is known.
     """
 
     def __init__(self, rows: Rows, settings: TrainingSettings):
+        self.rows = rows
+        self.settings = settings
         self.rows_per_step = settings.rows_per_step
-        epochs = settings.epochs or math.inf
-        max_steps = settings.max_steps or math.inf
         epochs_a_step = self.rows_per_step / rows.per_epoch
         if epochs_a_step > MOST_EPOCHS_A_STEP:
             raise UserError(
                 f"a step of {self.rows_per_step:,} rows (--batch_size times --gradient_accumulation_steps) has the "
                 f"{rows.per_epoch:,} rows of an epoch {epochs_a_step:,.0f} times; pass a smaller --batch_size"
             )
-        if min(epochs, max_steps * epochs_a_step) > MOST_EPOCHS:
+        self.lay_out(1 if settings.minutes else settings.max_steps, settings.eval_steps)
+
+    def lay_out(self, max_steps: int | None, eval_steps: int | None) -> None:
+        """Lay out a run of so many steps, None: as many as its epochs have."""
+        rows, settings = self.rows, self.settings
+        epochs = settings.epochs or math.inf
+        max_steps = max_steps or math.inf
+        if min(epochs, max_steps * self.rows_per_step / rows.per_epoch) > MOST_EPOCHS:
             raise UserError(f"{settings.length()} would be more than {MOST_EPOCHS:,} epochs; pass less")
         self.rows_before = [0]
         while len(self.rows_before) <= epochs and self.rows_before[-1] < max_steps * self.rows_per_step:
@@ -39,7 +48,7 @@ class Plan:
         self.total_steps = min(ends[-1], max_steps)
         # a run that is counted in steps alone is evaluated by them, however short its epochs are
         self.epoch_ends = {self.total_steps, *(ends if settings.epochs else [])}
-        self.eval_steps = settings.eval_steps or max(1, self.total_steps // 20)
+        self.eval_steps = eval_steps or max(1, self.total_steps // EVALUATIONS)
 
     def epoch(self, step: int) -> float:
         """How many epochs are done after a step, a part of one included."""

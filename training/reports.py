@@ -19,6 +19,7 @@ from training import log_lines
 from training.plan import Plan
 from training.resume import Progress
 from training.run_folder import last_checkpoint
+from training.time_limit import Speed
 
 LEAST_STEPS = 20  # in fewer, a model learns little
 
@@ -77,6 +78,10 @@ class Reporter:
                 held=job.validation.texts,
             )
         )  # fmt: skip
+
+    def length(self) -> None:
+        """Log how long the run is."""
+        job, run, total_steps = self.job, self.run, self.plan.total_steps
         log.info(
             log_lines.LENGTH.format(
                 steps=total_steps, rows=job.settings.rows_per_step, epochs=self.plan.epoch(total_steps),
@@ -84,6 +89,13 @@ class Reporter:
             )
         )  # fmt: skip
         self.warn_of_few_steps()
+
+    def measured(self, speed: Speed, seconds: float) -> None:
+        """Log what the length of a run of --minutes follows from, and where its seconds are too few."""
+        minutes = self.job.settings.length()
+        log.info(log_lines.FIXED.format(minutes=minutes, step=speed.step, evaluation=speed.evaluation))
+        if seconds < speed.evaluation:
+            log.info(log_lines.TOO_SHORT.format(minutes=minutes))
 
     def warn_of_few_steps(self) -> None:
         """Report that the data are few for the batches, where they are."""

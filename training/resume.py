@@ -24,7 +24,7 @@ RECORDS_SIZE = 16 << 20  # bytes that a long run's log, metrics and curves may t
 # something else.
 FREE_ON_RESUME = {
     "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
-    "epochs", "max_steps", "compile",
+    "epochs", "max_steps", "minutes", "compile",
 }  # fmt: skip
 # Flags that older checkpoints lack, and what they would say.
 ADDED_LATER = {"norm_epsilon": ModelConfig.norm_epsilon, "rotary_base": ModelConfig.rotary_base}
@@ -59,6 +59,8 @@ class Progress:
     seconds_since_log: float = 0.0
     bad_steps: int = 0  # skipped because their loss was not finite
     bad_steps_in_a_row: int = 0
+    total_steps: int = 0  # of a run of --minutes, once it is fixed
+    eval_steps: int = 0  # the same
     record_sizes: dict = field(default_factory=dict)  # bytes of the log and the metrics when the checkpoint was saved
 
     def check(self) -> None:
@@ -174,10 +176,11 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
-def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, total_steps: int) -> bool | None:
+def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, plan) -> bool | None:
     """Put a run back where its checkpoint was saved.  Raises UserError for a checkpoint of another run.
 
-    Returns whether its network was compiled, None where the checkpoint is older than that question.
+    plan: a `plan.Plan`; it gets the steps of a run of --minutes, and where they are still to be fixed, those that are
+    done.  Returns whether the run's network was compiled, None where the checkpoint is older than that question.
     """
     run = job.run
     content = run.restored
@@ -191,12 +194,17 @@ def resume(job, optimizers: list[torch.optim.Optimizer], progress: Progress, tot
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         reason = one_line(reason_of(error))
         raise UserError(f"{run.checkpoint} holds nothing that this run can go on from ({reason})") from None
-    if not 0 <= progress.step <= total_steps:
+    has_new_length = any(content["flags"].get(name) != getattr(job.settings, name) for name in LENGTH)
+    if has_new_length:
+        progress.total_steps = progress.eval_steps = 0
+    if job.settings.minutes:
+        plan.lay_out(progress.total_steps or max(1, progress.step), job.settings.eval_steps or progress.eval_steps)
+    if not 0 <= progress.step <= plan.total_steps:
         raise UserError(
-            f"{job.settings.length()} are {total_steps} steps, and {run.checkpoint} comes after {progress.step}; "
+            f"{job.settings.length()} are {plan.total_steps} steps, and {run.checkpoint} comes after {progress.step}; "
             "pass more, or start a new run"
         )
-    if any(content["flags"].get(name) != getattr(job.settings, name) for name in LENGTH):
+    if has_new_length:
         log.info(f"{job.settings.length()}: the learning rate's course is laid anew over the whole run")
     steps = job.ranks.gather(torch.tensor([progress.step]))
     if any(step.item() != progress.step for step in steps):

@@ -170,6 +170,11 @@ class Meter:
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
+def evaluation_rows(settings: TrainingSettings, ranks: Ranks) -> int:
+    """Rows of a rank that an evaluation takes at a time: what the memory has room for."""
+    return min(EVALUATION_ROWS, settings.batch_size // ranks.count)
+
+
 @contextlib.contextmanager
 def evaluating(model: Transformer) -> Iterator[None]:
     """Without dropout and gradients."""
