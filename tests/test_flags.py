@@ -53,7 +53,7 @@ def test_a_wrong_flag_is_refused_in_one_line(argv):
 @pytest.mark.parametrize(
     "change",
     [
-        {"batch_size": 0}, {"epochs": 0}, {"gradient_accumulation_steps": 0}, {"logging_steps": 0},
+        {"batch_size": 0}, {"epochs": 0}, {"minutes": 0}, {"gradient_accumulation_steps": 0}, {"logging_steps": 0},
         {"keep_checkpoints": 0}, {"eval_steps": 0}, {"save_steps": -1}, {"warmup_steps": -1}, {"min_lr": -1.0},
         {"weight_decay": -0.1}, {"weight_decay": math.nan}, {"max_grad_norm": -1.0}, {"early_stopping_patience": -1},
         {"batch_size": 100_000}, {"gradient_accumulation_steps": 10**9},
@@ -102,6 +102,7 @@ TRAINING_FLAGS = {
     "seed": 5, "optimizer": "muon", "eval_steps": 11, "save_steps": 12, "keep_checkpoints": 3, "logging_steps": 13,
     "early_stopping_patience": 9, "max_bad_steps": 8, "amp": True, "amp_dtype": "bfloat16", "compile": "off",
 }  # fmt: skip
+NO_MINUTES = {"minutes": None}  # refused beside the others; see test_time_limit.py
 MODEL_FLAGS = {
     "num_layers": 2, "hidden_size": 24, "num_heads": 4, "intermediate_size": 40, "max_seq_len": 20, "window_size": 6,
     "dropout": 0.3, "arch": "gpt2", "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False,
@@ -129,7 +130,7 @@ def captured(monkeypatch, program, name):
 
 
 def test_every_training_flag_is_tried_here():
-    assert set(TRAINING_FLAGS) == {item.name for item in dataclasses.fields(TrainingSettings)}
+    assert TRAINING_FLAGS.keys() | NO_MINUTES.keys() == {item.name for item in dataclasses.fields(TrainingSettings)}
 
 
 def test_every_sampling_flag_is_tried_here():
@@ -159,7 +160,7 @@ def test_flags_of_step_2_reach_the_model_the_settings_and_the_rows(course, monke
     places = {"cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run"}
     main(step2, *as_flags(MODEL_FLAGS | TRAINING_FLAGS | data | places), folder=course)
     ((job,), _) = calls[0]
-    assert dataclasses.asdict(job.settings) == TRAINING_FLAGS
+    assert dataclasses.asdict(job.settings) == TRAINING_FLAGS | NO_MINUTES
     assert {name: getattr(job.model.config, name) for name in MODEL_FLAGS} == MODEL_FLAGS
     assert len(job.rows.cache) == 30 and len(job.validation.cache) == 4
     assert (job.rows.packed, job.rows.length, job.rows.seed, job.validation.packed) == (False, 20, 5, True)
@@ -172,7 +173,7 @@ def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tm
     flags += ["--pretrained_model_path", "tinystories_model/best_model.pth", "--dropout", 0.25]
     main(step4, *flags, "--output_dir", tmp_path / "run", folder=course)
     ((job,), _) = calls[0]
-    assert dataclasses.asdict(job.settings) == TRAINING_FLAGS
+    assert dataclasses.asdict(job.settings) == TRAINING_FLAGS | NO_MINUTES
     assert job.model.config.dropout == 0.25 and job.model.config.max_seq_len == job.rows.length == 32
     assert job.rows.packed and job.rows.replies_only
     assert job.validation.replies_only and len(job.validation.cache) == 6

@@ -246,6 +246,7 @@ def handed_in(*words, command=None):
     [
         ("", "nothing"), *((flags, flags) for flags in ("--preset 8M", "--preset baby_cpu --epochs 2")),
         ("--preset baby_cpu --lr 0.5", "--preset baby_cpu --lr 0.5"), ("--max_steps 9", "--max_steps 9"),
+        ("--minutes 9", "--minutes 9"),
     ],
 )  # fmt: skip
 def test_what_differs_is_told_from_the_preset_on(flags, said):
@@ -308,7 +309,7 @@ def test_more_steps_lay_the_schedule_anew_and_fewer_than_are_done_are_refused(tm
 
 
 def test_a_run_must_have_an_end():
-    with pytest.raises(UserError, match="--epochs and --max_steps"):
+    with pytest.raises(UserError, match="--epochs, --max_steps and --minutes"):
         TrainingSettings(epochs=None)
     with pytest.raises(UserError, match="--max_steps must be at least 1, not 0"):
         TrainingSettings(max_steps=0)

@@ -33,8 +33,8 @@ class TrainingSettings:
     max_steps: int | None = flag(
         None, "steps, instead of --epochs; with both, what comes first ends the run", type=int, first=True
     )
-    minutes: float | None = flag(
-        None, "from start to prompt, instead of --epochs: as many steps as fit into them", type=float, first=True
+    minutes: int | None = flag(
+        None, "from start to prompt, instead of --epochs: as many steps as fit into them", type=int, first=True
     )
     lr: float = flag(1e-3, "highest learning rate", first=True)
     min_lr: float = flag(0.0, "learning rate at the end of the schedule")
@@ -66,7 +66,7 @@ class TrainingSettings:
 
     def __post_init__(self):
         at_least_1 = ("batch_size", "gradient_accumulation_steps", "logging_steps", "keep_checkpoints", "max_bad_steps")
-        for name in (*at_least_1, "epochs", "max_steps", "eval_steps", "save_steps"):
+        for name in (*at_least_1, *LENGTH, "eval_steps", "save_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
@@ -75,12 +75,10 @@ class TrainingSettings:
                 f"--batch_size times --gradient_accumulation_steps are {self.rows_per_step:,} rows a step; "
                 f"a step can have {MOST_ROWS:,}"
             )
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise UserError(f"--minutes must be above 0, not {self.minutes}")
-        if self.minutes is not None and (self.epochs is not None or self.max_steps is not None):
+        if self.minutes and (self.epochs or self.max_steps):
             raise UserError(f"{flags_in_words(self, LENGTH, ' and ')}: each says how long the run is; pass one of them")
         if self.epochs is None and self.max_steps is None and self.minutes is None:
-            raise UserError("--epochs and --max_steps are both null; one of them must say how long the run is")
+            raise UserError("--epochs, --max_steps and --minutes are all null; one must say how long the run is")
         for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
