@@ -108,7 +108,8 @@ class Trainer:
             network = self.ranks.wrap(self.compile())  # the same weights as self.model
             if not self.is_length_known():
                 self.fix_length(network)
-            total_steps = bar.total = self.plan.total_steps
+            total_steps = self.plan.total_steps
+            bar.total = total_steps
             self.report.first_row(self.checkpoints.compiled)
             self.began = time.perf_counter() - progress.seconds  # as if a resumed run had never paused
             self.last_logged = time.perf_counter() - progress.seconds_since_log

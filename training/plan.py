@@ -32,7 +32,8 @@ class Plan:
                 f"a step of {self.rows_per_step:,} rows (--batch_size times --gradient_accumulation_steps) has the "
                 f"{rows.per_epoch:,} rows of an epoch {epochs_a_step:,.0f} times; pass a smaller --batch_size"
             )
-        self.lay_out(1 if settings.minutes else settings.max_steps, settings.eval_steps)
+        max_steps = 1 if settings.minutes else settings.max_steps  # 1: until more is known
+        self.lay_out(max_steps, settings.eval_steps)
 
     def lay_out(self, max_steps: int | None, eval_steps: int | None) -> None:
         """Lay out a run of so many steps, None: as many as its epochs have."""
