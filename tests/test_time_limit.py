@@ -26,7 +26,7 @@ from training.optimizer import learning_rate
 from training.time_limit import Speed, steps_that_fit
 
 MINUTES = {"epochs": None, "minutes": 3}
-STEPS = 72  # of 2 s, and 3 evaluations of 5 s: 159 of the 180 s; 17 go into measuring, 3 are for the end
+STEPS = 69  # of 2 s, and 3 evaluations of 5 s: 153 of the 180 s; 23 go into measuring, 3 are for the end
 
 
 class Clock:
@@ -73,7 +73,7 @@ def test_the_steps_fill_the_minutes_and_the_schedule_is_laid_over_them(tmp_path,
     assert [row["step"] for row in rows] == [*range(1, STEPS + 1)]
     settings = make_settings(**MINUTES)
     assert [row["lr"] for row in rows] == pytest.approx([learning_rate(step, STEPS, settings) for step in range(STEPS)])
-    assert [row["step"] for row in metrics(tmp_path, "eval")] == [24, 48, 72]
+    assert [row["step"] for row in metrics(tmp_path, "eval")] == [23, 46, 69]
 
 
 def test_the_log_says_the_number_of_steps(tmp_path, clock):
@@ -87,7 +87,7 @@ def test_the_log_says_the_number_of_steps(tmp_path, clock):
 def test_time_that_has_passed_before_is_left_out(tmp_path, clock):
     clock.now = 60.0  # for imports, data and the compiler
     train_in(tmp_path, **MINUTES)
-    assert metrics(tmp_path, "run")[0]["total_steps"] < STEPS - 25 and 0.95 * 180 < clock.now <= 180
+    assert metrics(tmp_path, "run")[0]["total_steps"] < STEPS - 20 and 0.95 * 180 < clock.now <= 180
 
 
 def test_minutes_for_one_evaluation_alone_end_with_a_best_model(tmp_path, clock, said):
@@ -116,7 +116,7 @@ def test_evaluations_are_paid_for(evaluation, eval_steps, expected):
 def test_early_stopping_ends_the_run_before_its_minutes_do(tmp_path, clock, val_losses):
     val_losses[:] = [1.0, 2.0, 3.0]
     summary = train_in(tmp_path, **MINUTES, early_stopping_patience=1)
-    assert summary["ended"] == "stopped early" and summary["step"] == 48
+    assert summary["ended"] == "stopped early" and summary["step"] == 46
 
 
 # The same run ---------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_early_stopping_ends_the_run_before_its_minutes_do(tmp_path, clock, val_
 
 def test_measuring_changes_nothing(tmp_path, clock):
     train_in(tmp_path / "minutes", **MINUTES)
-    train_in(tmp_path / "steps", epochs=None, max_steps=STEPS, eval_steps=24)
+    train_in(tmp_path / "steps", epochs=None, max_steps=STEPS, eval_steps=23)
     assert_same_models(tmp_path / "minutes", tmp_path / "steps")
 
 
