@@ -61,8 +61,8 @@ class Speakers:
                 shown = one_line(" or ".join(found))
                 raise UserError(
                     f'{name}: no key that is known says who speaks, but each turn has "{one_line(key, 40)}", {shown}; '
-                    f"pass --speaker_key {one_line(key, 40)} --assistant_name {one_line(found[-1], 40)} (or another), "
-                    f"or, if it does not, --speaker_key {NO_KEY}"
+                    f"pass --speaker_key {one_line(key, 40)} and, as --assistant_name, which of them is the assistant; "
+                    f"or, if it does not say who speaks, --speaker_key {NO_KEY}"
                 )
 
     def guess_assistant(self, dialogues: list[list[Spoken]]) -> None:

@@ -740,7 +740,7 @@ REFUSALS = [
         never=(SKIP,)),
     # Dialogues
     refused("unknown_key_of_the_speaker", ("a.jsonl", WHO_SPEAKS), '"who", robot or kid',
-        "--speaker_key who --assistant_name", "--speaker_key none", read=dialogues_of, never=(SKIP,)),
+        "--speaker_key who and, as --assistant_name, which", "--speaker_key none", read=dialogues_of, never=(SKIP,)),
     refused("true_or_false_says_who_speaks", ("a.jsonl", bot_first("is_user", False, True)),
         '"is_user", false or true', "--speaker_key is_user", read=dialogues_of),
     refused("three_speakers", ("a.json",
