@@ -1,5 +1,6 @@
 # Each target is one line: the work is in tools/course.py, which also runs where there is no make.
-# Another Python: `make pilot PYTHON=python3.13`. More for pytest: `make test ARGS="-k tokenizer"`.
+# Another Python: `make pilot PYTHON=python3.13`. More for pytest, or for the pilot's trainers:
+# `make test ARGS="-k tokenizer"`, `make pilot ARGS="--compile off"`.
 PYTHON ?= python3
 
 .PHONY: help setup lint test test-faults pilot clean
@@ -20,7 +21,7 @@ test-faults:
 	@$(PYTHON) tools/course.py test-faults $(ARGS)
 
 pilot:
-	@$(PYTHON) tools/course.py pilot
+	@$(PYTHON) tools/course.py pilot $(ARGS)
 
 clean:
 	@$(PYTHON) tools/course.py clean

@@ -1,17 +1,16 @@
-"""Write the sample data: 1,100 stories, 660 dialogues and 100 questions, composed here out of the texts in `texts.py`.
+"""Write the sample data: stories, dialogues and questions, composed here out of `texts.py` and `plots.txt`.
 
     python sample_data/make_sample_data.py                              # once more the files of the project
-    python sample_data/make_sample_data.py --seed 7 --output_dir other
+    python sample_data/make_sample_data.py --stories 6000 --dialogues 3000 --output_dir more     # the same, and more
+    python sample_data/make_sample_data.py --seed 7 --output_dir other                           # others
 
-stories/: 1,000 rows for training and 100 for validation, `{"text": ...}`, each a story after one of 16 plots, in which
-a child, an animal or a thing is in trouble and gets out of it. conversations/: 600 and 60 rows, `{"conversation":
-[{"text": ...}, ...]}`: user and assistant take turns; in seven of ten the user asks for a story of some subject.
+stories/: rows for training and 100 for validation, `{"text": ...}`, each a story after one of the plots, in which a
+child, an animal or a thing is in trouble and gets out of it. conversations/: rows for training and 60 for validation,
+`{"conversation": [{"text": ...}, ...]}`: user and assistant take turns; in eight of ten the user asks for a story.
 questions.jsonl: 100 rows, `{"id": ..., "prompt": ...}`, to ask a chat model; none stands in a training dialogue. 64 ask
 for a story and have its subject as `"words": [...]`, in half of them (`story-new-...`) one of HELD_OUT_SUBJECTS.
 
-A plot is a template with choices in every sentence, so the texts are varied enough to learn from, as
-tests/test_sample_data.py checks: `xz -9e` needs 1.28 bits for each byte of the stories (TinyStories: 2.0), and no 12
-words in a row stand in more than 0.8 % of them. A story has 190 words on average; about 1,200 different words occur.
+The same seed with larger numbers writes the same rows first, and the same files for validation.
 """
 
 import argparse
@@ -21,20 +20,19 @@ import random
 import re
 from pathlib import Path
 
-from texts import ANIMALS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, PLOTS, PRONOUNS, SAID, TALES, THINGS
+from texts import ANIMALS, ELDERS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, PLOTS, PRONOUNS, SAID, THINGS
 
-STORY_WORDS, TALE_WORDS = range(130, 261), range(40, 91)
+HEROES = ("child", "child", "animal", "animal", "thing")
+NAMED_ANIMALS = 0.7  # how many of the animals in the stories have a name
+LONGEST_TALE = 150  # words of a story in a dialogue, so that the dialogue fits a context of 256 tokens
 REQUESTS, OTHER_QUESTIONS = 32, 36  # stories of subjects that the training dialogues have, and as many of others
+
+
+# The template language ------------------------------------------------------------------------------------------------
 
 
 def choose(rng, items):
     return items[int(rng.random() * len(items))]
-
-
-def draw(rng, items, count):
-    """Choose several items, none twice."""
-    items = list(items)
-    return [items.pop(int(rng.random() * len(items))) for _ in range(count)]
 
 
 def expand(rng, template, slots):
@@ -52,6 +50,16 @@ def expand(rng, template, slots):
     return template
 
 
+def settle(rng, choices, slots):
+    """Choose what some keys stand for in the whole text: {"x~y": "a ~ b|c ~ d"} is x = a, y = b or x = c, y = d."""
+    slots = dict(slots)
+    for keys, template in choices.items():
+        chosen = expand(rng, "{" + template + "}", slots).split("~")
+        for key, text in zip(keys.split("~"), chosen, strict=True):
+            slots[key] = " ".join(text.split())
+    return slots
+
+
 def quote(rng, speaker, speech):
     """Put the speaker before, between or after the sentences of a speech."""
     first, *others = re.findall(r"[^.!?]+[.!?]", speech)
@@ -59,9 +67,11 @@ def quote(rng, speaker, speech):
     verb = choose(rng, SAID[(speech if place == "after" else first)[-1]])
     if place == "before":
         return f'{speaker[0].upper()}{speaker[1:]} {verb}, "{speech}"'
-    start, rest = (first, "".join(others).strip()) if place == "between" else (speech, "")
-    said = f"{speaker} {verb}" if speaker in ("she", "he") else f"{verb} {speaker}"
-    return f'"{re.sub("[.]$", ",", start)}" {said}.' + (f' "{rest}"' if rest else "")
+    if place == "after":
+        first, others = speech, []
+    first = re.sub("[.]$", ",", first)
+    rest = "".join(others).strip()
+    return f'"{first}" {verb} {speaker}.' + (f' "{rest}"' if rest else "")
 
 
 def write_out(rng, template, slots):
@@ -69,110 +79,128 @@ def write_out(rng, template, slots):
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in expand(rng, template, slots).split("//"))
     text = re.sub(r" (?=[.,!?])", "", text)
     text = re.sub(r"<(\w+): ([^<>]+)>", lambda found: quote(rng, expand(rng, f"[{found[1]}]", slots), found[2]), text)
-    return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
+    return re.sub(r"\b([Aa]) (?=[aeiouAEIO])", r"\1n ", text)
 
 
-def phrases_without(excluded=()):
-    """The phrases and the lists of animals, of those of each habitat, and of things, without the excluded ones."""
-    animals = [animal for animal in ANIMALS if animal not in excluded]
-    lists = {"any_animal": animals, "any_thing": [thing for thing in THINGS if thing not in excluded]}
-    lists |= {habitat: [animal for animal in animals if ANIMALS[animal][0] == habitat] for habitat in HABITATS}
-    return PHRASES | {key: "|".join(items) for key, items in lists.items()}
+# Who a text is about --------------------------------------------------------------------------------------------------
 
 
-def cast(rng, role, phrases):
-    """The slots of one text: who is in it (the role is `child`, an animal or a thing), and where it happens."""
-    sex, other = draw(rng, ("girl", "boy"), 2)
-    habitat, *traits = ANIMALS.get(role, ["child", "", ""])
-    name, friend, fkind = choose(rng, NAMES[sex]), choose(rng, NAMES[other]), other
-    pal, *animal_names = draw(rng, NAMES["animal"], 3)
-    slots = phrases | {"kind": sex, "hobby": "[child_hobby]", "pal": pal}
-    if habitat != "child":
-        name, friend = animal_names
-        fkind, third, fourth = draw(rng, [kind for kind in phrases[habitat].split("|") if kind != role], 3)
-        slots |= {"third": third, "fourth": fourth, "food": traits[0], "moved": traits[1], "fmoved": ANIMALS[fkind][2]}
-        slots |= {"kind": role, "hobby": "[animal_hobby]", "mate": friend, "kin": "[nice] {brother|sister|cousin}"}
-        slots |= {"buddy": "[friend] the [fkind]", "fspeaker": "[friend]|the {|[nice] }[fkind]"}
-    elif role != "child":
-        sex, name = "thing", f"the {role}"
-        slots |= {"kind": role, "thing": role, "opening": "[thing_opening]", "ending": "[moral] [night]"}
-    slots |= {"name": name, "friend": friend, "fkind": fkind}
-    slots |= zip(("he", "him", "his", "fhe", "fhim", "fhis"), PRONOUNS[sex] + PRONOUNS[other], strict=True)
-    slots |= zip(("live", "home", "place"), HABITATS[habitat], strict=True)
-    slots = settle(rng, {key: slots[key] for key in ("ehe~elder", "place", "thing", "color", "trait", "pet")}, slots)
-    return slots | {"use": THINGS[slots["thing"]][0], "call": re.sub("^(her|his) ", "", slots["elder"]).title()}
+def cast(rng, role, in_story):
+    """The slots of one text; the role of its hero is `child`, an animal or a thing."""
+    sex = choose(rng, ("girl", "boy"))
+    friend_sex = choose(rng, ("girl", "boy"))
+    name = choose(rng, NAMES[sex])
+    child = choose(rng, [other for other in NAMES[friend_sex] if other != name])
+    a_child = f"a {{|little |[trait] }}{friend_sex} named {child}"
+    slots = PHRASES | {"kind": role, "friend": child, "friend_call": child, "a_friend": a_child}
+    elder, ehe, ehim = choose(rng, ELDERS["child" if role == "child" else "animal"])
+
+    if role == "child":
+        slots |= {"kind": sex, "hero": name, "call": name, "a_hero": f"a {{|little |[trait] }}{sex} named {name}"}
+    elif role in THINGS:
+        sex = "thing"
+        slots |= {"hero": f"the {role}", "call": role, "a_hero": f"a {{|little |[color] }}{role}"}
+        slots |= {"use": THINGS[role][0], "friend_kind": friend_sex, "likes": "", "ending": ""}
+    else:
+        kinds = set(ANIMALS) - {role} - (set() if in_story else set(HELD_OUT_SUBJECTS))
+        friend_kind = choose(rng, sorted(kinds))
+        slots |= {"hero": f"the {role}", "call": role, "a_hero": f"a {{|little |[trait] }}{role}"}
+        slots |= {"friend": f"the {friend_kind}", "friend_call": friend_kind}
+        slots["a_friend"] = f"a {{|little |[trait] }}{friend_kind}"
+        if in_story and rng.random() < NAMED_ANIMALS:
+            name = expand(rng, "[pet_name]", slots)
+            friend = expand(rng, "[pet_name]", slots)
+            slots |= {"hero": name, "call": name, "a_hero": f"{slots['a_hero']} named {name}"}
+            slots |= {"friend": friend, "friend_call": friend, "a_friend": f"{slots['a_friend']} named {friend}"}
+
+    slots |= zip(("he", "him", "his"), PRONOUNS[sex], strict=True)
+    slots |= zip(("fhe", "fhim", "fhis"), PRONOUNS[friend_sex], strict=True)
+    slots |= {"elder": f"{slots['his']} {elder}", "ehe": ehe, "ehim": ehim}
+    others = "|".join(animal for animal in slots["animal"].split("|") if animal != role)
+    once = {"animal": others, "color": slots["color"], "food": slots["food"], "hobby": slots["hobby"]}
+    once |= {"at_place~to_place~place": slots["at_place~to_place~place"], "a_hero": slots["a_hero"]}
+    return settle(rng, once, slots)
 
 
-def settle(rng, choices, slots):
-    """Choose what the keys of a plot stand for in the whole text."""
-    for key, template in choices.items():
-        if key not in ("cast", "text"):
-            chosen = [" ".join(part.split()) for part in expand(rng, "{" + template + "}", slots).split("~")]
-            slots |= zip(key.split("~"), chosen, strict=True)
-    return slots
+def plots_for(role):
+    """The plots whose hero may be of this role."""
+    if role in THINGS:
+        return [plot for plot in PLOTS if plot.cast == "thing"]
+    return [plot for plot in PLOTS if plot.cast == "any" or plot.cast == role]
 
 
-def make_story(rng, phrases):
-    """Compose a story of STORY_WORDS words: a plot between an opening and an ending."""
-    plot = choose(rng, PLOTS)
-    slots = settle(rng, plot, cast(rng, expand(rng, "{" + plot["cast"] + "}", phrases), phrases))
-    story = write_out(rng, "[opening]{ | // }" + plot["text"] + "{ | // }[ending]", slots)
-    return story if len(story.split()) in STORY_WORDS else make_story(rng, phrases)
+# Stories and dialogues ------------------------------------------------------------------------------------------------
+
+
+def make_story(rng):
+    role = choose(rng, HEROES)
+    if role == "animal":
+        role = choose(rng, list(ANIMALS))
+    elif role == "thing":
+        role = choose(rng, list(THINGS))
+    plot = choose(rng, plots_for(role))
+    slots = settle(rng, plot.settled, cast(rng, role, in_story=True))
+    return write_out(rng, f"[opening] [likes] {plot.text} [ending]", slots)
+
+
+def make_turns(rng, user, assistant, slots):
+    """Write out a pair of turns. Some users type in small letters and leave the last mark out."""
+    asked = write_out(rng, user, slots)
+    if rng.random() < 0.2:
+        asked = asked.lower().rstrip(".?!")
+    return [asked, write_out(rng, assistant, slots)]
+
+
+def make_tale(rng, role):
+    """Compose two pairs of turns: a story is asked for and told, and a question about it is answered."""
+    plot = choose(rng, plots_for(role))
+    slots = settle(rng, plot.settled, cast(rng, role, in_story=False))
+    told = make_turns(rng, "[request]", f"[preface] [opening] {plot.text}", slots)
+    if len(told[1].split()) > LONGEST_TALE:
+        return make_tale(rng, role)
+    question, answer = choose(rng, plot.questions)
+    return [told, make_turns(rng, question, answer, slots)]
 
 
 def subject_kind(subject):
     return "thing" if subject in THINGS else "animal"
 
 
-def make_turns(rng, user, assistant, slots):
-    """Write out a pair of turns. Some users type in small letters and leave the last mark out."""
-    asked = write_out(rng, user, slots)
-    return [asked.lower().rstrip(".?!") if rng.random() < 0.2 else asked, write_out(rng, assistant, slots)]
+def small_talk(rng, kind, subject):
+    """Compose a pair of turns of a kind that PHRASES has: greetings, questions about a subject, feelings."""
+    slots = cast(rng, subject, in_story=False) | {"eats": "", "live": ""}
+    if subject in ANIMALS:
+        habitat, slots["eats"] = ANIMALS[subject]
+        slots["live"] = HABITATS[habitat]
+    slots = settle(rng, {"feeling~help": "[feelings]"}, slots)
+    slots = settle(rng, {"user~assistant": f"[{kind}]"}, slots)
+    return make_turns(rng, "[user]", "[assistant]", slots)
 
 
-def make_tale(rng, subject, phrases):
-    """Compose two pairs of turns: a story of the subject is asked for and told, and a question about it is answered."""
-    form = "thing" if subject in THINGS else choose(rng, ("animal", "animal", "pair"))
-    tale = choose(rng, [tale for tale in TALES if tale["cast"] == form or (form, tale["cast"]) == ("animal", "pair")])
-    slots = settle(rng, {"wish~intro": f"[{form}_wish]"}, cast(rng, subject, phrases))
-    slots["hero"] = "[name]|the [kind]"
-    if slots["name"] not in slots["intro"]:
-        slots |= {"hero": "the [kind]", "he": "it", "him": "it", "his": "its"}
-    slots = settle(rng, tale, slots)
-    told = make_turns(rng, "[request]", "[preface] [tale_opening] " + tale["text"], slots)
-    again = len(told[1].split()) not in TALE_WORDS
-    return make_tale(rng, subject, phrases) if again else [told, make_turns(rng, "[ask]", "[answer]", slots)]
-
-
-def make_conversation(rng, subject, phrases):
-    """Compose one to three pairs of turns; most conversations tell a story of the subject."""
-
-    def talk(kind):
-        slots = settle(rng, {"feeling~help": "[feelings]"}, cast(rng, subject, phrases))
-        return make_turns(rng, "[user]", "[assistant]", settle(rng, {"user~assistant": f"[{kind}]"}, slots))
-
-    pairs = [talk("hello")] if rng.random() < 0.25 else []
-    if rng.random() < 0.72:
-        pairs += make_tale(rng, subject, phrases)[: choose(rng, (1, 2))]
+def make_conversation(rng, subject):
+    """Compose one to four pairs of turns; most conversations tell a story, of the subject or of a child."""
+    pairs = []
+    if rng.random() < 0.2:
+        pairs.append(small_talk(rng, "hello", subject))
+    if rng.random() < 0.8:
+        role = "child" if rng.random() < 0.15 else subject
+        pairs += make_tale(rng, role)[: choose(rng, (1, 2))]
     else:
         question = f"{subject_kind(subject)}_question"
-        pairs += [talk(choose(rng, ("hello", "feeling_question", question, question)))]
-    if rng.random() < 0.3:
-        pairs += [talk("goodbye")]
-    return [{"text": turn} for pair in pairs[:3] for turn in pair]
+        pairs.append(small_talk(rng, choose(rng, ("hello", "feeling_question", question, question)), subject))
+    if rng.random() < 0.25:
+        pairs.append(small_talk(rng, "goodbye", subject))
+    return [{"text": turn} for pair in pairs for turn in pair]
 
 
-def make_question(rng, kind, subject):
-    """Compose what a user may ask: for a story of the subject, or another kind of question."""
-    slots = cast(rng, subject, phrases_without())
-    slots = settle(rng, {"feeling~help": "[feelings]", "wish~intro": f"[{subject_kind(subject)}_wish]"}, slots)
-    if kind != "request":
-        slots = settle(rng, {"user~assistant": f"[{kind}]"}, slots)
-    return make_turns(rng, "[request]" if kind == "request" else "[user]", "", slots)[0]
+def request_for(rng, subject):
+    """Compose what a user may type who wants a story of the subject."""
+    return make_turns(rng, "[request]", "", cast(rng, subject, in_story=False))[0]
 
 
 def make_questions(rng, subjects, new_subjects, heard):
     """Compose questions that were not heard; subjects: those of the training dialogues, new_subjects: others."""
+    heard = set(heard)
 
     def unheard(compose):
         while (question := compose()) in heard:
@@ -180,19 +208,21 @@ def make_questions(rng, subjects, new_subjects, heard):
         heard.add(question)
         return question
 
-    for name, choices in (("known", subjects), ("new", new_subjects)):
-        order = itertools.cycle(draw(rng, choices, len(choices)))
-        for number, subject in enumerate(itertools.islice(order, REQUESTS), start=1):
-            prompt = unheard(lambda subject=subject: make_question(rng, "request", subject))
-            yield {"id": f"story-{name}-{number}", "prompt": prompt, "words": [subject]}
-
     def other():
         subject = choose(rng, (*subjects, *new_subjects))
         kind = choose(rng, ("hello", "goodbye", "feeling_question", f"{subject_kind(subject)}_question"))
-        return make_question(rng, kind, subject)
+        return small_talk(rng, kind, subject)[0]
 
+    for name, choices in (("known", subjects), ("new", new_subjects)):
+        order = itertools.cycle(rng.sample(choices, len(choices)))
+        for number, subject in enumerate(itertools.islice(order, REQUESTS), start=1):
+            prompt = unheard(lambda subject=subject: request_for(rng, subject))
+            yield {"id": f"story-{name}-{number}", "prompt": prompt, "words": [subject]}
     for number in range(1, OTHER_QUESTIONS + 1):
         yield {"id": f"other-{number}", "prompt": unheard(other)}
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
 
 
 def write_rows(path, count, make_row, written):
@@ -207,34 +237,47 @@ def write_rows(path, count, make_row, written):
                 count -= 1
 
 
+def write_stories(folder, seed, count):
+    written = set()
+    for name, rows in (("validation", 100), ("train", count)):
+        rng = random.Random(f"{seed} stories {name}")
+        write_rows(folder / f"{name}.jsonl", rows, lambda rng=rng: {"text": make_story(rng)}, written)
+
+
+def write_conversations(folder, seed, count, subjects):
+    """Write the dialogues; those for validation are of known subjects and of new ones in turn."""
+    written = set()
+    both = itertools.chain.from_iterable(zip(subjects, itertools.cycle(HELD_OUT_SUBJECTS)))
+    for name, rows, order in (("valid", 60, both), ("train", count, subjects)):
+        rng = random.Random(f"{seed} conversations {name}")
+        endless = itertools.cycle(order)
+
+        def make_row(rng=rng, endless=endless):
+            return {"conversation": make_conversation(rng, next(endless))}
+
+        write_rows(folder / f"{name}.jsonl", rows, make_row, written)
+
+
+def read_turns(path):
+    """The texts of all turns of a file of dialogues."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [turn["text"] for row in rows for turn in row["conversation"]]
+
+
 def main():
     parser = argparse.ArgumentParser(description="write the sample stories and dialogues")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent, help="default: the program's folder")
-    parser.add_argument("--seed", type=int, default=42, help="another seed, other stories (default: %(default)s)")
+    parser.add_argument("--stories", type=int, default=1000, help="for training (default: %(default)s)")
+    parser.add_argument("--dialogues", type=int, default=600, help="for training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="another seed, other texts (default: %(default)s)")
     args = parser.parse_args()
-    rng, written = random.Random(args.seed), set()
-    phrases, known_phrases = phrases_without(), phrases_without(HELD_OUT_SUBJECTS)
-    known = [subject for subject in (*ANIMALS, *THINGS) if subject not in HELD_OUT_SUBJECTS]
-    known = draw(rng, known, len(known))
-    subjects = itertools.cycle(known)
-    new_subjects = itertools.chain.from_iterable(zip(subjects, itertools.cycle(HELD_OUT_SUBJECTS)))
-
-    def story():
-        return {"text": make_story(rng, phrases)}
-
-    def conversation():
-        return {"conversation": make_conversation(rng, next(subjects), known_phrases)}
-
-    def new_conversation():
-        return {"conversation": make_conversation(rng, next(new_subjects), phrases)}
-
-    write_rows(args.output_dir / "stories" / "train.jsonl", 1000, story, written)
-    write_rows(args.output_dir / "stories" / "validation.jsonl", 100, story, written)
-    write_rows(args.output_dir / "conversations" / "train.jsonl", 600, conversation, written)
-    heard = {turn["text"] for line in written for turn in json.loads(line).get("conversation", [])}
-    write_rows(args.output_dir / "conversations" / "valid.jsonl", 60, new_conversation, written)
-    questions = make_questions(random.Random(f"questions {args.seed}"), known, HELD_OUT_SUBJECTS, heard)
-    write_rows(args.output_dir / "questions.jsonl", 100, lambda: next(questions), written)
+    subjects = [subject for subject in (*ANIMALS, *THINGS) if subject not in HELD_OUT_SUBJECTS]
+    random.Random(args.seed).shuffle(subjects)
+    write_stories(args.output_dir / "stories", args.seed, args.stories)
+    write_conversations(args.output_dir / "conversations", args.seed, args.dialogues, subjects)
+    heard = read_turns(args.output_dir / "conversations" / "train.jsonl")
+    questions = make_questions(random.Random(f"{args.seed} questions"), subjects, HELD_OUT_SUBJECTS, heard)
+    write_rows(args.output_dir / "questions.jsonl", 100, lambda: next(questions), set())
 
 
 if __name__ == "__main__":

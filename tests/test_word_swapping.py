@@ -8,21 +8,31 @@ from data import Rows, train_tokenizer
 from training import word_swapping as swapping
 from training.word_swapping import SimilarWords
 
-TEXTS = [
-    f"a {animal} met a {animal} and {name} met {name}" for animal in ("cat", "dog", "cow") for name in ("Tim", "Bob")
+PAIRS = [
+    (f"a {animal} met {name}", f"a {animal} and {name} met a {other}")
+    for animal in ("cat", "dog", "cow")
+    for name in ("Tim", "Bob")
+    for other in ("pig", "hen")
 ]
 
 
 @pytest.fixture
 def tokenizer():
-    return train_tokenizer([text for text in TEXTS for _ in range(20)], 400)
+    return train_tokenizer([text for pair in PAIRS for text in pair for _ in range(20)], 400)
 
 
 @pytest.fixture
 def cache(tokenizer):
-    ids = [[tokenizer.special["<bos>"], *tokenizer.encode(text), tokenizer.special["<eos>"]] for text in TEXTS]
+    special = tokenizer.special
+    ids = [
+        [
+            *(special["<bos>"], special["<user>"], *tokenizer.encode(asked)),
+            *(special["<assistant>"], *tokenizer.encode(answer), special["<eos>"]),
+        ]
+        for asked, answer in PAIRS
+    ]
     starts = np.cumsum([0, *map(len, ids)])
-    return TokenCache(np.concatenate(ids).astype(np.uint16), starts, np.array([len(text) for text in TEXTS]))
+    return TokenCache(np.concatenate(ids).astype(np.uint16), starts, np.full(len(ids), 40))
 
 
 @pytest.fixture
@@ -32,15 +42,30 @@ def similar(tokenizer, cache, monkeypatch):
     return lambda probability: SimilarWords(tokenizer, cache, vectors, probability)
 
 
-def test_a_word_becomes_the_same_other_word_everywhere_in_a_text(similar, tokenizer, cache):
+def words_of(tokenizer, ids):
+    """The words of the user's turn and of the assistant's."""
+    (end,) = np.flatnonzero(ids == tokenizer.special["<assistant>"])
+    return tokenizer.decode(ids[2:end]).split(), tokenizer.decode(ids[end + 1 : -1]).split()
+
+
+def test_a_word_that_user_and_assistant_share_becomes_the_same_other_word_everywhere(similar, tokenizer, cache):
     change = similar(1.0).swapped
     seen = set()
     for seed in range(40):
-        words = tokenizer.decode(change(cache.text(0), np.random.default_rng(seed))[1:-1]).split()
-        assert words[1] == words[4] and words[6] == words[8]
-        assert [words[n] for n in (0, 2, 3, 5, 7)] == ["a", "met", "a", "and", "met"]  # in every text: they stay
-        seen |= {words[1], words[6]}
-    assert seen >= {"cat", "dog", "cow", "Tim", "Bob"}
+        asked, answer = words_of(tokenizer, change(cache.text(0), np.random.default_rng(seed)))
+        assert asked == ["a", asked[1], "met", asked[3]]  # "a" and "met" are in every dialogue: they stay
+        assert answer == ["a", asked[1], "and", asked[3], "met", "a", "pig"]
+        seen |= {asked[1], asked[3]}
+    assert seen >= {"cat", "dog", "cow", "pig", "hen", "Tim", "Bob"}
+
+
+def test_a_word_of_the_system_turn_is_not_the_users(similar, tokenizer, cache):
+    special = tokenizer.special
+    said = tokenizer.encode("a cat met Tim")
+    ids = np.array([special["<bos>"], special["<system>"], *said, special["<assistant>"], *said]).astype(np.uint16)
+    assert (similar(1.0).swapped(ids, np.random.default_rng(0)) == ids).all()
+    ids[1] = special["<user>"]
+    assert not (similar(1.0).swapped(ids, np.random.default_rng(0)) == ids).all()
 
 
 def test_names_stay_names_and_the_nearest_words_are_taken(similar, tokenizer, monkeypatch):
@@ -64,12 +89,14 @@ def test_the_vectors_of_the_candidates_are_copied_once_and_not_for_each_word(tok
     assert len(SimilarWords(tokenizer, cache, vectors, 1.0).neighbours) > len(swapping.WORDS) == Counted.copies
 
 
-def test_the_beginning_of_a_longer_word_stays(similar, tokenizer, cache):
-    ids = np.array(tokenizer.encode("a catx met a cat")).astype(np.uint16)
-    assert tokenizer.decode([ids[1]]) == " cat"
+def test_the_beginning_of_a_longer_word_stays(similar, tokenizer):
+    special = tokenizer.special
+    said = [tokenizer.encode(text) for text in ("a catx met a cat", "a cat")]
+    assert tokenizer.decode([said[0][1]]) == " cat"
+    ids = np.array([0, special["<user>"], *said[0], special["<assistant>"], *said[1], 0]).astype(np.uint16)
     change = similar(1.0).swapped
-    words = [tokenizer.decode(change(ids, np.random.default_rng(seed))).split() for seed in range(40)]
-    assert {word[1] for word in words} == {"catx"} and {word[4] for word in words} >= {"cat", "dog", "cow"}
+    asked = [words_of(tokenizer, change(ids, np.random.default_rng(seed)))[0] for seed in range(40)]
+    assert {words[1] for words in asked} == {"catx"} and {words[4] for words in asked} >= {"cat", "dog", "cow"}
 
 
 def test_nothing_is_swapped_with_probability_0(similar, cache):

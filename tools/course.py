@@ -21,10 +21,12 @@ VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / ".installed"
 PILOT = ROOT / "pilot"
 
+STORIES = "pilot/data/stories"
+DIALOGUES = "pilot/data/conversations"
 TOKENIZER = "pilot/bpe_tokenizer_tinystories.pkl"
 STORY_MODEL = "pilot/tinystories_model"
 CHAT_MODEL = "pilot/tinystories_chat_model"
-QUESTIONS = ["Hello!", "Can you tell me a story about a little dog?", "Thank you!"]
+QUESTIONS = ["Hello!", "Can you tell me a story about a little penguin?", "Thank you!"]  # no dialogue has a penguin
 
 
 def fail(message, code=1):
@@ -83,21 +85,26 @@ def test_faults(*arguments):
     run("test-faults", "-m pytest -q -m faults", *arguments)
 
 
-def pilot():
-    """go through the whole course in minutes, on sample_data/, writing to pilot/"""
+def pilot(*flags):
+    """go through the whole course in minutes, on sample data, writing to pilot/"""
     started = time.monotonic()
     setup()
     if PILOT.exists():
         print("== pilot: removing the pilot/ of an earlier run")
         shutil.rmtree(PILOT)
     run(
+        "pilot: compose more sample data",
+        "sample_data/make_sample_data.py --stories 8000 --dialogues 3000 --output_dir pilot/data",
+    )
+    run(
         "pilot 1 of 5: train the tokenizer",
-        f"train_bpe_tokenizer_hf.py --dataset sample_data/stories --output {TOKENIZER} --overwrite",
+        f"train_bpe_tokenizer_hf.py --dataset {STORIES} --vocab_size 2500 --output {TOKENIZER} --overwrite",
     )
     run(
         "pilot 2 of 5: train the story model",
-        f"train_tinystories_model.py --dataset sample_data/stories --tokenizer_path {TOKENIZER}"
+        f"train_tinystories_model.py --dataset {STORIES} --tokenizer_path {TOKENIZER}"
         f" --output_dir {STORY_MODEL} --cache_dir pilot/cache --pilot_run",
+        *flags,
     )
     story = run(
         "pilot 3 of 5: write a story (shown at the end)",
@@ -108,8 +115,9 @@ def pilot():
     run(
         "pilot 4 of 5: train the chat model",
         f"train_tinystories_chat_model.py --pretrained_model_path {STORY_MODEL}/best_model.pth"
-        f" --tokenizer_path {TOKENIZER} --dataset sample_data/conversations"
+        f" --tokenizer_path {TOKENIZER} --dataset {DIALOGUES}"
         f" --output_dir {CHAT_MODEL} --cache_dir pilot/cache --pilot_run",
+        *flags,
     )
     replies = run(
         "pilot 5 of 5: chat (shown at the end)",
@@ -131,12 +139,13 @@ def pilot():
 
 
 def list_files():
-    """Print each file under pilot/ with its size, the cache in one line."""
+    """Print each file under pilot/ with its size, the data and the cache in one line each."""
     sizes = {}
     for path in sorted(path for path in PILOT.rglob("*") if path.is_file()):
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith("pilot/cache/"):
-            name = "pilot/cache/"
+        for folder in ("pilot/cache/", "pilot/data/"):
+            if name.startswith(folder):
+                name = folder
         sizes[name] = sizes.get(name, 0) + path.stat().st_size
     for name, size in sizes.items():
         print(f"{size / 1000:12,.1f} kB  {name}")
@@ -152,6 +161,7 @@ def clean():
 
 
 TASKS = {"setup": setup, "lint": lint, "test": test, "test-faults": test_faults, "pilot": pilot, "clean": clean}
+TAKES_MORE = ("test", "test-faults", "pilot")  # arguments of pytest, flags of the two trainers
 
 
 def main():
@@ -163,8 +173,8 @@ def main():
         for task in TASKS:
             print(f"make {task:11} {TASKS[task].__doc__}")
         return
-    if name not in TASKS or (arguments and not name.startswith("test")):
-        fail(f"usage: python tools/course.py {'|'.join(TASKS)} (only the tests take more arguments)", 2)
+    if name not in TASKS or (arguments and name not in TAKES_MORE):
+        fail(f"usage: python tools/course.py {'|'.join(TASKS)} (only {', '.join(TAKES_MORE)} take more arguments)", 2)
     try:
         TASKS[name](*arguments)
     except KeyboardInterrupt:

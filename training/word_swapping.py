@@ -1,8 +1,9 @@
 """Word swapping: makes dialogues new ones, so that a model that sees few of them learns to copy and not to recite.
 
 Tuned on a few hundred dialogues, a model learns by heart what they are about: asked for a story of a goat, it tells one
-of some animal that the dialogues name.  Here words of a dialogue are replaced, each everywhere in it, by words that the
-foundation model holds for similar (Wang and Yang 2015): then only the question says which word the answer must have.
+of some animal that the dialogues name.  Here a word that both the user and the assistant say is replaced, everywhere in
+the dialogue, by one that the foundation model holds for similar (Wang and Yang 2015): then only the question says which
+word the answer must have.  Other words stay: what the assistant says alone must fit together.
 """
 
 import re
@@ -19,15 +20,18 @@ WORDS = (r" [a-z]{2,}", r" [A-Z][a-z]+")  # whole words; names stay names
 
 
 class SimilarWords:
-    """Replaces each uncommon word of a text with a probability, wherever it stands in the text.
+    """Replaces each uncommon word that user and assistant share with a probability, wherever it stands in the dialogue.
 
     neighbours: {token: array of the tokens that are most similar to it}.  continues: bool (V,), the tokens that
     continue a word, so that the token before is only its beginning, and stays.
     """
 
     def __init__(self, tokenizer: Tokenizer, cache: TokenCache | Mixture, vectors: np.ndarray, probability: float):
-        """cache: the texts; vectors float (V, C): a trained model's embeddings."""
+        """cache: the dialogues; vectors float (V, C): a trained model's embeddings."""
         self.probability = probability
+        self.user = tokenizer.special["<user>"]
+        self.assistant = tokenizer.special["<assistant>"]
+        self.system = tokenizer.special["<system>"]
         words = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.continues = np.array([word[:1].isalpha() or word[:1] == "'" for word in words])
         texts_with = np.zeros(tokenizer.vocab_size, dtype=np.int64)  # how many texts have each token
@@ -45,11 +49,18 @@ class SimilarWords:
                 nearest = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
                 self.neighbours[int(token)] = candidates[nearest]
 
+    def shared(self, ids: np.ndarray) -> list[int]:
+        """The tokens of a dialogue's ids (its length,) that both the user and the assistant say."""
+        is_mark = np.isin(ids, (self.user, self.assistant, self.system))
+        speakers = np.append(self.system, ids[is_mark])  # of each turn; before the first one nobody speaks
+        speaker = speakers[is_mark.cumsum()]  # of each token
+        return np.intersect1d(ids[speaker == self.user], ids[speaker == self.assistant]).tolist()
+
     def swapped(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """A copy of a text's ids (its length,) with other words."""
+        """A copy of a dialogue's ids (its length,) with other words."""
         changed = ids.copy()
         is_whole_word = np.append(~self.continues[ids[1:]], True)
-        for token in np.unique(ids).tolist():
+        for token in self.shared(ids):
             if token in self.neighbours and generator.random() < self.probability:
                 changed[(ids == token) & is_whole_word] = generator.choice(self.neighbours[token])
         return changed
