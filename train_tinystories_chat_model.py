@@ -30,8 +30,8 @@ from training.settings import add_data_flags, add_training_flags, seed_everythin
 from training.word_swapping import SimilarWords
 
 PILOT = {
-    "max_train_samples": 1000, "max_eval_samples": 200, "batch_size": 16, "epochs": 16, "dropout": 0.0,
-    "swap_words": 0.8, "logging_steps": 20, "eval_steps": 50,
+    "max_train_samples": 3000, "max_eval_samples": 200, "batch_size": 16, "epochs": 2, "warmup_steps": 10, "lr": 2e-3,
+    "dropout": 0.0, "freeze_embeddings": True, "logging_steps": 20, "eval_steps": 100,
 }  # fmt: skip
 QUESTION = "Can you tell me a story about a little dog?"  # that is answered in the log
 
@@ -47,9 +47,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"train adapters of this rank only, at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--freeze_embeddings", action=argparse.BooleanOptionalAction, default=False,
+        help="leave the vectors of the tokens as they are, so that words that no dialogue has are not unlearned "
+        "(default: no, yes in a pilot run)",
+    )  # fmt: skip
+    parser.add_argument(
         "--swap_words", type=float, default=0.0, metavar="P",
-        help="probability that an uncommon word is swapped for a similar one (default: %(default)s, "
-        f"{PILOT['swap_words']} in a pilot run)",
+        help="probability that an uncommon word that user and assistant share is swapped for a similar one "
+        "(default: %(default)s)",
     )  # fmt: skip
     group = parser.add_argument_group("the model")
     group.add_argument(
@@ -93,12 +98,15 @@ def main() -> None:
     if args.swap_words:
         vectors = model.tokens.weight.detach().float().cpu().numpy()
         change = SimilarWords(tokenizer, train_cache, vectors, args.swap_words).swapped
-        log.info("uncommon words are swapped for similar ones; if your dialogues teach facts, pass --swap_words 0")
+        log.info("words that user and assistant share are swapped; if your dialogues teach facts, pass --swap_words 0")
     packed = args.batching == "packed"
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True, change=change)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
     seed_everything(settings.seed)
+    if args.freeze_embeddings:
+        model.tokens.weight.requires_grad_(False)
+        model.head_weight().requires_grad_(False)  # the same, where the embeddings are tied
     if args.lora_rank:
         trained, weights = add_adapters(model, args.lora_rank)
         log.info(f"LoRA of rank {args.lora_rank}: {trained:,} weights are trained, beside the model's {weights:,}")
@@ -111,6 +119,7 @@ def main() -> None:
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
     fingerprints |= {"lora_rank": args.lora_rank or None, "swap_words": args.swap_words}
+    fingerprints |= {"freeze_embeddings": args.freeze_embeddings}
     train(Job(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks))
     run.draw_curves()
     run.close()

@@ -30,7 +30,7 @@ PEAK_TFLOPS = {
 }  # fmt: skip
 OTHER_CARDS = {"Laptop", "Max", "MIG", "D"}  # words of slower cards, or parts of a card, of the same name
 TURING = (7, 5)  # compute capability
-WORTH_COMPILING = 600  # seconds that a run must take without the compiler
+WORTH_COMPILING = {"cpu": 100, "cuda": 600}  # seconds that a run must take without the compiler
 USUAL_MFU = 0.2  # of a run without the compiler, to guess how long it takes
 CPU_MFU = 0.25  # the same of a CPU, whose peak is measured
 USUAL_PEAK = 50e12  # operations a second, where the device is not known
@@ -187,13 +187,13 @@ def compiling_pays(device: torch.device, peak: float | None, dtype: torch.dtype,
     On a CPU only with bfloat16 units: in float32 it gains almost nothing.
     """
     if device.type == "cpu":
-        return dtype == torch.bfloat16 and peak is not None and flops / (CPU_MFU * peak) > WORTH_COMPILING
+        return dtype == torch.bfloat16 and peak is not None and flops / (CPU_MFU * peak) > WORTH_COMPILING["cpu"]
     if device.type != "cuda":
         return False
     flops_per_second = min(USUAL_MFU * (peak or USUAL_PEAK), MOST_FLOPS)
     if dtype == torch.float32:
         flops_per_second /= 4
-    return flops / flops_per_second > WORTH_COMPILING
+    return flops / flops_per_second > WORTH_COMPILING["cuda"]
 
 
 class CompiledAfterEmbedding(torch.nn.Module):

@@ -6,7 +6,7 @@
 
 stories/: rows for training and 100 for validation, `{"text": ...}`, each a story after one of the plots, in which a
 child, an animal or a thing is in trouble and gets out of it. conversations/: rows for training and 60 for validation,
-`{"conversation": [{"text": ...}, ...]}`: user and assistant take turns; in eight of ten the user asks for a story.
+`{"conversation": [{"text": ...}, ...]}`: user and assistant take turns; in seven of ten the user asks for a story.
 questions.jsonl: 100 rows, `{"id": ..., "prompt": ...}`, to ask a chat model; none stands in a training dialogue. 64 ask
 for a story and have its subject as `"words": [...]`, in half of them (`story-new-...`) one of HELD_OUT_SUBJECTS.
 
@@ -92,7 +92,7 @@ def cast(rng, role, in_story):
     name = choose(rng, NAMES[sex])
     child = choose(rng, [other for other in NAMES[friend_sex] if other != name])
     a_child = f"a {{|little |[trait] }}{friend_sex} named {child}"
-    slots = PHRASES | {"kind": role, "friend": child, "friend_call": child, "a_friend": a_child}
+    slots = PHRASES | {"kind": role, "friend": child, "friend_call": child, "a_friend": a_child, "who": ""}
     elder, ehe, ehim = choose(rng, ELDERS["child" if role == "child" else "animal"])
 
     if role == "child":
@@ -103,6 +103,8 @@ def cast(rng, role, in_story):
         slots |= {"use": THINGS[role][0], "friend_kind": friend_sex, "likes": "", "ending": ""}
     else:
         kinds = set(ANIMALS) - {role} - (set() if in_story else set(HELD_OUT_SUBJECTS))
+        habitat, eats = ANIMALS[role]
+        slots |= {"food": eats, "live": HABITATS[habitat], "likes": "[animal_likes]", "who": PHRASES["who"]}
         friend_kind = choose(rng, sorted(kinds))
         slots |= {"hero": f"the {role}", "call": role, "a_hero": f"a {{|little |[trait] }}{role}"}
         slots |= {"friend": f"the {friend_kind}", "friend_call": friend_kind}
@@ -168,11 +170,7 @@ def subject_kind(subject):
 
 def small_talk(rng, kind, subject):
     """Compose a pair of turns of a kind that PHRASES has: greetings, questions about a subject, feelings."""
-    slots = cast(rng, subject, in_story=False) | {"eats": "", "live": ""}
-    if subject in ANIMALS:
-        habitat, slots["eats"] = ANIMALS[subject]
-        slots["live"] = HABITATS[habitat]
-    slots = settle(rng, {"feeling~help": "[feelings]"}, slots)
+    slots = settle(rng, {"feeling~help": "[feelings]"}, cast(rng, subject, in_story=False))
     slots = settle(rng, {"user~assistant": f"[{kind}]"}, slots)
     return make_turns(rng, "[user]", "[assistant]", slots)
 
@@ -182,7 +180,7 @@ def make_conversation(rng, subject):
     pairs = []
     if rng.random() < 0.2:
         pairs.append(small_talk(rng, "hello", subject))
-    if rng.random() < 0.8:
+    if rng.random() < 0.7:
         role = "child" if rng.random() < 0.15 else subject
         pairs += make_tale(rng, role)[: choose(rng, (1, 2))]
     else:

@@ -66,26 +66,57 @@ HELD_OUT_SUBJECTS = [
 NAMES = {
     sex: names.split()
     for sex, names in read_entries("""
-girl: Abby Ada Alice Alma Amy Angela Anita Ann Anna April Ava Bella Belle Beth Betty Bonnie Bree Britta Cara Carla
-Carmen Carol Celia Chloe Cindy Claire Clara Connie Cora Daisy Dana Della Diana Dina Dolly Donna Edith Elena Eliza Ella
-Ellie Elsa Emily Emma Erica Esther Eva Faith Fay Fiona Flo Flora Freya Gail Gina Grace Greta Gwen Hana Hannah Hazel
-Heidi Helen Holly Hope Ida Ines Ingrid Irene Iris Isla Ivy Jade Jane Janet Jenny Jessie Jill Joy Judy Julia June Karen
-Kate Katie Kim Kira Laura Layla Lea Leah Lena Lia Lilian Lily Linda Lisa Liz Lola Lottie Lucy Luna Mabel Maggie Mandy
-Mara Marie Marta Mary May Maya Megan Mia Mila Millie Mina Molly Nadia Nancy Naomi Nell Nelly Nia Nina Nola Nora Olga
-Olive Olivia Pam Patty Paula Pearl Penny Petra Pia Polly Rita Robin Romy Rosa Rose Ruby Sadie Sally Sara Sasha Selma
-Sofia Sonia Stella Sue Susie Sylvia Tanya Tara Tess Thea Tina Trudy Uma Vera Vicky Viola Wanda Wendy Willa Winnie Yara
-Yvonne Zelda Zoe Zora
-boy: Aaron Abe Adam Al Alan Albert Alex Alfie Amos Andy Anton Archie Arno Arthur Asher Barry Basil Ben Bert Bill Billy
-Blake Bobby Boris Brad Brian Bruce Bruno Cal Caleb Carl Charlie Chris Clark Clay Colin Conrad Cory Craig Curtis Cyrus
-Damon Dan Darren David Dean Dennis Derek Dirk Don Doug Drew Duncan Dylan Earl Eddie Edwin Eli Elias Elliot Emil Eric
-Ernie Ethan Evan Ezra Felix Finn Ford Frank Fred Freddie Gabe Gary Gavin Gene George Gerry Gil Glen Grant Greg Gus Guy
-Hank Hans Harold Harry Harvey Hector Henry Herb Howard Hugh Hugo Ian Isaac Ivan Jack Jacob Jake James Jay Jeff Jens
-Jerry Jim Joe Joel John Jonas Jordan Josh Jude Kai Karl Keith Ken Kevin Kirk Kit Kurt Kyle Larry Lars Lee Len Leo Leon
-Lewis Liam Logan Lou Luca Lucas Luis Luke Lyle Mack Malik Marco Mark Marvin Mason Matt Max Mike Miles Mitch Morris
-Nate Ned Neil Nick Niles Noah Norman Ole Oliver Omar Orson Oscar Otto Owen Pablo Pat Paul Pedro Percy Perry Peter Phil
-Pierre Quinn Ralph Raul Ray Reed Rex Rick Rob Roger Ron Roy Rudy Russ Ryan Sam Samuel Saul Scott Sean Seth Sid Simon
-Stan Steve Stuart Tad Ted Terry Theo Tim Tobias Toby Todd Tom Tomas Tony Trent Troy Tyler Vernon Victor Vince Wade
-Wally Walt Warren Wayne Wilbur Will Woody Yuri Zeb Zed
+girl: Abby Ada Adele Agnes Aiko Aisha Alba Alexa Alice Alina Alison Alma Amanda Amelia Amina Amira Amy Ananya Andrea
+Angela Anita Ann Anna Anouk Antonia Anya April Aria Asha Astrid Audrey Aurora Ava Aya Ayla Barbara Beatrix Bella Belle
+Berta Beth Betty Bianca Birgit Blanca Bonnie Bree Brenda Bridget Britta Brooke Camilla Cara Carina Carla Carmela
+Carmen Carol Caroline Cassie Catalina Cecily Celia Chiara Chloe Christa Cindy Claire Clara Claudia Colette Connie
+Constance Cora Corinna Cynthia Dagmar Daisy Dalia Dana Daniela Daphne Darla Deborah Delia Delilah Della Diana Dina
+Diya Dolly Donna Dora Doris Dorothy Edda Edith Elaine Eleanor Elena Elin Elise Eliza Ella Ellie Elodie Eloise Elsa
+Elvira Emilia Emily Emma Enid Erica Erin Esme Estelle Esther Etta Eunice Eva Evelyn Faith Farah Fatima Fay Felicia
+Fiona Flo Flora Frances Freya Frida Gabriela Gail Gemma Georgia Gerda Gilda Gina Giulia Gladys Gloria Grace Greta Gwen
+Hana Hannah Hazel Hedda Heidi Helen Helga Henrietta Hilda Holly Hope Ida Ilse Imani Imogen Ines Ingrid Iona Irene Iris
+Isabel Isadora Isla Ivana Ivy Jade Jana Jane Janelle Janet Jasmine Jemima Jennifer Jenny Jessie Jill Joan Joanna
+Jocelyn Jodie Johanna Josephine Josie Joy Joyce Juanita Judith Judy Julia Juliet June Justine Kaia Kamala Karen Karin
+Katarina Kate Kathleen Katie Kelly Kezia Kiara Kim Kira Kirsten Kristin Lana Larissa Laura Lauren Layla Lea Leah Leila
+Lena Leona Leonie Leticia Lia Lidia Lilian Lily Lina Linda Lisa Livia Liz Lola Lorena Lorna Lotte Lottie Louisa Lucia
+Lucinda Lucy Luna Lydia Lynn Mabel Madison Magda Maggie Malia Mandy Manuela Mara Marcella Margaret Margo Maria Mariam
+Marie Marika Marina Marlene Marta Martina Mary Matilda Maud Maxine May Maya Megan Mei Melanie Melinda Melissa Meredith
+Mia Michelle Mila Milena Millie Mina Minnie Mira Miriam Moira Molly Monica Morgan Muriel Nadia Nancy Naomi Natalia
+Natasha Nell Nelly Nia Nicole Nika Nina Noelle Noemi Nola Nora Norma Odette Olga Olive Olivia Olympia Ophelia Paloma
+Pam Pamela Patricia Patty Paula Paulina Pearl Penny Petra Philippa Phoebe Phyllis Pia Polly Priya Rachel Ramona Raquel
+Rebecca Regina Renata Rhoda Rita Roberta Robin Romy Rosa Rosalie Rosalind Rose Rowena Roxy Ruby Ruth Sabine Sabrina
+Sadie Sally Salma Samira Sandra Sara Sasha Saskia Selma Serena Shanti Sharon Sheila Shirley Sienna Sigrid Silvia
+Simone Sofia Solveig Sonia Sophie Stella Sue Suki Sunita Susie Svenja Sylvia Tabitha Talia Tamara Tanya Tara Tatiana
+Teresa Tess Thea Tilda Tina Tove Trudy Ulla Uma Una Ursula Valerie Vanessa Vera Verena Vicky Victoria Viola Vivian
+Wanda Wendy Willa Wilma Winnie Yara Yasmin Yoko Yolanda Yuki Yvonne Zainab Zara Zelda Zita Zoe Zora Zuri
+boy: Aaron Abdul Abe Adam Ahmed Akira Al Alan Albert Alberto Aldo Alec Alejandro Alex Alfie Alfonso Alfred Ali Alonso
+Alvin Amir Amos Anders Andre Andy Angus Ansel Anthony Anton Antonio Archie Ari Arjun Arno Arnold Arthur Arvid Asher
+Axel Barnaby Barry Basil Bastian Ben Benedict Benito Bernard Bert Bill Billy Bjorn Blake Bobby Bodo Boris Brad Brady
+Brendan Brian Brock Bruce Bruno Bryce Byron Cal Caleb Calvin Cameron Carl Carlos Casper Cecil Cedric Chad Charlie
+Chester Chris Christopher Clarence Clark Claude Clay Clement Clifford Clyde Cody Colin Conrad Corbin Cornelius Cory
+Cosmo Craig Curtis Cyrus Dale Damian Damon Dan Daniel Dante Darius Darren Daryl David Dean Dennis Denzel Derek Desmond
+Dexter Diego Dieter Dimitri Dirk Dominic Don Donald Dorian Doug Drew Duncan Dwayne Dwight Dylan Earl Eddie Edmund
+Eduardo Edward Edwin Egon Eli Elias Elijah Elliot Ellis Elmer Elton Emil Emmett Enrico Enzo Ephraim Eric Erik Ernest
+Ernie Errol Erwin Ethan Eugene Evan Ezra Fabian Farid Federico Felix Ferdinand Fernando Filip Finn Floyd Ford Francis
+Frank Franz Fred Freddie Fritz Gabe Gareth Garth Gary Gavin Gene Geoffrey George Gerald Gerry Gideon Gil Gilbert
+Giorgio Giovanni Glen Godfrey Gonzalo Gordon Graham Grant Greg Gregory Griffin Guido Gunnar Gus Gustav Guy Hakim Hamid
+Hank Hans Harald Harold Harris Harry Harvey Hassan Hayden Hector Heinrich Henrik Henry Herb Herbert Herman Hiro Homer
+Horace Howard Hubert Hugh Hugo Humphrey Ian Ibrahim Ignacio Ilya Ingmar Irving Isaac Ismail Ivan Jabari Jack Jacob
+Jake Jamal James Jan Jared Jarvis Javier Jay Jeff Jens Jeremy Jerome Jerry Jim Joachim Joe Joel Johan John Jonas
+Jonathan Jordan Jorge Jose Joseph Josh Joshua Juan Jude Julian Julius Justin Kai Kaleb Kamal Karim Karl Keith Ken
+Kenji Kenneth Kevin Khalid Kieran Kirk Kit Klaus Knut Kofi Kurt Kwame Kyle Lamar Lance Landon Larry Lars Laurence Lee
+Len Lennart Leo Leon Leonard Leopold Leroy Lester Levi Lewis Liam Lionel Lloyd Logan Lorenzo Lou Louis Luca Lucas
+Ludwig Luis Luke Lyle Mack Magnus Malik Manuel Marcel Marco Marcus Mario Marius Mark Marlon Martin Marvin Mason
+Mathias Matt Matteo Maurice Max Maximilian Melvin Merlin Michael Miguel Mike Mikhail Miles Milton Mitch Mohan Moritz
+Morris Mustafa Nate Nathan Ned Neil Neville Nick Niklas Nikolai Niles Nils Noah Norman Olaf Ole Oleg Oliver Omar
+Orlando Orson Oscar Oswald Otto Owen Pablo Pascal Pat Patrick Paul Pedro Percy Perry Peter Phil Philip Pierre Piet
+Quentin Quinn Rafael Rahul Rajiv Ralph Ramon Randall Rashid Raul Ravi Ray Raymond Reed Reggie Reuben Rex Ricardo
+Richard Rick Rob Robert Roderick Rodney Roger Roland Roman Ron Rowan Roy Ruben Rudy Rufus Rupert Russ Ryan Salim Sam
+Samir Samuel Sandro Sanjay Santiago Saul Scott Sean Sebastian Sergei Seth Sheldon Sid Silas Simon Solomon Stan Stefan
+Steve Stuart Sven Sylvester Tad Takeshi Tariq Ted Terry Thaddeus Theo Thomas Thorsten Tim Timothy Tobias Tobin Toby
+Todd Tom Tomas Tony Travis Trent Tristan Troy Tyler Ulrich Umar Valentin Vasco Vernon Victor Vikram Viktor Vince
+Vincent Vito Vladimir Wade Waldo Wallace Wally Walt Walter Warren Wayne Wendell Wilbur Wilfred Will Willem William
+Winston Wolfgang Woody Xavier Yannick Yuri Yusuf Zane Zeb Zed
 """).items()
 }
 PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "him", "his"), "thing": ("it", "it", "its")}
@@ -116,13 +147,13 @@ wild ~ meat; toad ~ pond ~ worms and bugs; turkey ~ farm ~ seeds and bugs; turtl
 forest ~ meat; worm ~ garden ~ old leaves; zebra ~ wild ~ grass
 """)
 HABITATS = {  # where such animals live
-    "house": "in warm houses",
-    "farm": "on farms",
+    "house": "in a house",
+    "farm": "on a farm",
     "forest": "in the forest",
-    "pond": "in and near ponds",
-    "sea": "in and by the sea",
-    "wild": "in hot lands far away",
-    "garden": "in gardens and fields",
+    "pond": "near a pond",
+    "sea": "by the sea",
+    "wild": "in a hot land",
+    "garden": "in a garden",
 }
 
 # thing ~ what it can do
@@ -146,10 +177,14 @@ carry toys up the hill; wheel ~ roll and roll; whistle ~ make a loud sound
 """)
 
 PHRASES = read_entries("""
-opening: Once upon a time, there was [a_hero].|Once upon a time, there was [a_hero].|Once there was [a_hero].|There
-once was [a_hero].
+opening: {||[about] [a_hero] [who]. }{Once upon a time, there was|Once upon a time, there was|Once there was|There once
+was} [a_hero].
+about: This is a story about|Here is a story about|This story is about|I will tell you about
 likes: [He] loved [food].|[He] liked to [hobby].|[He] liked [food] and loved to [hobby].|[Hero] liked to [hobby] and
 to eat [food].|[Hero] loved to [hobby].|[Hero] loved [food].
+who: |who lives [live]|who eats [food]|who lives [live] and eats [food]
+animal_likes: [He] lived [live] and liked to eat [food].|[Hero] lived [live] and liked to [hobby].|[He] ate [food] and
+loved to [hobby].
 ending: |{That evening|That night|At home}, [hero] told [elder] {all about it|the whole story}.|{That evening|Later},
 [hero] and [elder] {had|ate} [food] for supper.|{That night|At bedtime}, [hero] {dreamed of [place]|slept well|was
 tired and happy}.|The next day, [hero] wanted to [hobby] again.
@@ -193,34 +228,32 @@ pet_name: {B|D|F|G|H|J|K|L|M|N|P|R|S|T|V|W|Z|Bl|Br|Fl|Fr|Gr|Pl|Sn|Tr|Tw}{a|e|i|o
 nn|p|pp|r|rr|s|ss|t|tt|v|z|zz|mb|mp|nd|nk|nt|rk|rt|lk|ld|sk|ck}{o|a|i|y|ie|er|el|in|us|is|ly|et|ot|en}
 """)
 
-# What is said in the dialogues: question ~ answer.
+# What is said in the dialogues: question ~ answer.  The answers have no word that no story has.
 PHRASES |= read_entries("""
 request: {Can|Could|Will|Would} you {please |}{tell me|write} a [story] about [a_hero]?|{Tell me|Write|Please tell me}
 a [story] about [a_hero].|I {want|would like|would love} to hear a [story] about [a_hero].|Do you know a [story] about
 [a_hero]?|{May I hear|Can I have} a [story] about [a_hero]?|A [story] about [a_hero], please{.|!}
 story: {|||short |little |nice |new |bedtime }story
-preface: |||{Sure|Of course|Yes|Okay}!
-hello: {Hi|Hello|Hey|Good {morning|evening}}{!|.| there!} ~ {Hello|Hi|Hi there}! {It is nice to {see|meet} you|I am
-{glad|happy} that you are here}. [offer]?|{Hi, how|Hello, how|How} are you{| today}? ~ I am {fine|well|very well|
-happy}, thank you. [offer]?|{What is your name|Who are you}? ~ I am {a {little|friendly}|your} story {teller|friend}.
-[offer]?|What can you do? ~ I {can|like to} tell {short|little} stories{| about animals and things| for children}.
-[offer]?
-offer: What can I do for you|What would you like to hear|Do you want a story|Which animal do you like
+preface: ||{Yes|Of course|Oh yes|Yes, of course}!|{Yes|Of course}! Here is a story about [a_hero].
+hello: {Hi|Hello|Hey|Good {morning|evening}}{!|.| there!} ~ {Hello|Hi}! {It is {nice|good} to see you|I am {glad|
+happy} that you are here}. [offer]?|{Hi, how|Hello, how|How} are you{| today}? ~ I am {fine|well|very well|happy},
+thank you. [offer]?|{What is your name|Who are you}? ~ I am {a {little|friendly}|your} friend, and I can tell
+{stories|you a story}. [offer]?|What can you do? ~ I {can|like to} tell {|little |good }stories. [offer]?
+offer: What can I do for you|Do you want a story|Can I tell you a story
 goodbye: {Thank you{| so much}|Thanks{| a lot}}{!|.}{| I {liked|loved} it.| That was {nice|good}.} ~ You are {very |
-}welcome! {I am {glad|happy} to help|That makes me happy|Come back {soon|any time}}.|{Bye|Goodbye|Good night}{!|.}{| I
-must go {to bed|home}.} ~ {Goodbye|Bye bye|See you soon}! {Sleep well|Have a {nice|good} day|Take care}.
-animal_question: What {does a [kind]|can I give a [kind] to} eat? ~ A [kind] {eats|likes} [eats].|{Where does a [kind]
-live|Where can I find a [kind]}? ~ A [kind] lives [live].|{What do you know|Can you tell me something} about the
-[kind]? ~ {The|A} [kind] lives [live] and eats [eats].
+}welcome! {I am {glad|happy} to help|Come {back soon|again tomorrow}}.|{Bye|Goodbye|Good night}{!|.}{| I must go {to
+bed|home}.} ~ {Goodbye|Good night}! {Sleep well|Come {back soon|again tomorrow}}.
+animal_question: What {does a [kind]|can I give a [kind] to} eat? ~ A [kind] eats [food].|{Where does a [kind] live|
+Where can I find a [kind]}? ~ A [kind] lives [live].|{What do you know|Can you tell me something} about the [kind]? ~
+{The|A} [kind] lives [live] and eats [food].
 thing_question: {What can a [kind] do|What is a [kind] for|Why do we need a [kind]}? ~ A [kind] can [use]. {That is
 why we {like|need} it|It is a {good|nice} thing}.
 feeling_question: What {should|can} I do when I am [feeling]? ~ [help]|I am [feeling]{| today| now}. {What {should|
-can} I do|Can you help me}? ~ {I am sorry|Do not worry}. [Help]
-feelings: sad ~ {Talk to|Sit with} someone you love. {A hug helps|It is all right to cry}.|angry ~ Take {three|five|
-ten} deep breaths and {count to ten|walk around}.|scared ~ Hold {a hand|someone's hand} and {breathe slowly|say what
-you are afraid of}.|tired ~ {Lie down|Go to bed} and close your eyes. {Sleep|Rest} is good for you.|bored ~ {Draw a
-picture|Build a tower} or {go outside|call a friend}.|lonely ~ {Call|Visit|Find} a friend and {play a game|share some
-cookies}.|sick ~ Stay in bed and drink {warm tea|water}.
+can} I do|Can you help me}? ~ {I am sorry|Do not cry}. [help]
+feelings: sad ~ {A hug helps|It is all right}. Go to {a friend|your mom}.|angry ~ Take a deep breath {and|, and then}
+count to ten.|scared ~ You are safe here. Let us {count to ten|sing a song}.|tired ~ Go to bed and close your eyes.
+{Sleep well|Good night}.|bored ~ You can {paint a picture|build a tower|play with a friend}.|lonely ~
+Go to a friend and {play together|say hello|share some cookies}.|sick ~ You have to stay in bed and drink some tea.
 """)
 
 PLOTS = read_plots(Path(__file__).with_name("plots.txt"))

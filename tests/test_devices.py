@@ -97,7 +97,7 @@ def test_only_a_long_run_is_worth_compiling():
     assert pays(cuda, 65e12, torch.float32, 5e15) and not pays(cuda, 65e12, half, 5e15)  # slower, so sooner worth it
     assert pays(cuda, None, half, 7e15) and not pays(cuda, None, half, 5e15)  # a card that is not in the table
     assert pays(cuda, 990e12, half, 1e17)  # the five epochs of the course
-    assert pays(CPU, 7e11, torch.bfloat16, 1e15) and not pays(CPU, 7e11, torch.bfloat16, 1e14)
+    assert pays(CPU, 7e11, torch.bfloat16, 1e15) and not pays(CPU, 7e11, torch.bfloat16, 1e13)
     assert not pays(CPU, 2e11, torch.float32, 1e18)  # it gains almost nothing
     assert not pays(torch.device("mps"), None, half, 1e18)
 

@@ -46,6 +46,13 @@ def test_larger_numbers_write_the_same_rows_first_and_the_same_files_for_validat
         assert len(rows) == count + (100 if "train" in name else 0)
 
 
+def test_the_assistant_says_no_word_that_no_story_has(stories):
+    known = set(re.findall("[a-z]+", " ".join(stories).lower()))
+    replies = [turn["text"] for row in read("conversations/train.jsonl") for turn in row["conversation"][1::2]]
+    rare = {"float"}  # only a balloon can, and no balloon is in the first thousand stories
+    assert set(re.findall(r"\b[a-z]+", " ".join(replies))) - known <= rare
+
+
 def test_names_that_are_kept_for_tests_stand_in_no_text():
     texts = " ".join((FOLDER / name).read_text(encoding="utf-8") for name in ROWS)
     assert not {"Edgar", "Jasper", "Milo", "Otis", "Zack"} & set(re.findall(r"\w+", texts))

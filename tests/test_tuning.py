@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import torch
 from programs import main, write_rows
 from refusals import one_line
 
@@ -41,11 +42,23 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_pa
         "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
         "--lora_rank: None": [*again[:4], *again[6:], "--lr", 0.005],
         "--swap_words: 0.5": [*again, "--swap_words", 0.5],
+        "--freeze_embeddings: True": [*again, "--freeze_embeddings"],
         "--lora_rank: 3": [*again, "--lora_rank", 3],
     }
     for reason, flags in others.items():
         with pytest.raises(UserError, match=re.escape(reason)):
             tune(folder, *flags)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_frozen_embeddings_stay_as_they_were_and_the_rest_learns(course, tmp_path, optimizer):
+    folder = shutil.copytree(course, tmp_path / "course")
+    before = torch.load(folder / "tinystories_chat_model/best_model.pth")["model"]
+    for flag in ("--freeze_embeddings", "--no-freeze_embeddings"):
+        tune(folder, "--dataset", "talks", "--output_dir", flag[2:], "--optimizer", optimizer, flag)
+        after = torch.load(folder / flag[2:] / "final_model.pth")["model"]
+        same = {name for name in before if torch.equal(before[name], after[name])}
+        assert same == ({"tokens.weight"} if flag == "--freeze_embeddings" else set())
 
 
 @pytest.mark.parametrize(

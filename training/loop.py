@@ -185,7 +185,8 @@ class Trainer:
         if self.was_compiled is not None:
             return self.was_compiled
         if settings.minutes:
-            flops = math.inf if 60 * settings.minutes > WORTH_COMPILING else 0
+            is_long = 60 * settings.minutes > WORTH_COMPILING.get(precision.device.type, math.inf)
+            flops = math.inf if is_long else 0
             return rows.packed and compiling_pays(precision.device, self.report.peak, precision.dtype, flops)
         tokens = self.plan.total_steps * settings.rows_per_step * rows.length / self.ranks.count
         flops = tokens * self.model.flops_per_token()

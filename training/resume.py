@@ -27,7 +27,9 @@ FREE_ON_RESUME = {
     "epochs", "max_steps", "minutes", "compile",
 }  # fmt: skip
 # Flags that older checkpoints lack, and what they would say.
-ADDED_LATER = {"norm_epsilon": ModelConfig.norm_epsilon, "rotary_base": ModelConfig.rotary_base}
+ADDED_LATER = {
+    "norm_epsilon": ModelConfig.norm_epsilon, "rotary_base": ModelConfig.rotary_base, "freeze_embeddings": False,
+}  # fmt: skip
 # Flags that stand in a checkpoint as something else: as `precision` and as `rows a step`.
 RECORDED_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_steps"}
 # The flags with which a user changes what stands in a checkpoint under another name.

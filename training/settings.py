@@ -131,7 +131,7 @@ def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defau
         help="go on: a checkpoint file, latest, or auto (if there is one)",
     )  # fmt: skip
     parser.add_argument(
-        "--pilot_run", action="store_true", help="minutes: at most 1,000 texts, and settings with which it learns"
+        "--pilot_run", action="store_true", help="minutes: few texts, a small network, settings with which it learns"
     )
     group = parser.add_argument_group("the run")
     group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
