@@ -9,7 +9,7 @@ import bisect
 import hashlib
 import json
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -248,13 +248,12 @@ class Rows:
 
     def __init__(
         self, cache: TokenCache | Mixture, length: int, special: dict[str, int], packed: bool = True,
-        seed: int | None = None, replies_only: bool = False, change: Callable | None = None,
+        seed: int | None = None, replies_only: bool = False,
     ):  # fmt: skip
         """special: {special token: id}.
 
         seed: shuffle the texts, in each epoch anew; None: file order.
         replies_only: predict only what the assistant says; otherwise every token but `<bos>`.
-        change: a function of a text's ids and a random generator, made of seed, epoch and place, that returns as many.
         """
         self.cache = cache
         self.length = length
@@ -262,7 +261,6 @@ class Rows:
         self.packed = packed
         self.seed = seed
         self.replies_only = replies_only
-        self.change = change
         first_epoch = cache.chosen(0, 0)
         self.texts = len(first_epoch)  # in an epoch
         self.bytes = int(cache.sizes[first_epoch].sum())
@@ -300,10 +298,7 @@ class Rows:
 
     def text(self, place: int) -> np.ndarray:
         """The ids of the text at a place of the epoch's order."""
-        ids = self.cache.text(self.order[place])
-        if self.change is not None:
-            ids = self.change(ids, np.random.default_rng([self.seed or 0, self.epoch, place]))
-        return ids
+        return self.cache.text(self.order[place])
 
     def targets(self, texts: list[np.ndarray]) -> np.ndarray:
         """int64: the ids of texts, one after the other, and IGNORED where they are not predicted."""

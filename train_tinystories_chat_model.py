@@ -27,7 +27,6 @@ from training.loop import Job, train
 from training.lora import LEARNING_RATE, add_adapters
 from training.resume import fingerprints_of
 from training.settings import add_data_flags, add_training_flags, seed_everything, start_run
-from training.word_swapping import SimilarWords
 
 PILOT = {
     "max_train_samples": 3000, "max_eval_samples": 200, "batch_size": 16, "epochs": 2, "warmup_steps": 10, "lr": 2e-3,
@@ -51,11 +50,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="leave the vectors of the tokens as they are, so that words that no dialogue has are not unlearned "
         "(default: no, yes in a pilot run)",
     )  # fmt: skip
-    parser.add_argument(
-        "--swap_words", type=float, default=0.0, metavar="P",
-        help="probability that an uncommon word that user and assistant share is swapped for a similar one "
-        "(default: %(default)s)",
-    )  # fmt: skip
     group = parser.add_argument_group("the model")
     group.add_argument(
         "--dropout", type=float, default=0.1,
@@ -66,8 +60,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse_flags(parser, flags_below, argv)
     if args.pretrained_model_path is None:
         raise UserError("--pretrained_model_path is missing; pass step 2's best_model.pth")
-    if not 0 <= args.swap_words <= 1:
-        raise UserError(f"--swap_words must lie between 0 and 1, not {args.swap_words}")
     if args.lora_rank < 0:
         raise UserError(f"--lora_rank must not be negative, not {args.lora_rank}")
     if args.lora_rank and args.optimizer == "muon":
@@ -94,13 +86,8 @@ def main() -> None:
 
     with ranks.first_alone(), naming_flag("--cache_dir", args.cache_dir):
         train_cache, validation_cache = open_text(args, read, "sample_data/conversations", DIALOGUES_SET_ASIDE)
-    change = None
-    if args.swap_words:
-        vectors = model.tokens.weight.detach().float().cpu().numpy()
-        change = SimilarWords(tokenizer, train_cache, vectors, args.swap_words).swapped
-        log.info("words that user and assistant share are swapped; if your dialogues teach facts, pass --swap_words 0")
     packed = args.batching == "packed"
-    rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True, change=change)
+    rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
     # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
     seed_everything(settings.seed)
@@ -118,8 +105,7 @@ def main() -> None:
         return f"user: {QUESTION}\nassistant: {without_controls(reply.text)}"
 
     fingerprints = fingerprints_of(tokenizer, train_cache, validation_cache)
-    fingerprints |= {"lora_rank": args.lora_rank or None, "swap_words": args.swap_words}
-    fingerprints |= {"freeze_embeddings": args.freeze_embeddings}
+    fingerprints |= {"lora_rank": args.lora_rank or None, "freeze_embeddings": args.freeze_embeddings}
     train(Job(model, rows, validation, settings, run, precision, fingerprints, write_sample, ranks))
     run.draw_curves()
     run.close()

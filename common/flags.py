@@ -21,6 +21,7 @@ LENGTH = ("epochs", "max_steps", "minutes")  # how long a run is: who says one o
 OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "device_check", "cache_dir")
 # The flags whose values are paths, or may be one: by the ends of their names, or by the whole name.
 PATH_ENDS = ("_dir", "_path", "_file", "dataset", "rubric")
+REMOVED = {"swap_words": 0}  # flags of older versions, and the value with which they did nothing
 PATHS = ("output", "config", "resume_from_checkpoint", "from_pretrained", "training_set", "csv", "report")
 Settings = TypeVar("Settings")  # a data class of flags
 
@@ -157,7 +158,8 @@ def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
     program = content.pop("program", None)
     if program:  # an args.json
         own = (*OF_THE_RUN, "config", "vocab_size")
-        content = {name: value for name, value in content.items() if name not in own}
+        idle = {name for name, value in REMOVED.items() if content.get(name) == value}
+        content = {name: value for name, value in content.items() if name not in own and name not in idle}
     for name in ("overwrite", "resume_from_checkpoint"):  # or the command that resumes would not be what it says
         if content.get(name):
             raise UserError(f"--config {path}: {name} can only be given at the shell")

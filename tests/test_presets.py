@@ -187,6 +187,15 @@ def test_a_file_of_ones_own_may_name_the_folder_and_the_model(tmp_path):
         step4.parse_args([])
 
 
+def test_a_flag_of_an_older_version_is_skipped_where_it_did_nothing(tmp_path):
+    content = {"program": "train_tinystories_chat_model.py", "pretrained_model_path": "a.pth", "epochs": 2}
+    args = step4.parse_args(["--config", file_of(tmp_path, content | {"swap_words": 0.0})])
+    assert args.epochs == 2 and "swap_words" not in args
+    with pytest.raises(UserError, match="no flag swap_words") as refusal:
+        step4.parse_args(["--config", file_of(tmp_path, content | {"swap_words": 0.8})])
+    one_line(refusal)
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [

@@ -237,6 +237,20 @@ def test_each_flag_that_would_train_something_else_has_a_line(tmp_path):
     assert first_words == ["--lr:", "--seed:", "--weight_decay:", "go"]
 
 
+@pytest.mark.parametrize(("swapped", "is_refused"), [(0.0, False), (0.8, True)])
+def test_a_run_with_a_flag_that_is_no_longer_there_is_resumed_only_where_it_did_nothing(tmp_path, swapped, is_refused):
+    interrupt(tmp_path, 2)
+    path = tmp_path / "checkpoint-2.pth"
+    content = torch.load(path)
+    content["flags"]["swap_words"] = swapped
+    torch.save(content, path)
+    if is_refused:
+        with pytest.raises(UserError, match="--swap_words: there is no such flag now"):
+            train_in(tmp_path, None, LATEST)
+    else:
+        assert train_in(tmp_path, None, LATEST)["ended"] == "finished"
+
+
 def test_flags_that_train_nothing_else_may_change_on_resuming(tmp_path):
     interrupt(tmp_path, 2)
     train_in(tmp_path, None, LATEST, logging_steps=3, save_steps=2, keep_checkpoints=1, eval_steps=2)

@@ -41,7 +41,6 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_pa
     others = {
         "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
         "--lora_rank: None": [*again[:4], *again[6:], "--lr", 0.005],
-        "--swap_words: 0.5": [*again, "--swap_words", 0.5],
         "--freeze_embeddings: True": [*again, "--freeze_embeddings"],
         "--lora_rank: 3": [*again, "--lora_rank", 3],
     }

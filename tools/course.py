@@ -26,6 +26,7 @@ DIALOGUES = "pilot/data/conversations"
 TOKENIZER = "pilot/bpe_tokenizer_tinystories.pkl"
 STORY_MODEL = "pilot/tinystories_model"
 CHAT_MODEL = "pilot/tinystories_chat_model"
+SAMPLING = "--min_p 0.05 --seed 42"  # a small model's rarest guesses are slips
 QUESTIONS = ["Hello!", "Can you tell me a story about a little penguin?", "Thank you!"]  # no dialogue has a penguin
 
 
@@ -94,11 +95,11 @@ def pilot(*flags):
         shutil.rmtree(PILOT)
     run(
         "pilot: compose more sample data",
-        "sample_data/make_sample_data.py --stories 8000 --dialogues 3000 --output_dir pilot/data",
+        "sample_data/make_sample_data.py --stories 10000 --dialogues 3000 --output_dir pilot/data",
     )
     run(
         "pilot 1 of 5: train the tokenizer",
-        f"train_bpe_tokenizer_hf.py --dataset {STORIES} --vocab_size 2500 --output {TOKENIZER} --overwrite",
+        f"train_bpe_tokenizer_hf.py --dataset {STORIES} --vocab_size 2000 --output {TOKENIZER} --overwrite",
     )
     run(
         "pilot 2 of 5: train the story model",
@@ -109,7 +110,7 @@ def pilot(*flags):
     story = run(
         "pilot 3 of 5: write a story (shown at the end)",
         f"generate_tinystories_text.py --model_path {STORY_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}"
-        ' --prompt "Once upon a time, there was a" --seed 42',
+        f' --prompt "Once upon a time, there was a" --max_new_tokens 400 {SAMPLING}',
         stdout=subprocess.PIPE,
     )
     run(
@@ -122,7 +123,7 @@ def pilot(*flags):
     replies = run(
         "pilot 5 of 5: chat (shown at the end)",
         f"chat_with_tinystories_model.py --model_path {CHAT_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}"
-        " --seed 42",
+        f" {SAMPLING}",
         input="\n".join([*QUESTIONS, "exit", ""]),
         stdout=subprocess.PIPE,
     )

@@ -14,7 +14,7 @@ import torch
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of
-from common.flags import LENGTH
+from common.flags import LENGTH, REMOVED
 from common.weights_files import CHECKPOINT_FORMAT, VERSION, read_torch_file, write_torch_file
 from model import ModelConfig
 
@@ -236,6 +236,9 @@ def refuse_another_run(checkpoint: Path, before: dict, now: dict, free=frozenset
             lines.append(f"{flag}: not the {name} that {checkpoint} was trained with")
         else:
             lines.append(f"{flag}: {now[name]}, and {checkpoint} was trained with {one_line(was)}")
+    for name, idle in REMOVED.items():
+        if before.get(name, idle) != idle:
+            lines.append(f"--{name}: there is no such flag now, and {checkpoint} was trained with it")
     if lines:
         raise UserError("\n".join([*lines, "go on with the same, or start a new run"]))
 
