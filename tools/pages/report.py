@@ -19,7 +19,7 @@ from pathlib import Path
 from common.files import written_atomically
 from common.numbers import finite_number, number_or_gap
 from common.text import without_controls
-from pages.svg_plots import plot
+from pages.svg_plots import Axes, plot
 from pages.templates import TEMPLATES
 from training.curves import COLOURS
 
@@ -115,10 +115,11 @@ def plots(entry: Entry) -> dict[str, str]:
     loss = "Loss (nats per token) over steps; pale: training"
     rate = "Learning rate over steps"
     speed = "Tokens per second over steps"
+    from_zero = Axes(from_zero=True)
     return {
         loss: plot(loss, [lines["train_loss"], lines["val_loss"]], 360, 200),
-        rate: plot(rate, [lines["lr"]], 360, 200, from_zero=True),
-        speed: plot(speed, [lines["tokens_per_second"]], 360, 200, from_zero=True),
+        rate: plot(rate, [lines["lr"]], 360, 200, from_zero),
+        speed: plot(speed, [lines["tokens_per_second"]], 360, 200, from_zero),
     }
 
 

@@ -1,0 +1,442 @@
+"""Find the scaling law of small models: train a grid of sizes and lengths, and fit a law to the losses.
+
+    python tools/scaling.py --minutes 20 --dataset sample_data/stories --output_dir scaling
+
+Measures how fast this machine trains each size, then lays out budgets of compute, C, 2C, 4C ..., with three sizes on
+each, so that all runs together take about --minutes.  Each run is train_tinystories_model.py with a schedule over its
+own length.  The same command again resumes the grid.  The sizes suit a CPU.  To the final validation losses it fits
+
+    L(N, D) = E + A / N^alpha + B / D^beta          approach 3 of Hoffmann et al. 2022 (arXiv 2203.15556)
+
+D: tokens trained on.  N: all parameters; the embeddings are also the matrix that computes the logits, which is most of
+the work in networks this small.  C = 6 N D, in operations, the products of attention left out.
+
+Writes to --output_dir: grid.json (what was laid out), a folder for each run, and scaling.svg (loss over compute).  The
+table and the law go to stdout, all else to stderr.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pages.svg_plots import Axes, plot
+
+from common.console import log
+from common.devices import Precision, choose_device
+from common.errors import Interrupted, UserError
+from common.files import write_json, written_atomically
+from common.flags import FlagParser
+from common.program import run_program
+from common.ranks import ONE_RANK
+from data import load_tokenizer
+from model import ModelConfig, Transformer
+from training.curves import COLOURS
+from training.optimizer import make_optimizers
+from training.settings import TrainingSettings
+from training.time_limit import seconds_per_step
+
+TRAINER = Path(__file__).resolve().parents[1] / "train_tinystories_model.py"
+SHAPES = ((2, 32), (2, 64), (4, 96), (4, 128), (6, 160))  # (layers, width), each of about twice the parameters
+HEAD = 32  # numbers; divides every width
+CONTEXT = 256  # tokens
+# So few rows that short runs, too, have enough steps; a CPU takes the 2,048 tokens of 8 rows at a time anyway.  Muon's
+# updates have the same size at each width, so one rate serves all.  In runs of 250 steps of 2x32 and 150 of 4x96 (850
+# stories, one seed) 0.006 was 0.44 and 0.13 nats worse than 0.018, and 0.036 was 0.08 and 0.03 better; longer runs,
+# which were not tried, usually want lower rates.
+RECIPE = {"optimizer": "muon", "lr": 0.018, "batch_size": 8}
+STEP_TOKENS = RECIPE["batch_size"] * CONTEXT
+EVAL_STORIES = 500
+EVALUATION_STEPS = 18  # that take as long as an evaluation: 500 stories of 220 tokens, a third of the work a token
+SIZES_A_BUDGET = 3
+MOST_BUDGETS = 6
+FEWEST_BUDGETS = 2
+ENOUGH_STEPS = 100  # in the shortest run
+LEAST_STEPS = 10  # where the time is short
+ENOUGH_RUNS = 6  # for a law of 5 numbers
+DELTA = 1e-3  # of the Huber loss, as Hoffmann et al. have it
+LARGEST_EXPONENT = 2.0  # of alpha and beta; Hoffmann et al. start from 0 to 2
+STARTS = (0.3, 0.8)  # of alpha and of beta
+TERA = 1e12
+STYLE = """<style>svg { background: #fff; font: 12px sans-serif; } .grid { stroke: #ddd; }
+.curve { fill: none; stroke-width: 1.5; } .dots { stroke-width: 7; stroke-linecap: round; }</style>"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it is laid out; seconds: how long it should take."""
+
+    layers: int
+    width: int
+    parameters: int
+    steps: int
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.layers}x{self.width}_{self.steps}_steps"
+
+    @property
+    def compute(self) -> float:
+        """C, in operations."""
+        return 6 * self.parameters * self.steps * STEP_TOKENS
+
+
+class Result(NamedTuple):
+    """What a run came to; size: layers x width; loss: the final validation loss, in nats per token."""
+
+    size: str
+    parameters: int
+    tokens: int
+    loss: float
+    epochs: float = 0.0
+
+    @property
+    def compute(self) -> float:
+        """C, in operations."""
+        return 6 * self.parameters * self.tokens
+
+
+class Fit(NamedTuple):
+    """The law L(N, D) = E + A / N^alpha + B / D^beta."""
+
+    E: float
+    A: float
+    alpha: float
+    B: float
+    beta: float
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = FlagParser(__doc__)
+    parser.usage = "python tools/scaling.py [flags]"
+    parser.add_argument("--minutes", type=int, default=20, help="for all runs together (default: %(default)s)")
+    parser.add_argument(
+        "--dataset", default="roneneldan/TinyStories", help="stories, as for the trainer (default: %(default)s)"
+    )
+    parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    parser.add_argument(
+        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
+    )
+    parser.add_argument("--output_dir", default="scaling", help="the grid's folder (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="of every run (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if args.minutes < 1:
+        raise UserError(f"--minutes must be at least 1, not {args.minutes}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    folder = Path(args.output_dir)
+    runs = read_grid(args) or make_grid(args)
+    results = []
+    for number, run in enumerate(runs, start=1):
+        try:
+            if not (folder / run.name / "summary.json").exists():
+                log.info(f"run {number} of {len(runs)}: {run.name}, about {run.seconds:.0f} s")
+                train(command(args, run, folder / run.name))
+            results.append(read_result(run, folder / run.name))
+        except UserError as error:
+            if error.status == 2:  # the other runs would fail, too
+                raise
+            log.error(f"error: {run.name} is left out: {error}")
+    report(results, folder)
+
+
+# The grid -------------------------------------------------------------------------------------------------------------
+
+
+def flags_of(args: argparse.Namespace) -> dict:
+    """The flags that a grid is made with."""
+    return {name: value for name, value in vars(args).items() if name != "output_dir"}
+
+
+def read_grid(args: argparse.Namespace) -> list[Run]:
+    """The runs that --output_dir's grid.json lists, [] if there is none; UserError where it is one of other flags."""
+    path = Path(args.output_dir) / "grid.json"
+    if not path.exists():
+        return []
+    try:
+        grid = json.loads(path.read_text(encoding="utf-8"))
+        before = dict(grid["flags"])
+        runs = [Run(**run) for run in grid["runs"]]
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{path} is damaged; remove it, or pass another --output_dir") from None
+    for name, value in flags_of(args).items():
+        was = before.get(name)
+        if was != value:
+            raise UserError(f"--{name} {value}: {path} was made with {was}; pass that, or another --output_dir")
+    return runs
+
+
+def make_grid(args: argparse.Namespace) -> list[Run]:
+    """Measure, lay out the runs, and write them down."""
+    vocab_size = load_tokenizer(args.tokenizer_path).vocab_size
+    device = choose_device(args.device)
+    log.info("measuring how long a run takes beside its steps, and a step of each size")
+    with tempfile.TemporaryDirectory() as folder:
+        for place in ("tokenizes", "measured"):  # the first one may have to tokenize the stories
+            began = time.perf_counter()
+            train(command(args, Run(*SHAPES[0], parameters=0, steps=1, seconds=0), Path(folder) / place))
+    overhead = time.perf_counter() - began
+    steps = [measure_step(shape, vocab_size, device, min(3, args.minutes)) for shape in SHAPES]
+    seconds = 60 * args.minutes - (time.perf_counter() - began)
+    runs = lay_out(steps, seconds, overhead)
+    total = sum(run.seconds for run in runs)
+    log.info(f"{len(runs)} runs, about {total / 60:.1f} minutes")
+    if total > 1.1 * seconds:
+        log.info(f"--minutes {args.minutes} is too short for {len(runs)} runs that learn anything: they take longer")
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "grid.json", {"flags": flags_of(args), "runs": [dataclasses.asdict(run) for run in runs]})
+    return runs
+
+
+def measure_step(shape: tuple[int, int], vocab_size: int, device: torch.device, seconds: float) -> Run:
+    """A run of one step, with the time that a step takes, measured for so many seconds on random tokens."""
+    layers, width = shape
+    config = ModelConfig(vocab_size, layers, width, width // HEAD, 2 * width, CONTEXT, dropout=0.0)
+    model = Transformer(config).to(device).train()
+    settings = TrainingSettings(**RECIPE)
+    ids = torch.randint(vocab_size, (settings.batch_size, CONTEXT + 1))
+    batches = itertools.repeat([(ids[:, :-1], ids[:, 1:])])
+    job = SimpleNamespace(settings=settings, precision=Precision(device, None), ranks=ONE_RANK)
+    _, parameters = model.num_parameters()
+    step_seconds = seconds_per_step(job, model, make_optimizers(model, settings), batches, seconds)
+    return Run(layers, width, parameters, steps=1, seconds=step_seconds)
+
+
+def lay_out(steps: list[Run], seconds: float, overhead: float) -> list[Run]:
+    """The runs for so many seconds: of as many budgets as leave each run `ENOUGH_STEPS`, or of the fewest.
+
+    steps: a run of one step of each size.  overhead: seconds that a run takes beside its steps and its evaluation.
+    """
+    for budgets in range(MOST_BUDGETS, FEWEST_BUDGETS - 1, -1):
+        runs = ladder(steps, budgets, seconds, overhead)
+        if min(run.steps for run in runs) >= ENOUGH_STEPS:
+            break
+    return runs
+
+
+def ladder(steps: list[Run], budgets: int, seconds: float, overhead: float) -> list[Run]:
+    """So many budgets of compute, each twice the one before, with three sizes on each; `LEAST_STEPS` at least a run.
+
+    Every second budget moves to larger sizes: four times the compute wants about twice the size (Hoffmann et al.).
+    """
+    cells = []  # (its budget as a multiple of the first one, a step of its size)
+    for number in range(budgets):
+        first = number // 2
+        cells += [(2**number, step) for step in steps[first : first + SIZES_A_BUDGET]]
+    beside_steps = sum(overhead + EVALUATION_STEPS * step.seconds for _, step in cells)
+    seconds_of_one = sum(multiple * step.seconds / step.compute for multiple, step in cells)  # for a budget of 1
+    least = max(LEAST_STEPS * step.compute / multiple for multiple, step in cells)
+    budget = max(least, (seconds - beside_steps) / seconds_of_one)
+    runs = []
+    for multiple, step in cells:
+        count = round(multiple * budget / step.compute)
+        in_all = overhead + (count + EVALUATION_STEPS) * step.seconds
+        runs.append(dataclasses.replace(step, steps=count, seconds=in_all))
+    return runs
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+def command(args: argparse.Namespace, run: Run, folder: Path) -> list[str]:
+    """What trains a run.  Its schedule must have its own length, or its loss is too high (Hoffmann et al. 2022)."""
+    flags = flags_of(args) | RECIPE
+    del flags["minutes"]
+    flags |= {
+        "num_layers": run.layers, "hidden_size": run.width, "num_heads": run.width // HEAD,
+        "intermediate_size": 2 * run.width, "max_seq_len": CONTEXT, "dropout": 0, "max_steps": run.steps,
+        "eval_steps": run.steps, "max_eval_samples": EVAL_STORIES, "keep_checkpoints": 1, "compile": "off",
+        "output_dir": folder, "resume_from_checkpoint": "auto",
+    }  # fmt: skip
+    return [sys.executable, str(TRAINER), *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def train(words: list[str]) -> None:
+    """Let a trainer run to its end or, when interrupted, to its checkpoint.  Raises UserError where it fails."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
+    process = subprocess.Popen(words, **pipes)
+    try:
+        _, messages = process.communicate()
+    except (KeyboardInterrupt, Interrupted):
+        if os.name != "nt":  # there this would kill it, and the console has sent it the Ctrl-C, too
+            process.terminate()
+        process.communicate()
+        raise
+    if process.returncode:
+        errors = [line.removeprefix("error: ") for line in messages.splitlines() if line.startswith("error: ")]
+        reason = "; ".join(errors) or f"the trainer ended with status {process.returncode}"
+        raise UserError(reason, status=2 if process.returncode == 2 else 1)
+
+
+def read_result(run: Run, folder: Path) -> Result:
+    """What the summary.json of a finished run says."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    size = f"{run.layers}x{run.width}"
+    return Result(size, run.parameters, summary["tokens"], summary["final_val_loss"], summary["epoch"])
+
+
+# The law --------------------------------------------------------------------------------------------------------------
+
+
+def predicted_loss(fit: Fit, parameters: float, tokens: float) -> float:
+    """The law's loss, in nats per token, of a model of so many parameters after so many tokens."""
+    return fit.E + fit.A / parameters**fit.alpha + fit.B / tokens**fit.beta
+
+
+def fit_law(results: list[Result]) -> Fit:
+    """Fit by Hoffmann et al.'s approach 3: Huber loss of the log losses, minimized by L-BFGS from a grid of starts.
+
+    The grid is one of alpha and beta; given these, least squares find the E, A and B to start from.
+    """
+    columns = [(math.log(run.parameters), math.log(run.tokens), math.log(run.loss)) for run in results]
+    log_n, log_d, log_loss = torch.tensor(columns, dtype=torch.float64).T  # each (runs,)
+    n = log_n - log_n.mean()  # around the middle, A and B hardly depend on alpha and beta: fewer steps of L-BFGS
+    d = log_d - log_d.mean()
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        """x (5,): log E, log A, log B, and the logits of alpha and beta as shares of `LARGEST_EXPONENT`."""
+        alpha, beta = LARGEST_EXPONENT * x[3:].sigmoid()
+        terms = torch.stack((x[0].expand_as(n), x[1] - alpha * n, x[2] - beta * d))  # (3, runs), as logarithms
+        return F.huber_loss(terms.logsumexp(0), log_loss, delta=DELTA, reduction="sum") / DELTA**2
+
+    found = []  # (value, x)
+    for alpha, beta in itertools.product(STARTS, repeat=2):
+        terms = torch.stack((torch.ones_like(n), (-alpha * n).exp(), (-beta * d).exp()), dim=1)  # (runs, 3)
+        factors = torch.linalg.lstsq(terms, log_loss.exp()[:, None]).solution[:, 0]
+        exponents = torch.tensor([alpha, beta], dtype=torch.float64) / LARGEST_EXPONENT
+        x = torch.cat((factors.clamp(min=0.01).log(), exponents.logit())).requires_grad_()
+        optimizer = torch.optim.LBFGS([x], max_iter=200, tolerance_change=1e-9, line_search_fn="strong_wolfe")
+
+        def closure(x=x, optimizer=optimizer) -> torch.Tensor:
+            optimizer.zero_grad()
+            value = objective(x)
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        found.append((objective(x).item(), x.detach()))
+    _, x = min((pair for pair in found if math.isfinite(pair[0])), key=lambda pair: pair[0])
+    alpha, beta = (LARGEST_EXPONENT * x[3:].sigmoid()).tolist()
+    log_a = x[1] + alpha * log_n.mean()
+    log_b = x[2] + beta * log_d.mean()
+    return Fit(math.exp(x[0]), math.exp(log_a), alpha, math.exp(log_b), beta)
+
+
+def error_of(fit: Fit, run: Result) -> float:
+    """How far the law is above a run's loss, as a share of it."""
+    return predicted_loss(fit, run.parameters, run.tokens) / run.loss - 1
+
+
+def root_mean_square(numbers: list[float]) -> float:
+    return math.hypot(*numbers) / math.sqrt(len(numbers))
+
+
+def leave_one_out_error(results: list[Result]) -> float:
+    """Root mean square of what laws miss the one run by that they were not fitted to, as a share of its loss."""
+    errors = []
+    for number, run in enumerate(results):
+        others = results[:number] + results[number + 1 :]
+        errors.append(error_of(fit_law(others), run))
+    return root_mean_square(errors)
+
+
+def compute_optimal(fit: Fit, compute: float) -> tuple[float, float]:
+    """(N, D) of the lowest loss for so many operations, 6 N D (Hoffmann et al. 2022, equation 4)."""
+    exponents = fit.alpha + fit.beta
+    g = (fit.alpha * fit.A / (fit.beta * fit.B)) ** (1 / exponents)
+    return g * (compute / 6) ** (fit.beta / exponents), (compute / 6) ** (fit.alpha / exponents) / g
+
+
+# The report -----------------------------------------------------------------------------------------------------------
+
+
+def report(results: list[Result], folder: Path) -> None:
+    """Print the table and the law, where there are enough runs for one, and draw scaling.svg."""
+    fit = fit_law(results) if len(results) >= ENOUGH_RUNS else None
+    print("size    N, parameters   D, tokens  C, 10^12    loss" + ("  fitted  difference" if fit else ""))
+    for run in results:
+        line = f"{run.size:6} {run.parameters:14,} {run.tokens:11,} {run.compute / TERA:9.4g} {run.loss:7.4f}"
+        if fit:
+            line += f" {predicted_loss(fit, run.parameters, run.tokens):7.4f} {error_of(fit, run):+11.2%}"
+        print(line)
+    if fit:
+        print(law_in_words(fit, results))
+    else:
+        print(f"no law: {len(results)} runs finished, and its 5 numbers need at least {ENOUGH_RUNS}")
+    repeated = [run.epochs for run in results if run.epochs > 1]
+    if repeated:
+        runs = f"{len(repeated)} of {len(results)} runs"
+        log.info(f"warning: {runs} saw the data up to {max(repeated):.1f} times: the law is one of repeated data")
+    if results:
+        with written_atomically(folder / "scaling.svg") as file:
+            file.write(picture(results, fit).encode())
+        log.info(f"wrote {folder / 'scaling.svg'}")
+
+
+def law_in_words(fit: Fit, results: list[Result]) -> str:
+    error = root_mean_square([error_of(fit, run) for run in results])
+    a = fit.beta / (fit.alpha + fit.beta)
+    largest = max(run.compute for run in results)
+    parameters, tokens = compute_optimal(fit, largest)
+    return (
+        f"L(N, D) = {fit.E:.3f} + {fit.A:.4g} / N^{fit.alpha:.3f} + {fit.B:.4g} / D^{fit.beta:.3f}\n"
+        f"by approach 3 of Hoffmann et al. 2022: Huber loss ({DELTA:g}) of log losses, L-BFGS\n"
+        f"error: {error:.2%} (root mean square), {leave_one_out_error(results):.2%} at runs left out of the fit\n"
+        f"compute-optimal: N grows as C^{a:.2f}, D as C^{1 - a:.2f}; "
+        f"N = {parameters / 1e6:.2g} M and D = {tokens / 1e6:.2g} M at the largest C, {largest / TERA:.3g}"
+    )
+
+
+def picture(results: list[Result], fit: Fit | None) -> str:
+    """SVG of loss over compute: a dot a run, the law of each size, and dashed the lowest loss for each compute."""
+    lines = []
+    above = [STYLE, '<text x="70" y="396">validation loss over compute, 6 N D, in 10^12 operations</text>']
+    for number, size in enumerate(dict.fromkeys(run.size for run in results)):
+        runs = [run for run in results if run.size == size]
+        colour = COLOURS[number % len(COLOURS)]
+        dots = []
+        for run in runs:
+            dots += [(run.compute / TERA, run.loss), (math.nan, math.nan)]
+        lines.append((dots, f'class="curve dots" stroke="{colour}"', ""))
+        above.append(f'<text x="780" y="{20 + 16 * number}" fill="{colour}" text-anchor="end">{size}</text>')
+        if fit:
+            parameters = runs[0].parameters
+            computes = spread(runs[0].compute / 1.4, runs[-1].compute * 1.4)
+            law = [(c / TERA, predicted_loss(fit, parameters, c / (6 * parameters))) for c in computes]
+            lines.append((law, f'class="curve" stroke="{colour}"', ""))
+    if fit:
+        computes = spread(min(run.compute for run in results), max(run.compute for run in results))
+        lowest = [(c / TERA, predicted_loss(fit, *compute_optimal(fit, c))) for c in computes]
+        lines.append((lowest, 'class="curve" stroke="#000" stroke-dasharray="6 4"', ""))
+    svg = plot("loss over compute", lines, 800, 440, Axes(log_x=True), "".join(above))
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
+def spread(low: float, high: float) -> list[float]:
+    """Numbers from low to high, each as many times the one before."""
+    return [low * (high / low) ** (number / 40) for number in range(41)]
+
+
+if __name__ == "__main__":
+    run_program(main)
