@@ -55,7 +55,10 @@ MANY_CORES = 8
 RIGHT = 0.6  # of the time, for what is right
 # How far a gradient may be from float32's, as a share of its length.
 TOLERANCES = {"float32": 0.005, "float16": 0.01, "bfloat16": 0.05}
-RACE = ("--pilot_run", "--max_train_samples", "1000000", "--max_eval_samples", "400", "--epochs", "1")
+RACE = (
+    *("--max_eval_samples", "400", "--epochs", "1", "--batch_size", "8", "--optimizer", "muon", "--lr", "3e-3"),
+    *("--warmup_steps", "20", "--dropout", "0", "--logging_steps", "20", "--eval_steps", "100"),
+)
 KINDS = {  # of kernels, by their names
     "products": r"gemm|cutlass_\d|xmma|nvjet|wgmma", "attention": r"fmha|flash|efficient|attention",
     "compiled": r"triton_", "copies": r"memcpy|memset", "optimizer": r"multi_tensor|adam",
