@@ -24,7 +24,7 @@ from texts import ANIMALS, ELDERS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, 
 
 HEROES = ("child", "child", "animal", "animal", "thing")
 NAMED_ANIMALS = 0.7  # how many of the animals in the stories have a name
-LONGEST_TALE = 150  # words of a story in a dialogue, so that the dialogue fits a context of 256 tokens
+LONGEST_TALE = 140  # words of a story in a dialogue: about 200 tokens, which a chat model writes at most by default
 REQUESTS, OTHER_QUESTIONS = 32, 36  # stories of subjects that the training dialogues have, and as many of others
 
 
@@ -157,7 +157,7 @@ def make_tale(rng, role):
     """Compose two pairs of turns: a story is asked for and told, and a question about it is answered."""
     plot = choose(rng, plots_for(role))
     slots = settle(rng, plot.settled, cast(rng, role, in_story=False))
-    told = make_turns(rng, "[request]", f"[preface] [opening] {plot.text}", slots)
+    told = make_turns(rng, "[request]", f"[preface] [beginning] {plot.text}", slots)
     if len(told[1].split()) > LONGEST_TALE:
         return make_tale(rng, role)
     question, answer = choose(rng, plot.questions)

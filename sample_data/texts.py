@@ -177,8 +177,8 @@ carry toys up the hill; wheel ~ roll and roll; whistle ~ make a loud sound
 """)
 
 PHRASES = read_entries("""
-opening: {||[about] [a_hero] [who]. }{Once upon a time, there was|Once upon a time, there was|Once there was|There once
-was} [a_hero].
+opening: {||[about] [a_hero] [who]. }[beginning]
+beginning: {Once upon a time, there was|Once upon a time, there was|Once there was|There once was} [a_hero].
 about: This is a story about|Here is a story about|This story is about|I will tell you about
 likes: [He] loved [food].|[He] liked to [hobby].|[He] liked [food] and loved to [hobby].|[Hero] liked to [hobby] and
 to eat [food].|[Hero] loved to [hobby].|[Hero] loved [food].
@@ -234,7 +234,7 @@ request: {Can|Could|Will|Would} you {please |}{tell me|write} a [story] about [a
 a [story] about [a_hero].|I {want|would like|would love} to hear a [story] about [a_hero].|Do you know a [story] about
 [a_hero]?|{May I hear|Can I have} a [story] about [a_hero]?|A [story] about [a_hero], please{.|!}
 story: {|||short |little |nice |new |bedtime }story
-preface: ||{Yes|Of course|Oh yes|Yes, of course}!|{Yes|Of course}! Here is a story about [a_hero].
+preface: ||{Yes|Of course|Oh yes|Yes, of course}!|{Yes|Of course}! {Here|This} is a story about [a_hero].
 hello: {Hi|Hello|Hey|Good {morning|evening}}{!|.| there!} ~ {Hello|Hi}! {It is {nice|good} to see you|I am {glad|
 happy} that you are here}. [offer]?|{Hi, how|Hello, how|How} are you{| today}? ~ I am {fine|well|very well|happy},
 thank you. [offer]?|{What is your name|Who are you}? ~ I am {a {little|friendly}|your} friend, and I can tell

@@ -26,7 +26,7 @@ DIALOGUES = "pilot/data/conversations"
 TOKENIZER = "pilot/bpe_tokenizer_tinystories.pkl"
 STORY_MODEL = "pilot/tinystories_model"
 CHAT_MODEL = "pilot/tinystories_chat_model"
-SAMPLING = "--min_p 0.05 --seed 42"  # a small model's rarest guesses are slips
+SAMPLING = "--max_new_tokens 400 --min_p 0.05 --seed 42"  # a small model's rarest guesses are slips
 QUESTIONS = ["Hello!", "Can you tell me a story about a little penguin?", "Thank you!"]  # no dialogue has a penguin
 
 
@@ -110,7 +110,7 @@ def pilot(*flags):
     story = run(
         "pilot 3 of 5: write a story (shown at the end)",
         f"generate_tinystories_text.py --model_path {STORY_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}"
-        f' --prompt "Once upon a time, there was a" --max_new_tokens 400 {SAMPLING}',
+        f' --prompt "Once upon a time, there was a" {SAMPLING}',
         stdout=subprocess.PIPE,
     )
     run(
