@@ -262,13 +262,17 @@ def read_turns(path):
     return [turn["text"] for row in rows for turn in row["conversation"]]
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description="write the sample stories and dialogues")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent, help="default: the program's folder")
     parser.add_argument("--stories", type=int, default=1000, help="for training (default: %(default)s)")
     parser.add_argument("--dialogues", type=int, default=600, help="for training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="another seed, other texts (default: %(default)s)")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main():
+    args = parse_args()
     subjects = [subject for subject in (*ANIMALS, *THINGS) if subject not in HELD_OUT_SUBJECTS]
     random.Random(args.seed).shuffle(subjects)
     write_stories(args.output_dir / "stories", args.seed, args.stories)

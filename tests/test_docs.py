@@ -88,8 +88,9 @@ def commands_in(text):
 def test_each_command_on_a_page_has_flags_that_its_program_takes(page, monkeypatch):
     commands = commands_in((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert commands or page == "faq.md"
+    monkeypatch.syspath_prepend(ROOT / "sample_data")
     for program, flags in commands:
-        module = importlib.import_module(program.removeprefix("tools/"))
+        module = importlib.import_module(program.removeprefix("tools/").removeprefix("sample_data/"))
         monkeypatch.setattr("sys.argv", [program])
         try:
             module.parse_args(shlex.split(flags))

@@ -112,11 +112,11 @@ def test_the_shell_wins_over_the_file_the_preset_the_pilot_and_the_default(tmp_p
     names = ("eval_steps", "logging_steps", "lr", "weight_decay", "min_lr")
     of = lambda *flags: tuple(getattr(step2.parse_args([*flags]), name) for name in names)
     assert of() == (None, 100, 1e-3, 0.1, 0.0)
-    assert of(*pilot) == (100, 20, 3e-3, 0.1, 0.0)
-    assert of(*pilot, *preset) == (100, 20, 1e-3, 0.0, 1e-3)
-    assert of(*pilot, *preset, *config) == (100, 7, 1e-3, 0.3, 1e-4)
-    assert of(*pilot, *preset, *config, *shell) == (100, 7, 1e-3, 0.3, 2e-4)
-    assert of(*shell, *config, *preset, *pilot) == (100, 7, 1e-3, 0.3, 2e-4)
+    assert of(*pilot) == (400, 50, 0.018, 0.1, 0.0)
+    assert of(*pilot, *preset) == (400, 50, 1e-3, 0.0, 1e-3)
+    assert of(*pilot, *preset, *config) == (400, 7, 1e-3, 0.3, 1e-4)
+    assert of(*pilot, *preset, *config, *shell) == (400, 7, 1e-3, 0.3, 2e-4)
+    assert of(*shell, *config, *preset, *pilot) == (400, 7, 1e-3, 0.3, 2e-4)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_shell_wins_over_the_file_the_preset_the_pilot_and_the_default(tmp_p
         ("--preset baby_cpu --epochs 2", {}, 2, None),
         ("--preset 8M --max_steps 9", {}, None, 9),
         ("--pilot_run --max_steps 9", {}, None, 9),
-        ("--pilot_run --preset baby_cpu", {}, 5, 5000),  # minutes, whatever the preset
+        ("--pilot_run --preset baby_cpu", {}, 3, 5000),  # minutes, whatever the preset
         ("--preset baby_cpu", {"epochs": 2, "max_steps": None}, 2, None),
         ("--preset 8M", {"epochs": None, "max_steps": 7}, None, 7),
         ("", {"epochs": 2, "max_steps": 7}, 2, 7),
