@@ -1,7 +1,7 @@
 """Step 2: train a decoder-only transformer on stories.
 
     python train_tinystories_model.py --amp                                    # TinyStories, on a GPU
-    python train_tinystories_model.py --pilot_run --dataset sample_data/stories     # minutes, on a laptop
+    python train_tinystories_model.py --pilot_run --dataset pilot/data/stories      # minutes, after `make pilot`
     python train_tinystories_model.py --preset 8M --amp                        # a known model; --preset list: which
 
 Tokenizes the stories once into a cache on disk, trains, evaluates, and leaves a folder with the weights (best_model.pth
