@@ -69,8 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def flags_below(given: dict) -> dict:
     """What --lora_rank and --pilot_run change, where they are given."""
-    flags = {"lr": LEARNING_RATE} if given.get("lora_rank") else {}
-    return flags | (PILOT if given.get("pilot_run") else {})
+    pilot = PILOT if given.get("pilot_run") else {}
+    return pilot | ({"lr": LEARNING_RATE} if given.get("lora_rank") else {})
 
 
 def main() -> None:

@@ -187,6 +187,13 @@ def test_a_file_of_ones_own_may_name_the_folder_and_the_model(tmp_path):
         step4.parse_args([])
 
 
+def test_adapters_have_their_rate_in_a_pilot_run_too():
+    flags = ["--pretrained_model_path", "a.pth", "--pilot_run"]
+    assert step4.parse_args(flags).lr == step4.PILOT["lr"]
+    assert step4.parse_args([*flags, "--lora_rank", "4"]).lr == step4.LEARNING_RATE
+    assert step4.parse_args([*flags, "--lora_rank", "4", "--lr", "0.001"]).lr == 0.001
+
+
 def test_a_flag_of_an_older_version_is_skipped_where_it_did_nothing(tmp_path):
     content = {"program": "train_tinystories_chat_model.py", "pretrained_model_path": "a.pth", "epochs": 2}
     args = step4.parse_args(["--config", file_of(tmp_path, content | {"swap_words": 0.0})])
