@@ -18,7 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / ".installed"
+STAMP = VENV / ".installed"  # the SHA-256 of the pyproject.toml that was installed, and "tests" with its dev group
+INSTALL_LOG = VENV / "install.log"
+CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's own builds without CUDA
 PILOT = ROOT / "pilot"
 
 STORIES = "pilot/data/stories"
@@ -29,6 +31,13 @@ CHAT_MODEL = "pilot/tinystories_chat_model"
 SAMPLING = "--max_new_tokens 400 --min_p 0.05 --seed 42"  # a small model's rarest guesses are slips
 QUESTIONS = ["Hello!", "Can you tell me a story about a little penguin?", "Thank you!"]  # no dialogue has a penguin
 
+ACTIVATE = ".venv\\Scripts\\activate" if os.name == "nt" else "source .venv/bin/activate"
+NEXT = f"""
+== Next
+{ACTIVATE}
+python chat_with_tinystories_model.py --model_path {CHAT_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}
+docs/labs.md has sixteen small experiments, and the order in which to read the code."""
+
 
 def fail(message, code=1):
     """End with one line that says why."""
@@ -36,12 +45,12 @@ def fail(message, code=1):
     sys.exit(code)
 
 
-def run(step, command, *arguments, python=VENV_PYTHON, **options):
+def run(step, command, *arguments, **options):
     """Run one Python command; say which step it is, what a student would type and how long it took."""
     print(f"\n== {step}\n$ python {command} {shlex.join(arguments)}".rstrip(), flush=True)
     started = time.monotonic()
     result = subprocess.run(
-        [python, *shlex.split(command), *arguments],
+        [VENV_PYTHON, *shlex.split(command), *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONUTF8": "1"},
         encoding="utf-8",
@@ -54,35 +63,84 @@ def run(step, command, *arguments, python=VENV_PYTHON, **options):
 
 
 def setup():
-    """make .venv and install the course into it"""
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    """make .venv and install what the five steps need"""
+    install_course(for_tests=False)
+
+
+def install_course(for_tests):
+    """Make .venv if there is none, and install what is missing; for_tests: what lint and test need, too."""
+    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     usable = VENV_PYTHON.exists() and any(VENV_PYTHON.parent.glob("pip*"))
-    if usable and STAMP.exists() and STAMP.read_text() == wanted:
+    installed = STAMP.read_text().split() if usable and STAMP.exists() else []
+    if digest in installed and ("tests" in installed or not for_tests):
         print("== setup: .venv is up to date")
         return
     if not usable:
-        run("setup: make .venv", "-m venv --clear .venv", python=sys.executable)
-    run("setup: upgrade pip", "-m pip install --upgrade pip")
-    run("setup: install the course", "-m pip install -e . --group dev")
-    STAMP.write_text(wanted)
+        print("== setup: make .venv", flush=True)
+        if subprocess.run([sys.executable, "-m", "venv", "--clear", VENV]).returncode != 0:
+            fail("Python could not make .venv; Debian and Ubuntu need the package python3-venv for it")
+    install("a newer pip", "--upgrade", "pip")
+    if takes_cpu_torch():
+        torch = next(name for name in requirements() if name.startswith("torch"))
+        command = (torch, "--index-url", CPU_TORCH, "--retries", "1")
+        install("PyTorch for CPUs, about 200 MB (COURSE_TORCH=default: with CUDA)", *command, must=False)
+    if for_tests:
+        install("what the tests need", "-e", ".", "--group", "dev")
+    else:
+        install("what the five steps need", "-e", ".")
+    STAMP.write_text(f"{digest} tests" if for_tests else digest)
+
+
+def requirements():
+    """Read from pyproject.toml which packages the five steps need."""
+    import tomllib  # not in Python 3.10, which `main` refuses in plain words
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+
+
+def takes_cpu_torch():
+    """Is this Linux without an NVIDIA GPU? pip's default build of PyTorch has several GB of CUDA libraries there."""
+    no_gpu = sys.platform == "linux" and shutil.which("nvidia-smi") is None
+    return no_gpu and os.environ.get("COURSE_TORCH", "auto") != "default"
+
+
+def install(what, *arguments, must=True):
+    """Install with pip, print one line with the time, and write pip's own output to a file.
+
+    must: a failure ends the program; otherwise it is printed, and the next installation may still succeed.
+    """
+    print(f"== setup: install {what}: ", end="", flush=True)
+    started = time.monotonic()
+    with INSTALL_LOG.open("a", encoding="utf-8") as output:
+        command = [VENV_PYTHON, "-m", "pip", "install", *arguments]
+        result = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    seconds = time.monotonic() - started
+    log = INSTALL_LOG.relative_to(ROOT).as_posix()
+    if result.returncode == 0:
+        print(f"{seconds:.0f} s")
+    elif must:
+        print("failed")
+        fail(f"pip could not install {what}; why is at the end of {log}")
+    else:
+        print(f"not available ({log}); pip's default instead")
 
 
 def lint():
     """look for mistakes and untidy layout in the code"""
-    setup()
+    install_course(for_tests=True)
     run("lint: mistakes", "-m ruff check .")
     run("lint: layout", "-m ruff format --check .")
 
 
 def test(*arguments):
     """run the tests"""
-    setup()
+    install_course(for_tests=True)
     run("test", "-m pytest -q -n auto --dist loadfile", *arguments)  # a process a core, each file in one of them
 
 
 def test_faults(*arguments):
     """kill runs, fill disks and damage files, some 20 minutes"""
-    setup()
+    install_course(for_tests=True)
     run("test-faults", "-m pytest -q -m faults", *arguments)
 
 
@@ -137,6 +195,7 @@ def pilot(*flags):
     print("\n== What was written")
     list_files()
     print(f"\n== pilot: {time.monotonic() - started:.1f} s in all")
+    print(NEXT)
 
 
 def list_files():
