@@ -12,7 +12,7 @@ import torch
 from common.errors import UserError
 from common.flags import flag
 
-MAX_NEW_TOKENS = 200
+MAX_NEW_TOKENS = 300  # most stories end before
 DRAWING = ("temperature", "top_k", "top_p", "min_p")  # what makes no sense where nothing is drawn
 
 

@@ -24,7 +24,7 @@ from texts import ANIMALS, ELDERS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, 
 
 HEROES = ("child", "child", "animal", "animal", "thing")
 NAMED_ANIMALS = 0.7  # how many of the animals in the stories have a name
-LONGEST_TALE = 140  # words of a story in a dialogue: about 200 tokens, which a chat model writes at most by default
+LONGEST_TALE = 180  # words of a story in a dialogue: about 260 tokens; a chat model writes at most 300 by default
 REQUESTS, OTHER_QUESTIONS = 32, 36  # stories of subjects that the training dialogues have, and as many of others
 
 
@@ -176,7 +176,7 @@ def small_talk(rng, kind, subject):
 
 
 def make_conversation(rng, subject):
-    """Compose one to four pairs of turns; most conversations tell a story, of the subject or of a child."""
+    """Compose one to five pairs of turns; most conversations tell a story, of the subject or of a child."""
     pairs = []
     if rng.random() < 0.2:
         pairs.append(small_talk(rng, "hello", subject))
@@ -185,7 +185,8 @@ def make_conversation(rng, subject):
         pairs += make_tale(rng, role)[: choose(rng, (1, 2))]
     else:
         question = f"{subject_kind(subject)}_question"
-        pairs.append(small_talk(rng, choose(rng, ("hello", "feeling_question", question, question)), subject))
+        kinds = ("hello", "feeling_question", question, question)
+        pairs += [small_talk(rng, kind, subject) for kind in rng.sample(kinds, choose(rng, (1, 2, 3)))]
     if rng.random() < 0.25:
         pairs.append(small_talk(rng, "goodbye", subject))
     return [{"text": turn} for pair in pairs for turn in pair]

@@ -159,21 +159,21 @@ HABITATS = {  # where such animals live
 # thing ~ what it can do
 THINGS = read_table("""
 ball ~ bounce up and down; balloon ~ float up to the sky; basket ~ carry red apples; bell ~ ring ding dong; bench ~
-give old people a rest; bike ~ roll down the street; blanket ~ keep a child warm; boat ~ sail across the pond; book ~
-tell a good story; boot ~ keep a foot dry; bottle ~ keep water cool; box ~ keep toys safe; broom ~ sweep the floor;
-brush ~ paint blue skies; bucket ~ carry cool water; button ~ keep a coat shut; candle ~ glow in the dark; car ~ zoom
-across the floor; cart ~ carry hay to the barn; chair ~ give tired legs a rest; clock ~ say tick tock; crayon ~ draw
-big suns; crown ~ shine like gold; cup ~ hold warm milk; cushion ~ make a chair soft; doll ~ sit at a tea party; drum
-~ go boom boom; fan ~ make a cool wind; flag ~ wave in the wind; flute ~ play soft songs; guitar ~ play a happy song;
-hat ~ keep the sun away; jar ~ keep cookies fresh; kettle ~ make hot tea; key ~ open a little door; kite ~ dance in
-the wind; ladder ~ reach the roof; lamp ~ light up the room; lantern ~ show the way at night; magnet ~ pick up pins;
-map ~ show the way home; mirror ~ show happy faces; mitten ~ keep a hand warm; pencil ~ draw a long line; pillow ~
-hold a sleepy head; plane ~ fly over the hills; puppet ~ make children laugh; puzzle ~ show a picture of a ship; ring
-~ shine in the sun; robot ~ walk and beep; rocket ~ fly to the moon; rope ~ hold a boat; scarf ~ keep a neck warm;
-shell ~ sing like the sea; sled ~ slide down the snow; sock ~ keep a foot warm; spoon ~ stir the soup; swing ~ go up
-and down; teapot ~ pour hot tea; telescope ~ show the stars; tent ~ keep the rain out; train ~ go choo choo; truck ~
-carry sand and stones; trumpet ~ play a loud song; umbrella ~ keep the rain away; violin ~ play a sweet song; wagon ~
-carry toys up the hill; wheel ~ roll and roll; whistle ~ make a loud sound
+give old people a rest; bike ~ roll down the street; blanket ~ keep a child warm; boat ~ float across the pond; book ~
+tell a good story; boot ~ keep a foot dry; bottle ~ keep water cool; box ~ keep toys safe; broom ~ clean the floor;
+brush ~ paint a blue sky; bucket ~ carry cool water; button ~ keep a coat closed; candle ~ give a warm light; car ~
+race across the floor; cart ~ carry hay to the barn; chair ~ give tired legs a rest; clock ~ say tick tock; crayon ~
+draw a big sun; crown ~ shine like gold; cup ~ hold warm milk; cushion ~ make a chair soft; doll ~ sit at a tea party;
+drum ~ go boom boom; fan ~ make a cool wind; flag ~ wave in the wind; flute ~ play soft songs; guitar ~ play a happy
+song; hat ~ keep the sun away; jar ~ keep cookies fresh; kettle ~ make hot tea; key ~ open a little door; kite ~ dance
+in the wind; ladder ~ reach the roof; lamp ~ light up the room; lantern ~ show the way at night; magnet ~ pick up
+pins; map ~ show the way home; mirror ~ show a happy face; mitten ~ keep a hand warm; pencil ~ draw a long line;
+pillow ~ hold a sleepy head; plane ~ fly over the hills; puppet ~ make children laugh; puzzle ~ show a picture of a
+ship; ring ~ shine in the sun; robot ~ walk and dance; rocket ~ fly to the moon; rope ~ hold a boat; scarf ~ keep a
+neck warm; shell ~ sing like the sea; sled ~ slide down the snow; sock ~ keep a foot warm; spoon ~ hold hot soup;
+swing ~ go up and down; teapot ~ pour hot tea; telescope ~ show the stars; tent ~ keep the rain out; train ~ go choo
+choo; truck ~ carry sand and stones; trumpet ~ play a loud song; umbrella ~ keep the rain away; violin ~ play a sweet
+song; wagon ~ carry toys up the hill; wheel ~ roll and roll; whistle ~ make a loud sound
 """)
 
 PHRASES = read_entries("""
@@ -186,7 +186,7 @@ who: |who lives [live]|who eats [food]|who lives [live] and eats [food]
 animal_likes: [He] lived [live] and liked to eat [food].|[Hero] lived [live] and liked to [hobby].|[He] ate [food] and
 loved to [hobby].
 ending: |{That evening|That night|At home}, [hero] told [elder] {all about it|the whole story}.|{That evening|Later},
-[hero] and [elder] {had|ate} [food] for supper.|{That night|At bedtime}, [hero] {dreamed of [place]|slept well|was
+[hero] and [elder] had [food] for supper.|{That night|At bedtime}, [hero] {dreamed of [place]|slept well|was
 tired and happy}.|The next day, [hero] wanted to [hobby] again.
 one_day: One [sunny] {day|morning|afternoon}|One day|One morning|On {Monday|Tuesday|Wednesday|Thursday|Friday|
 Saturday|Sunday}|One day in {spring|summer|fall}|After {breakfast|lunch}|Early one morning|Late one afternoon
@@ -218,7 +218,7 @@ the big bridge|in the woods ~ to the woods ~ the woods|on the playground ~ to th
 food: apples|bananas|berries|bread|carrots|cheese|cherries|cookies|corn|grapes|honey|jam|melons|milk|noodles|nuts|
 oranges|pancakes|peaches|pears| peas|plums|popcorn|potatoes|pudding|rice|salad|soup|toast|tomatoes|apple pie|cherry
 pie|bean soup|corn soup|warm bread|nut cake|plum jam|rice pudding|egg rolls|sweet buns|fresh figs|red beets|green
-beans|white bread|hot cocoa|lemon tea
+beans|white bread|sweet corn|hot stew
 hobby: sing|dance|paint|draw|run|jump|swim|read|count the stars|look at the clouds|pick flowers|climb trees|tell
 stories|tell jokes|play in the sand|watch the birds|feed the ducks|play the drum|build towers|sleep in the sun|hop on
 one leg|roll down hills|look for shells|look for bugs|sit by the fire|walk in the rain|listen to music|collect stones|

@@ -110,5 +110,5 @@ def test_flags_that_make_no_sense_are_refused_by_name(flags):
 
 
 def test_min_new_tokens_above_the_default_raises_max_new_tokens():
-    assert Sampling().max_new_tokens == 200
+    assert Sampling().max_new_tokens == 300
     assert Sampling(min_new_tokens=1300).max_new_tokens == 1300
