@@ -171,9 +171,9 @@ def test_tokens_are_drawn_as_the_course_draws_them(exported, tokenizer):
 @pytest.mark.parametrize(
     "arch, changes, part",
     [
-        ("gpt2", {"norm": "rms"}, "with --norm rms, and transformers' GPT2LMHeadModel needs --norm layer"),
-        ("llama", {"norm": "layer"}, "with --norm layer, and transformers' LlamaForCausalLM needs --norm rms"),
-        ("llama", {"mlp": "gelu", "norm": "layer"}, "--positions rotary, and transformers' GPT2LMHeadModel"),
+        ("gpt2", {"norm": "rms"}, "with --norm rms, but transformers' GPT2LMHeadModel needs --norm layer"),
+        ("llama", {"norm": "layer"}, "with --norm layer, but transformers' LlamaForCausalLM needs --norm rms"),
+        ("llama", {"mlp": "gelu", "norm": "layer"}, "--positions rotary, but transformers' GPT2LMHeadModel"),
         ("llama", {"window_size": CONTEXT - 1}, "--window_size 47"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_tokenizer_of_another_kind_is_refused(monkeypatch, tmp_path, tokenizer
     another = train_tokenizer([story(1)] * 2, 300)
     another.backend, another.path = object(), tokenizer.path
     monkeypatch.setattr(export_to_hf, "load_tokenizer", lambda path: another)
-    assert "no byte-level BPE" in error_of(monkeypatch, tmp_path, tokenizer)
+    assert "it is not a byte-level BPE" in error_of(monkeypatch, tmp_path, tokenizer)
 
 
 def test_special_tokens_have_their_names_and_ids(theirs, tokenizer):
@@ -391,7 +391,7 @@ def test_only_an_export_is_replaced(monkeypatch, tmp_path, tokenizer):
     export(monkeypatch, tmp_path, tokenizer, "--overwrite")
     assert b"GPT2LMHeadModel" in contents(tmp_path / "out")["config.json"]
     (tmp_path / "out/thesis.txt").write_text("years of work")
-    assert "holds thesis.txt" in error_of(monkeypatch, tmp_path, tokenizer, "--overwrite")
+    assert "contains thesis.txt" in error_of(monkeypatch, tmp_path, tokenizer, "--overwrite")
     assert (tmp_path / "out/thesis.txt").read_text() == "years of work"
 
 

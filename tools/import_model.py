@@ -121,7 +121,7 @@ class Source:
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if not BUFFERS.search(name)}
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """Remove and return a tensor, in float32.  Raises UserError if it is missing or has another shape (ANY fits)."""
+        """Remove and return a tensor in float32.  Raises UserError if it is missing or has another shape (ANY fits)."""
         if name not in self.tensors:
             raise UserError(f"{self.path} does not have the weights {name}")
         tensor = self.tensors.pop(name)
@@ -163,7 +163,7 @@ class Source:
         if not tied:
             weights["head.weight"] = head
         elif not torch.equal(head, table):
-            raise UserError(f"{self.path}: lm_head.weight differs from the token embeddings, despite tie_word_embeddings")
+            raise UserError(f"{self.path}: lm_head.weight is not equal to the token embeddings (tie_word_embeddings)")
 
     def refuse_rest(self) -> None:
         if self.tensors:
