@@ -19,7 +19,7 @@ def test_what_does_not_fit_the_time_is_named(no_time, monkeypatch, capsys):
     *_, last = capsys.readouterr().out.splitlines()
     for title in (
         "gradients",
-        "one loss in each precision",
+        "same loss in each precision",
         "SIGTERM and resuming",
         "training course, float32",
         "writing",

@@ -97,10 +97,10 @@ MEASURES = {
     "consistency": ("consistency, of 10", "{:.2f}", "the same; is the text consistent with its beginning?"),
     "age_group": (
         "age group", "{}",
-        "its median guess, the younger of two: " + ", ".join(f"{name} {ages}" for name, ages in AGE_GROUPS.items()),
+        "its median guess; of two, the younger: " + ", ".join(f"{name} {ages}" for name, ages in AGE_GROUPS.items()),
     ),
 }  # fmt: skip
-SECTIONS = {"loss": "held-out text", "texts": "texts that they write", "graded": "grades of the judge"}
+SECTIONS = {"loss": "held-out text", "texts": "generated texts", "graded": "grades of the judge"}
 
 
 @dataclass

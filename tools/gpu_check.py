@@ -138,7 +138,7 @@ def checks(device: torch.device, folder: Path, most: float) -> list[Check]:
     """Return all checks, the most important first.  most: seconds after which a check that hangs is stopped."""
     checks = [
         ("gradients", 45, partial(check_gradients, device)),
-        ("one loss in each precision", 80, partial(check_precisions, device, folder, most)),
+        ("same loss in each precision", 80, partial(check_precisions, device, folder, most)),
         ("SIGTERM and resuming", 100, partial(check_resuming, device, folder, most)),
         ("two optimizers under the scaler", 40, partial(check_muon, device, folder, most)),
     ]

@@ -205,7 +205,7 @@ def older_course(source: Source, settings: Settings) -> tuple[dict, dict]:
 
     The run's args.json has the settings that the shapes do not show.
     """
-    for prefix in ("module.", "_orig_mod."):  # from DistributedDataParallel, from torch.compile
+    for prefix in ("module.", "_orig_mod."):  # of DistributedDataParallel, of torch.compile
         source.tensors = {name.removeprefix(prefix): tensor for name, tensor in source.tensors.items()}
     layers = {name.split(".")[2] for name in source.tensors if name.startswith("transformer.layers.")}
     outside = {name: tensor for name, tensor in source.tensors.items() if ".layers." not in name}
@@ -265,8 +265,7 @@ def gpt2(source: Source, settings: Settings) -> tuple[dict, dict]:
 def gpt_neo(source: Source, settings: Settings) -> tuple[dict, dict]:
     """Convert GPT-Neo, which does not divide attention scores by the square root of the head size.
 
-    Its local layers see only a window, ours see all tokens; a context that is not longer than the window makes no
-    difference.
+    Its local layers see only a window, ours see all tokens.  Both are the same if the context fits into the window.
     """
     config = settings.numbers(GPT_NEO_SIZES)
     config["intermediate_size"] = settings.number("intermediate_size", 4 * config["hidden_size"])
@@ -424,8 +423,8 @@ def rename(content: dict, number: object, name: str) -> None:
 def with_special_rows(weight: torch.Tensor, known: int, tokenizer: Tokenizer) -> torch.Tensor:
     """Return the first `known` rows (C numbers each) of an embedding, plus one row for each added special token.
 
-    A new row is the mean of the others, so that no new token is special at first.  Only <bos> is a copy of <eos>: both
-    come before a new text.
+    A new row is the mean of the others, so that no new token stands out at first.  Only a new <bos> is a copy of a
+    known <eos>: both come before a new text.
     """
     rows = weight[:known]
     new = rows.mean(0, keepdim=True).repeat(tokenizer.vocab_size - known, 1)

@@ -41,7 +41,7 @@ class Submission:
     person: str = ""
     problems: list[str] = field(default_factory=list)
     args: dict | None = None
-    rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, as FIELDS has them
+    rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, with the fields in FIELDS
     first_row: dict = field(default_factory=dict)  # the row that describes the run
     log: Log = field(default_factory=Log)
     log_name: str = ""  # "train.log", "the log" for a console log, "" if there is none
