@@ -171,9 +171,9 @@ def test_tokens_are_drawn_as_the_course_draws_them(exported, tokenizer):
 @pytest.mark.parametrize(
     "arch, changes, part",
     [
-        ("gpt2", {"norm": "rms"}, "with --norm rms, and transformers' GPT2LMHeadModel needs --norm layer"),
-        ("llama", {"norm": "layer"}, "with --norm layer, and transformers' LlamaForCausalLM needs --norm rms"),
-        ("llama", {"mlp": "gelu", "norm": "layer"}, "--positions rotary, and transformers' GPT2LMHeadModel"),
+        ("gpt2", {"norm": "rms"}, "with --norm rms, but transformers' GPT2LMHeadModel needs --norm layer"),
+        ("llama", {"norm": "layer"}, "with --norm layer, but transformers' LlamaForCausalLM needs --norm rms"),
+        ("llama", {"mlp": "gelu", "norm": "layer"}, "--positions rotary, but transformers' GPT2LMHeadModel"),
         ("llama", {"window_size": CONTEXT - 1}, "--window_size 47"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_tokenizer_of_another_kind_is_refused(monkeypatch, tmp_path, tokenizer
     another = train_tokenizer([story(1)] * 2, 300)
     another.backend, another.path = object(), tokenizer.path
     monkeypatch.setattr(export_to_hf, "load_tokenizer", lambda path: another)
-    assert "no byte-level BPE" in error_of(monkeypatch, tmp_path, tokenizer)
+    assert "it is not a byte-level BPE" in error_of(monkeypatch, tmp_path, tokenizer)
 
 
 def test_special_tokens_have_their_names_and_ids(theirs, tokenizer):
@@ -269,10 +269,10 @@ def test_the_template_leaves_the_word_to_the_assistant(theirs, tokenizer, turns,
 @pytest.mark.parametrize(
     "turns, add_generation_prompt, part",
     [
-        ([("user", "Hi."), ("assistant", "Hello.")], True, "ends with a message of the user"),
-        ([("system", "You are a fox.")], True, "ends with a message of the user"),
-        ([("user", "Hi."), ("tool", "4")], False, "the roles are system, user and assistant"),
-        ([("user", [{"type": "text", "text": "Hi."}])], True, "needs a content that is text"),
+        ([("user", "Hi."), ("assistant", "Hello.")], True, "ends with a user message"),
+        ([("system", "You are a fox.")], True, "ends with a user message"),
+        ([("user", "Hi."), ("tool", "4")], False, "each role must be system, user or assistant"),
+        ([("user", [{"type": "text", "text": "Hi."}])], True, "the content of each message must be text"),
     ],
 )
 def test_a_conversation_of_another_form_is_a_clear_error(theirs, turns, add_generation_prompt, part):
@@ -306,7 +306,7 @@ def test_the_card_has_no_numbers_of_another_run(monkeypatch, tmp_path, tokenizer
     save(tmp_path, tokenizer)
     write_run(tmp_path, run_id="1" * 32)
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
-    assert "1.5000" in card and "0.6250" not in card and "0.002" not in card and "was not beside" in card
+    assert "1.5000" in card and "0.6250" not in card and "0.002" not in card and "was not next to" in card
 
 
 def test_the_card_of_a_stopped_run_has_its_flags(monkeypatch, tmp_path, tokenizer):
@@ -317,7 +317,7 @@ def test_the_card_of_a_stopped_run_has_its_flags(monkeypatch, tmp_path, tokenize
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "run", "run_id": RUN_ID}) + '\n{"event": "trai')
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
     assert "train\\_tinystories\\_model.py" in card and "0.002" in card and "has not learned to answer" in card
-    assert "was not beside" in card
+    assert "was not next to" in card
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "run", "run_id": "1" * 32}))
     card = (export(monkeypatch, tmp_path, tokenizer, "--overwrite") / "README.md").read_text(encoding="utf-8")
     assert "0.002" not in card
@@ -329,7 +329,7 @@ def test_records_that_cannot_be_read_are_skipped(monkeypatch, tmp_path, tokenize
     for name in ("summary.json", "args.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes(content)
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
-    assert "1.5000" in card and "was not beside" in card
+    assert "1.5000" in card and "was not next to" in card
 
 
 def test_records_of_a_stranger_stay_in_their_cells(monkeypatch, tmp_path, tokenizer):
@@ -391,7 +391,7 @@ def test_only_an_export_is_replaced(monkeypatch, tmp_path, tokenizer):
     export(monkeypatch, tmp_path, tokenizer, "--overwrite")
     assert b"GPT2LMHeadModel" in contents(tmp_path / "out")["config.json"]
     (tmp_path / "out/thesis.txt").write_text("years of work")
-    assert "holds thesis.txt" in error_of(monkeypatch, tmp_path, tokenizer, "--overwrite")
+    assert "contains thesis.txt" in error_of(monkeypatch, tmp_path, tokenizer, "--overwrite")
     assert (tmp_path / "out/thesis.txt").read_text() == "years of work"
 
 

@@ -19,7 +19,7 @@ def test_what_does_not_fit_the_time_is_named(no_time, monkeypatch, capsys):
     *_, last = capsys.readouterr().out.splitlines()
     for title in (
         "gradients",
-        "one loss in each precision",
+        "same loss in each precision",
         "SIGTERM and resuming",
         "training course, float32",
         "writing",
@@ -54,7 +54,7 @@ def test_losses_that_differ_by_more_than_a_percent_are_called_wrong(losses, monk
 
 def test_training_and_writing_are_measured():
     (line,) = gpu_check.measure_training(gpu_check.Trial(CPU, "course", "float32"), profiled=True)
-    assert "tokens/s" in line and "ms a step" in line and "SKIPPED" not in line
+    assert "tokens/s" in line and "ms per step" in line and "SKIPPED" not in line
 
 
 def test_kernels_are_counted_by_kind():

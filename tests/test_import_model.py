@@ -216,7 +216,7 @@ def test_gpt2s_vocab_json_and_merges_are_taken_too(tmp_path):
     "kind, changes, word",
     [
         ("gpt2", {"activation_function": "relu"}, "activation_function is relu"),
-        ("gpt2", {"model_type": "mamba"}, "model_type is mamba; known are gpt2, gpt_neo, llama"),
+        ("gpt2", {"model_type": "mamba"}, "model_type is mamba; only gpt2, gpt_neo, llama can be imported"),
         ("gpt2", {"model_type": ["gpt2"]}, "model_type"),
         ("gpt2", {"n_layer": 1}, "h.1."),
         ("gpt2", {"n_layer": 10**9}, "h.2."),
@@ -430,7 +430,7 @@ def test_an_older_model_without_a_part_is_refused(older, tmp_path, lost):
     path, state, *_ = older
     torch.save({name: tensor for name, tensor in state.items() if lost not in name}, path)
     said = refusal(path, tmp_path / "ours", "--tokenizer_path", tmp_path / "old.pkl")
-    assert "a table of tokens, one of positions" in said if lost == "position_embeddings" else lost in said
+    assert "token embeddings, position embeddings" in said if lost == "position_embeddings" else lost in said
 
 
 def test_a_name_that_could_not_be_placed_is_said(older, tmp_path):
@@ -513,7 +513,7 @@ def test_other_things_are_refused(older, tmp_path):
     assert "config.json" in refusal(tmp_path / "empty", out)
     assert "nowhere" in refusal(tmp_path / "nowhere", out)
     torch.save([1, 2], tmp_path / "list.pth")
-    assert "no model's weights" in refusal(tmp_path / "list.pth", out)
+    assert "does not contain a model's weights" in refusal(tmp_path / "list.pth", out)
     (tmp_path / "args.json").unlink()
     assert "args.json" in refusal(path, out, "--tokenizer_path", tmp_path / "old.pkl")
 
@@ -547,11 +547,11 @@ def test_the_program_says_what_it_wrote_and_replaces_nothing_unasked(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     done = run(tmp_path, "tools/import_model", "theirs", "ours")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["wrote", "wrote", "python"]
-    with pytest.raises(UserError, match="is already there"):
+    with pytest.raises(UserError, match="already exists"):
         imported(tmp_path / "theirs", tmp_path / "ours")
 
 
 def test_a_model_of_this_course_needs_no_import(older, tmp_path):
     model, tokenizer = imported(older[0], tmp_path / "ours", "--tokenizer_path", tmp_path / "old.pkl")
     save_model(tmp_path / "own.pth", model, tokenizer.fingerprint)
-    assert "of this course already" in refusal(tmp_path / "own.pth", tmp_path / "other")
+    assert "is already a file of this course" in refusal(tmp_path / "own.pth", tmp_path / "other")

@@ -285,7 +285,7 @@ def test_a_file_that_the_log_of_a_stranger_names_is_not_opened(tmp_path, words):
     typed = handed_in("--preset", "8M", command="--preset 8M")
     assert list(command_and_args(typed)) == []
     lied = handed_in("--preset", "28M", command="--preset 8M")
-    assert "--preset is 28M in args.json and 8M" in next(command_and_args(lied)).text
+    assert "--preset is 28M in args.json but 8M" in next(command_and_args(lied)).text
 
 
 # --max_steps ----------------------------------------------------------------------------------------------------------

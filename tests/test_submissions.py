@@ -302,7 +302,7 @@ def test_a_log_that_ends_before_its_first_step_is_a_run_and_one_of_a_refused_run
     found = read_one(write_text(handed_in / "anna.log", cut))
     assert not found.problems and found.log.device and found.log.parameters_in_layers == 1000
     refused = cut[: cut.index("model: ")] + "error: out already holds a run\n"
-    assert_said(read_one(write_text(handed_in / "ben.log", refused)).problems, "no run in it")
+    assert_said(read_one(write_text(handed_in / "ben.log", refused)).problems, "no run found")
 
 
 def test_lines_of_steps_that_cannot_be_read_are_counted(handed_in):
@@ -362,13 +362,13 @@ def oddly_compressed_zip(path, name):
 
 REFUSED = {
     "a link": lambda folder: write_zip(folder / "a.zip", {symlink_in_zip("args.json"): b"/etc/passwd"}),
-    "not read, a link": lambda folder: write_tar(folder / "a.tgz", {linked("args.json"): b""}),
+    "skipped (a link)": lambda folder: write_tar(folder / "a.tgz", {linked("args.json"): b""}),
     "link": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.LNKTYPE): b""}),
-    "no plain file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.CHRTYPE): b""}),
-    "plain file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.FIFOTYPE): b""}),
+    "not a regular file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.CHRTYPE): b""}),
+    "regular file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.FIFOTYPE): b""}),
     "password": lambda folder: encrypted_zip(folder / "a.zip", "args.json"),
-    "compressed in a way": lambda folder: oddly_compressed_zip(folder / "a.zip", "args.json"),
-    "archive in the archive": lambda folder: write_zip(folder / "a.zip", {"args.json.zip": b"PK"}),
+    "an unknown method": lambda folder: oddly_compressed_zip(folder / "a.zip", "args.json"),
+    "archive inside the archive": lambda folder: write_zip(folder / "a.zip", {"args.json.zip": b"PK"}),
 }
 
 
@@ -377,7 +377,7 @@ def test_what_is_no_plain_file_is_refused_and_named(handed_in, words):
     found = read_one(REFUSED[words](handed_in))
     assert found.args is None
     assert_said(found.problems[:1], "args.json", words)
-    assert_said(found.problems[1:], "no run in it")
+    assert_said(found.problems[1:], "no run found")
 
 
 def test_one_file_twice_is_said(handed_in):
@@ -386,7 +386,7 @@ def test_one_file_twice_is_said(handed_in):
         archive.writestr("args.json", '{"lr": 2}')
     found = read_one(handed_in / "a.zip")
     assert found.args == {"lr": 1}
-    assert_said(found.problems, "second file of that name")
+    assert_said(found.problems, "second file with this name")
 
 
 @pytest.mark.parametrize("pack", [write_zip, write_tar])
@@ -439,7 +439,7 @@ def test_a_tar_with_a_header_without_end_is_refused(handed_in, monkeypatch):
     member = tarfile.TarInfo("args.json")
     member.pax_headers = {"comment": "x" * (1 << 22)}
     found = read_one(write_tar(handed_in / "a.tgz", {member: b"{}"}))
-    assert_said(found.problems[:1], "header without end")
+    assert_said(found.problems[:1], "a header that is too long")
 
 
 @pytest.mark.parametrize("pack", [write_zip, write_tar])
@@ -493,7 +493,7 @@ def test_a_zip_that_is_another_kind_of_file_is_said(handed_in):
 def test_a_file_that_is_no_submission_is_said(handed_in):
     for name in ("report.pdf", "notes.txt", "model.rar"):
         (handed_in / name).write_bytes(b"\x25PDF \xff\xfe\0 step by step")
-        assert_said(read_one(handed_in / name).problems, "no run in it")
+        assert_said(read_one(handed_in / name).problems, "no run found")
 
 
 # Hostile folders ------------------------------------------------------------------------------------------------------
@@ -508,8 +508,8 @@ def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
     os.mkfifo(handed_in / "anna" / "pipe.log")
     found = read_one(handed_in / "anna")
     assert found.args is None and found.summary and found.log.final
-    assert_said(found.problems[:1], "args.json and 1 more", "a link")
-    assert_said(found.problems[1:], "pipe.log", "no plain file")
+    assert_said(found.problems[:1], "args.json (and 1 more)", "a link")
+    assert_said(found.problems[1:], "pipe.log", "not a regular file")
     (handed_in / "ben").symlink_to(run)
     assert_said(read_one(handed_in / "ben").problems[:1], "ben", "a link")
 
@@ -724,10 +724,10 @@ BAD_MODELS = {
     "damaged": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "bytes in it have changed": lambda path: path.write_bytes(with_another_weight(path)),
     "is empty": lambda path: path.write_bytes(b""),
-    "no model file": lambda path: foreign(path, format="of others"),
+    "not a model file": lambda path: foreign(path, format="of others"),
     "model file": lambda path: foreign(path, val_loss=math.nan),
     "config": lambda path: foreign(path, config={"num_layers": [1]}),
-    "does not say what it is": lambda path: foreign(path, step="x"),
+    "a fact in it is missing or has the wrong type": lambda path: foreign(path, step="x"),
     "more than weights": lambda path: foreign(path, config=Path("x")),
     "too long": lambda path: foreign(path, config={"x": "y" * (2 << 20)}),
 }

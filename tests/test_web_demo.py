@@ -133,7 +133,7 @@ def test_a_chat_says_what_it_forgets(demo):
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
-        ("Tom " * 51, {}, "204 characters, and 200 are allowed"), ("12345 " * 25, {}, "shorten"),
+        ("Tom " * 51, {}, "204 characters; the maximum is 200"), ("12345 " * 25, {}, "shorten"),
         ("Tom", {"name": "/etc/passwd"}, "choose one of the models"), ("Tom", {"seed": None}, "fill in"),
         ("Tom", {"seed": -1}, "--seed"), ("Tom", {"temperature": float("nan")}, "--temperature"),
     ],
@@ -174,7 +174,7 @@ def course(tokenizer, tmp_path, monkeypatch):
 
 def test_model_files_are_found_and_a_damaged_one_is_left_out(course, tokenizer, capsys):
     assert list(load_models(None, tokenizer, "cpu")) == ["my_chat/final_model.pth", "tinystories_model/best_model.pth"]
-    assert "left out: tinystories_model/final_model.pth is damaged" in capsys.readouterr().err
+    assert "skipped: tinystories_model/final_model.pth is damaged" in capsys.readouterr().err
 
 
 def test_models_that_are_named_are_the_only_ones(course, tokenizer):
@@ -254,7 +254,7 @@ def page(browser, address):
     """The page, newly loaded, as something to click, to type into and to read."""
     browser.get(address)
     page = Page(browser)
-    page.until(lambda: "What may come after" in page.text("#bars"))
+    page.until(lambda: "Likeliest tokens after" in page.text("#bars"))
     return page
 
 
