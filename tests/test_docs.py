@@ -1,4 +1,4 @@
-"""What helps a student: --help, and the pages in docs/ that name commands and messages."""
+"""What helps a student: --help, and the documents that name commands, flags, files and messages."""
 
 import ast
 import importlib
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 
+import flags_page
 import pytest
 from programs import ROOT, SOURCES, TINY
 
@@ -23,6 +24,12 @@ PROGRAMS = {
     "chat_with_tinystories_model": "once model_path max_new_tokens temperature",
 }
 SCREEN = 50  # lines, at 120 columns
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+WITH_COMMANDS = ["README.md", "CONTRIBUTING.md"]
+WITH_COMMANDS += [
+    f"docs/{name}.md" for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading")
+]
+WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate")
 
 
 def help_of(program, monkeypatch, capsys):
@@ -81,19 +88,21 @@ def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
 def commands_in(text):
     """(program, its flags) of each indented line that runs one of our programs, joined after a \\."""
     lines = re.findall(r"^ +.*\bpython (\S+)\.py ?(.*)$", text.replace("\\\n", " "), re.MULTILINE)
-    return [(program, re.split(r" [<|;#]|'$", flags)[0]) for program, flags in lines]
+    return [(program, re.split(r"(?:^| )&?[<>|;#]|'$", flags)[0]) for program, flags in lines]
 
 
-@pytest.mark.parametrize("page", ["labs.md", "gcp.md", "faq.md"])
+@pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_each_command_on_a_page_has_flags_that_its_program_takes(page, monkeypatch):
-    commands = commands_in((ROOT / "docs" / page).read_text(encoding="utf-8"))
-    assert commands or page == "faq.md"
+    commands = commands_in((ROOT / page).read_text(encoding="utf-8"))
+    assert commands or page == "docs/faq.md"
     monkeypatch.syspath_prepend(ROOT / "sample_data")
     for program, flags in commands:
+        if program in WITHOUT_FLAGS:
+            continue
         module = importlib.import_module(program.removeprefix("tools/").removeprefix("sample_data/"))
-        monkeypatch.setattr("sys.argv", [program])
+        monkeypatch.setattr("sys.argv", [program, *shlex.split(flags)])
         try:
-            module.parse_args(shlex.split(flags))
+            module.parse_args()
         except UserError as error:  # a tool that looks for its files at once; they come from commands before
             assert "no file" in str(error)
 
@@ -130,18 +139,45 @@ def test_each_message_of_the_faq_is_one_that_the_programs_print():
 
 
 def test_each_file_that_a_document_names_is_there():
-    """By its whole path, or beside the file that was named before it."""
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    """By its whole path, or next to the file that was named before it."""
     names = {path.name for path in SOURCES} | {path.name for path in ROOT.glob("tests/*.py")}
     names |= {path.name for path in ROOT.glob("sample_data/*.py")}
-    for page in pages:
+    for page in DOCUMENTS:
         for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
             there = (ROOT / name).is_file() if "/" in name else name in names
             assert there, f"{page.name}: {name}"
 
 
+def anchors_in(page):
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_each_link_leads_to_a_file_and_a_heading_that_are_there(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_in(target), link
+
+
+def test_the_list_of_documents_names_each_of_them():
+    listed = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    for path in (*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb")):
+        assert path.name == "README.md" or f"]({path.name})" in listed, path.name
+
+
+def test_the_page_of_flags_is_what_its_program_prints():
+    page = (ROOT / "docs/flags.md").read_text(encoding="utf-8")
+    assert page == flags_page.page(), "a flag has changed: run  python tools/flags_page.py > docs/flags.md"
+
+
 def blocks_of_data():
-    """(kind of file, what it holds, content) of each block of docs/data.md."""
+    """(kind of file, content type, content) of each block of docs/data.md."""
     page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     return re.findall(r"^```(\w+) (stories|dialogues|prompts)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
