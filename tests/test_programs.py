@@ -95,7 +95,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if os.name != "nt" else process.returncode)
-    assert "go on with: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
+    assert "to resume: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
     assert "error: --lr: 0.5, and " in refused.stderr
@@ -131,7 +131,7 @@ def test_a_dropped_connection_saves_a_checkpoint(chain, tmp_path):
     os.close(master)
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
     assert list((tmp_path / "run").glob("checkpoint-*.pth"))
-    assert "go on with: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
+    assert "to resume: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
