@@ -42,7 +42,7 @@ HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D)
 /temperature 0.5   below 1 safer, above 1 wilder; 0: always the most likely token
 /save FILE.jsonl   add the conversation to a file that step 4 can learn from
 /help              this list
- /word             a message, not a command, because a space comes first"""
+ /word             a space before the slash makes it a message"""
 COMMAND = re.compile(r"(/[^\W\d_]+)(?:\s+(.*))?$")  # a word after a slash, at the start of a line
 COMMANDS = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
 
@@ -74,7 +74,7 @@ class Chat:
         self.told = False  # whether the user knows that the model forgets old turns
 
     def reply(self, message: str) -> Iterator[str]:
-        """Yield the answer to a message piece by piece; both join the conversation, even if it is interrupted."""
+        """Yield the answer to a message piece by piece; both join the conversation, even after an interruption."""
         self.turns.append(("user", message))
         self.replies += 1
         answer = ""
@@ -161,7 +161,7 @@ def read_line(interactive: bool) -> str | None:
     while True:
         try:
             return input("you: ")
-        except (EOFError, RuntimeError):  # RuntimeError: in a notebook that runs by itself
+        except (EOFError, RuntimeError):  # RuntimeError: in a notebook without a user
             print()
             return None
         except KeyboardInterrupt:

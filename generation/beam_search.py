@@ -16,7 +16,7 @@ class Beam(NamedTuple):
 
     score: float
     ids: list[int]
-    parent: int = 0  # the number of the beam that its last token was added to
+    parent: int = 0  # which of the prompt's beams its last token was added to
 
 
 @torch.inference_mode()
@@ -71,7 +71,8 @@ def likeliest_continuations(beams: list[Beam], chances: torch.Tensor, count: int
 def select(longer: list[Beam], best: Beam, num_beams: int, rules: Rules) -> tuple[list[Beam], Beam]:
     """Return (the most likely unfinished beams, the best finished text); longer: beams, the most likely first.
 
-    Each beam has only one end, <eos>, so twice as many beams as are kept are enough (--stop texts can leave fewer).
+    Each beam can end in one way, with <eos>, so twice as many beams as are kept are enough.  With --stop texts there
+    are more ways, and fewer beams may be left.
     """
     kept = []
     for beam in longer:

@@ -90,7 +90,7 @@ def generate(
         if len(ended) == len(prompts) or step + 1 == sampling.max_new_tokens:
             return
 
-        # 5. Drop ended rows, but only when they are half of all: moving the others costs time too
+        # 5. Drop the ended rows once they are half of all: moving the others costs time too
         going_on = [row for row, prompt in enumerate(computed) if prompt not in ended]
         if len(going_on) <= len(computed) // 2:
             cache.take(going_on)

@@ -89,7 +89,7 @@ class KVCache:
             self.fill(full)
 
     def take(self, rows: list[int]) -> None:
-        """Move rows[r] to row r: rows can change places, be repeated, or be dropped."""
+        """Make row r what row rows[r] was: rows can change places, be repeated, or be dropped."""
         used = max(len(text) for text in self.texts)
         if len(rows) == len(self.texts):
             self.keys[..., :used, :] = self.keys[:, rows, :, :used]

@@ -262,7 +262,7 @@ def write_samples(
 
 @contextlib.contextmanager
 def open_output(path: str | None, overwrite: bool) -> Iterator:
-    """Open a file and lock it for this process; None if there is no path."""
+    """Open a file and lock it for this process; yield None if there is no path."""
     if not path:
         yield None
         return

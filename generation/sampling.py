@@ -30,7 +30,7 @@ class Sampling:
     top_p: float = flag(1.0, "sample from the fewest tokens with this total probability", first=True)
     min_p: float = flag(0.0, "sample from tokens with at least this share of the highest probability")
     repetition_penalty: float = flag(1.0, "above 1: tokens already in the text become less likely")
-    num_beams: int = flag(1, "above 1: search for the most likely text with this many beams, no sampling")
+    num_beams: int = flag(1, "above 1: search for the most likely text with this many beams")
     stop: list[str] | None = flag(
         None, "end before this text, however early; can be repeated", action="append", metavar="TEXT"
     )
@@ -44,7 +44,7 @@ class Sampling:
                 raise UserError(f"--{name} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise UserError(
-                f"--min_new_tokens {self.min_new_tokens} must be between 0 and the most tokens, {self.max_new_tokens}"
+                f"--min_new_tokens {self.min_new_tokens} must be between 0 and the maximum, {self.max_new_tokens}"
             )
         if not 0 <= self.temperature < float("inf"):
             raise UserError(f"--temperature must be 0 or more, not {self.temperature}")
@@ -123,9 +123,9 @@ def draw(chances: torch.Tensor, tokens: torch.Tensor, random_numbers: torch.Tens
     """
     cumulative = chances.cumsum(-1)
     total = cumulative[:, -1:]  # 1, up to rounding
-    # Just below the total: for a product rounded up to the total itself, no token would be found.
+    # Stay just below the total: if rounding reached it, no token would be found.
     largest = total * (1 - 2**-23)
     numbers = torch.minimum(random_numbers[:, None] * total, largest)
     place = torch.searchsorted(cumulative, numbers, right=True)
-    place = place.clamp(max=cumulative.size(-1) - 1)  # for a broken model's NaN, no place is found
+    place = place.clamp(max=cumulative.size(-1) - 1)  # a broken model gives NaN, which has no place
     return tokens.expand(len(place), -1).gather(-1, place)[:, 0]

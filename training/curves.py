@@ -110,7 +110,7 @@ def draw(runs: dict[str, list[dict]], path: str | Path) -> None:
 
 
 def check_suffix(path: str | Path) -> str:
-    """Return the picture format of a file's suffix, such as "png".  Raises UserError."""
+    """Return the picture format for a file's suffix, such as "png".  Raises UserError."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"{path}: the name of a picture must end in {', '.join(FORMATS)}; choose another name")

@@ -362,7 +362,7 @@ class Trainer:
     def finish(self) -> dict | None:
         """Save the final model, let the best one write a sample, and return the summary."""
         progress = self.progress
-        if progress.final["step"] != progress.step:  # resumed with a smaller patience, the run ends at once
+        if progress.final["step"] != progress.step:  # a run resumed with a smaller patience ends at once
             self.evaluate()
         final = progress.final
         best = progress.best or final

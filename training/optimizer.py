@@ -15,7 +15,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum with orthogonal updates, for the matrices inside a network (Jordan et al. 2024).
 
     Each update is scaled to the size of AdamW's (Liu et al. 2025), so both can share one learning rate and one weight
-    decay.  Each group has params, which are all matrices, and parts: how many stacked matrices each of them contains.
+    decay.  Each group has params, matrices only, and parts: how many stacked matrices each of them contains.
     """
 
     def __init__(self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.1):

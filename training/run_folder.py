@@ -126,7 +126,7 @@ class Run:
             )
 
     def check_space(self, needed: int) -> None:
-        """Raise UserError if the disk has fewer free bytes than needed; the folder's old files count as free."""
+        """Raise UserError if the disk has fewer free bytes than needed, counting the folder's old files as free."""
         there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.is_dir())
         free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in held_files(self.folder))
         if self.writes and free < needed:
@@ -169,7 +169,7 @@ class Run:
         self.open_board(resumed_step)
 
     def open_log(self) -> None:
-        """Copy all messages into train.log from now on, and first those that were logged before."""
+        """Write all messages into train.log too, starting with those logged so far."""
         handler = LogWriter(self.log_file)
         self.train_log.setTarget(handler)
         self.train_log.flush()
@@ -289,7 +289,7 @@ def open_wandb(run: Run) -> Any:
 
 
 def held_files(folder: Path) -> list[Path]:
-    """Return the files of a run that are in a folder."""
+    """Return the files in a folder that belong to a run."""
     return [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
 
 

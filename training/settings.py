@@ -51,7 +51,7 @@ class TrainingSettings:
     save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
     keep_checkpoints: int = flag(2, "how many of the newest checkpoints to keep")
     logging_steps: int = flag(100, "steps between log lines")
-    max_bad_steps: int = flag(20, "stop after this many skipped steps in a row (loss or gradient not finite)")
+    max_bad_steps: int = flag(20, "stop after this many skipped steps in a row (NaN or infinite)")
     early_stopping_patience: int = flag(0, "stop after this many evaluations without a lower loss; 0: never")
     amp: bool | None = flag(
         None, "half precision (default: only on a CPU with bfloat16 units)", first=True,
@@ -61,7 +61,7 @@ class TrainingSettings:
         None, "type of half precision (default: float16; bfloat16 on a CPU)", type=str, choices=("float16", "bfloat16")
     )
     compile: str = flag(
-        "auto", "torch.compile; auto: if a long run gains from it (packed rows only)", choices=("auto", "on", "off")
+        "auto", "torch.compile; auto: for long runs with packed rows, if it pays", choices=("auto", "on", "off")
     )
 
     def __post_init__(self):
@@ -104,7 +104,7 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str 
     """Add the flags for the data; return their group in --help, for more of them."""
     parser.add_argument(
         "--dataset", action="append", default=[dataset], metavar="NAME[=WEIGHT]",
-        help=f"hub name, folder or file; repeat it to mix several, with weights (default: {dataset})",
+        help=f"hub name, folder or file; repeat the flag to mix several (default: {dataset})",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer_path",
@@ -114,7 +114,7 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str 
     group = parser.add_argument_group("the data")
     group.add_argument(
         "--batching", default=batching, choices=("packed", "padded"),
-        help="packed: several texts per row; padded: one text per row, cut to the context (default: %(default)s)",
+        help="packed: several texts per row; padded: one per row, cut to fit (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--cache_dir", default=str(default_cache_dir()), help="folder for tokenized text (default: %(default)s)"
@@ -156,7 +156,7 @@ def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defau
         help="before training, compare the device's results with the CPU's (default: on)",
     )  # fmt: skip
     group.add_argument(
-        "--wandb", action="store_true", help="send the curves to Weights & Biases; without an account: later"
+        "--wandb", action="store_true", help="send the curves to Weights & Biases (without an account: later)"
     )
 
 
@@ -175,7 +175,8 @@ def start_run(args: argparse.Namespace, pilot: dict) -> tuple[Ranks, Run, Traini
         raise UserError('--wandb needs Weights & Biases: pip install -e ".[wandb]"')
     if settings.batch_size % ranks.count:
         raise UserError(
-            f"--batch_size {settings.batch_size} cannot be split equally among {ranks.count} processes; pass a multiple"
+            f"--batch_size {settings.batch_size} cannot be split equally among {ranks.count} processes; "
+            f"pass a multiple of {ranks.count}"
         )
     for name in ("max_train_samples", "max_eval_samples"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

@@ -83,7 +83,7 @@ class StepResult(NamedTuple):
     loss: torch.Tensor  # summed over this rank's tokens, in nats
     tokens: int  # predicted by all ranks
     norm: torch.Tensor  # of the gradient, before clipping
-    good: torch.Tensor  # bool: False for a loss or gradient that is not finite, except an overflow of float16's scale
+    good: torch.Tensor  # bool: loss and gradient were finite; in float16, overflows are good at a loss scale >= 1
     loss_scale: torch.Tensor  # the factor of the loss: 1, except in float16
 
 
