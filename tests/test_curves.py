@@ -55,7 +55,7 @@ def test_a_line_that_was_cut_off_is_skipped_and_counted(tmp_path, capsys):
     with open(run / "metrics.jsonl", "ab") as file:
         file.write(b'[1]\n\xff\xfe\n{"event": "train", "st')
     assert curves.read_metrics(run) == curves.read_metrics(run / "metrics.jsonl") == rows
-    assert "metrics.jsonl: lines that cannot be read were skipped: 3" in capsys.readouterr().err
+    assert "metrics.jsonl: unreadable lines skipped: 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "", "no JSON\n"])
@@ -154,7 +154,7 @@ def test_runs_whose_folders_have_one_name_are_told_apart(monkeypatch, tmp_path):
     [
         (["nowhere"], "nowhere"),
         (["run", "run"], "given twice"),
-        (["run", "--output", "curves.bmp"], "curves.bmp: a picture is written as .png, .svg, .pdf"),
+        (["run", "--output", "curves.bmp"], "curves.bmp: the name of a picture must end in .png, .svg, .pdf"),
         (["run", "--output", "nowhere/curves.png"], "nowhere"),
         ([], "RUN"),
     ],

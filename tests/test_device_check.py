@@ -42,7 +42,7 @@ def test_a_device_whose_attention_is_wrong_is_refused(dtype, monkeypatch):
 
     calls = []
     monkeypatch.setattr(device_check, "loss_and_gradients", of_a_device)
-    with pytest.raises(UserError, match="attention.qkv.weight is .*% off what a CPU computes") as refusal:
+    with pytest.raises(UserError, match="attention.qkv.weight differs from the CPU's by .*%") as refusal:
         check_device(CONFIG, precision_of(dtype))
     assert "--no-device_check" in one_line(refusal) and len(calls) == 2
 

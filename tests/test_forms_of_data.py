@@ -636,9 +636,9 @@ PROMPTS = [
         [[("user", "Hi"), ("assistant", "Hello!"), ("user", "Who?")], [("user", "Hi")]]),
     Case("saved_by_the_chat", ("a.jsonl", lines(messages("Hi", "Hello!", "Who?", "Pip."), messages("Bye", "Bye!"))),
         [[("user", "Hi"), ("assistant", "Hello!"), ("user", "Who?")], [("user", "Bye")]],
-        ("last replies, which are written anew",)),
+        ("last replies, which are written again",)),
     Case("saved_by_the_chat_once", ("a.jsonl", lines(messages("Hi", "Hello!"))), [[("user", "Hi")]],
-        ("last replies, which are written anew",)),
+        ("last replies, which are written again",)),
 ]  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_every_epoch_ends_with_an_evaluation(tmp_path):
 def test_a_run_of_few_steps_is_told_so_unless_they_were_asked_for(tmp_path, capsys):
     train_in(tmp_path / "few", batch_size=30, epochs=2)
     told = capsys.readouterr().err
-    assert "a step has 30 rows, and an epoch has 24: " in told and "too few steps to learn much (2);" in told
+    assert "a step has 30 rows, an epoch only 24; " in told and "too few steps to learn much (2);" in told
     train_in(tmp_path / "asked", batch_size=4, epochs=None, max_steps=2)
     train_in(tmp_path / "many", batch_size=4, epochs=4)
     assert not re.search("a step has|too few steps", capsys.readouterr().err)
@@ -68,7 +68,7 @@ def test_a_run_of_few_steps_is_told_so_unless_they_were_asked_for(tmp_path, caps
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"batch_size": 4000}, "a step of 4,000 rows .*--batch_size.* has the 24 rows of an epoch 167 times"),
+        ({"batch_size": 4000}, "a step of 4,000 rows .*--batch_size.* would use the 24 rows of an epoch 167 times"),
         ({"max_steps": 99_999_999_999_999, "epochs": None}, "--max_steps 99999999999999 would be more than"),
         ({"epochs": 99_999_999_999_999}, "--epochs 99999999999999 would be more than"),
     ],

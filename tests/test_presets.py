@@ -82,7 +82,7 @@ def test_the_list_has_every_preset_and_says_where_it_comes_from(tmp_path, capsys
     for part in ("12.5 M", "22.7 M", "4 x 512, 16", "256", "1e-03", "20,000 steps"):
         assert part in lines["cs336"]
     assert "12 x 40" in lines["gpt2"] and "124.4 M" in lines["gpt2"] and "5 epochs" in lines["course"]
-    assert "min_lr of 5e-4 lies above its lr; 1e-5 here" in lines["slm"]
+    assert "min_lr of 5e-4 is above its lr; here it is 1e-5" in lines["slm"]
 
 
 def test_every_preset_is_made_of_flags_that_the_program_has():
@@ -316,11 +316,12 @@ def test_a_run_of_max_steps_that_was_cut_off_ends_with_the_same_weights(tmp_path
 def test_more_steps_lay_the_schedule_anew_and_fewer_than_are_done_are_refused(tmp_path, capsys):
     train_in(tmp_path, max_steps=6, epochs=None)
     train_in(tmp_path, flags=LATEST, max_steps=8, epochs=None)
-    assert "--max_steps 8: the learning rate's course is laid anew" in capsys.readouterr().err
+    assert "--max_steps 8: the learning-rate schedule now covers the new length" in capsys.readouterr().err
     rate = learning_rate(7, 8, TrainingSettings(max_steps=8, lr=1e-2))
     last = metrics(tmp_path, "train")[-1]
     assert (last["step"], last["lr"]) == (8, pytest.approx(rate))
-    with pytest.raises(UserError, match="--epochs 9 --max_steps 4 are 4 steps, and .* comes after 8; pass more"):
+    too_few = "--epochs 9 --max_steps 4 gives 4 steps, but .* is already at step 8; pass more"
+    with pytest.raises(UserError, match=too_few):
         train_in(tmp_path, flags=LATEST, max_steps=4, epochs=9)
 
 

@@ -95,7 +95,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if os.name != "nt" else process.returncode)
-    assert "go on with: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
+    assert "to resume: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
     assert "error: --lr: 0.5, and " in refused.stderr
@@ -131,7 +131,7 @@ def test_a_dropped_connection_saves_a_checkpoint(chain, tmp_path):
     os.close(master)
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
     assert list((tmp_path / "run").glob("checkpoint-*.pth"))
-    assert "go on with: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
+    assert "to resume: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
@@ -347,7 +347,7 @@ def test_a_file_of_prompts_is_answered_and_a_killed_run_resumes(chain, tmp_path,
     begun = len(killed.read_bytes().splitlines())
     assert begun < 40
     main(program, *flags, "--output_file", killed, folder=folder)
-    assert "samples are there already" in capsys.readouterr().err
+    assert "killed.jsonl already contains " in capsys.readouterr().err
     assert killed.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     main(program, *flags, folder=folder)
     assert capsys.readouterr().out.encode() == killed.read_bytes()
@@ -365,7 +365,7 @@ def test_commands_work_in_a_pipe(chain, tmp_path):
     lines += [f"/save {tmp_path / 't.jsonl'}", "Hi", "/exit"]
     done = run(folder, "chat_with_tinystories_model", "--max_new_tokens", 10, stdin="\n".join(lines))
     assert len(done.stdout.splitlines()) == 4  # what is no command gets a line, and the way to a message
-    assert "(no command /no: there are /retry, " in done.stderr
+    assert "(no command /no; commands: /retry, " in done.stderr
     saved = json.loads((tmp_path / "t.jsonl").read_text(encoding="utf-8"))
     assert [turn["role"] for turn in saved["messages"]] == ["system", "user", "assistant"]
 
@@ -373,9 +373,12 @@ def test_commands_work_in_a_pipe(chain, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "note"),
     [
-        (["--max_new_tokens", 3], "stopped at --max_new_tokens 3; the story may go on"),
-        (["--max_length", 40], "stopped at --max_length 40; the story may go on"),
-        (["--max_new_tokens", 3, "--num_samples", 2], "2 of 2 stories stopped at --max_new_tokens 3; they may go on"),
+        (["--max_new_tokens", 3], "stopped at --max_new_tokens 3; the story may be unfinished"),
+        (["--max_length", 40], "stopped at --max_length 40; the story may be unfinished"),
+        (
+            ["--max_new_tokens", 3, "--num_samples", 2],
+            "2 of 2 stories stopped at --max_new_tokens 3; they may be unfinished",
+        ),
         (["--max_new_tokens", 3, "--num_beams", 2], "stopped at --max_new_tokens 3"),
         (["--max_new_tokens", 300, "--stop", "e"], None),
     ],

@@ -34,7 +34,7 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        ("p.txt", "\n \n", "no prompt"),
+        ("p.txt", "\n \n", "contains no prompts"),
         (
             "p.jsonl",
             '"fine"\n{"promt": "x"}\n',
@@ -44,8 +44,8 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
         ("p.jsonl", '{"prompt": 7}\n', "line 1"),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
         ("p.jsonl", '{"prompt": "x", "id": [1]}\n', "the id"),
-        ("p.jsonl", '{"prompt": "x", "id": 1}\n{"prompt": "y", "id": 1}\n', "line 1 too"),
-        ("p.jsonl", '{"prompt": "x", "id": 1}\n"y"\n', "line 1 too"),
+        ("p.jsonl", '{"prompt": "x", "id": 1}\n{"prompt": "y", "id": 1}\n', "the id 1 is also at "),
+        ("p.jsonl", '{"prompt": "x", "id": 1}\n"y"\n', "line 1; give each prompt its own id"),
         ("p.jsonl", '{"prompt": [{"role": "user"}]}\n', "line 1"),
         ("p.jsonl", json.dumps(TURNS[:2]) + "\n", "nothing to answer"),
         ("p.json", "[1", "p.json"),
@@ -119,7 +119,7 @@ def test_a_file_of_samples_cut_off_anywhere_is_completed_to_the_same_file(make_w
         path.write_bytes(whole[:end])
         write_samples(samples, path, batch_size=2)
         assert path.read_bytes() == whole
-    assert "7 of 7 samples are there" in capsys.readouterr().err
+    assert "already contains 7 of 7 samples" in capsys.readouterr().err
 
 
 def test_a_file_of_other_samples_is_left_as_it_is(make_writer, asked, tmp_path):
@@ -127,7 +127,7 @@ def test_a_file_of_other_samples_is_left_as_it_is(make_writer, asked, tmp_path):
     write_samples(Samples(make_writer(), asked), path)
     before = path.read_bytes()
     runs = [
-        (Samples(make_writer(temperature=0.5), asked), "temperature 0.8, and now it is 0.5"),
+        (Samples(make_writer(temperature=0.5), asked), "temperature 0.8, but now it is 0.5"),
         (Samples(make_writer(), asked[1:]), "line 1: written with id"),
         (Samples(make_writer(), asked[:3]), "line 4: more samples"),
         (Samples(make_writer(), asked, num_samples=2), "line 2: written with id"),

@@ -144,7 +144,7 @@ def test_a_redirected_log_has_a_plain_line_an_event_with_time_step_loss_and_spee
         )
         assert lines and all(re.match(pattern, line) for line in lines)
         assert output.startswith("$ python ") and "\r" not in output and "\x1b" not in output
-    assert "going on from" in second and re.search(r"checkpoint-\d+\.pth saved", first)
+    assert "resuming from" in second and re.search(r"checkpoint-\d+\.pth saved", first)
 
 
 def test_the_end_is_recorded_however_it_came(runs, tmp_path):

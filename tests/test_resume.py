@@ -225,7 +225,7 @@ def test_resuming_as_another_run_is_refused_by_the_flag(tmp_path, change, named)
     with pytest.raises(UserError, match=named) as refusal:
         train_in(tmp_path, **{"flags": LATEST} | change)
     first, *more, last = str(refusal.value).splitlines()
-    assert "checkpoint-2.pth" in first and not more and "go on with the same" in last
+    assert "checkpoint-2.pth" in first and not more and "resume with the same flags" in last
     assert files(tmp_path) == before
 
 
@@ -245,7 +245,7 @@ def test_a_run_with_a_flag_that_is_no_longer_there_is_resumed_only_where_it_did_
     content["flags"]["swap_words"] = swapped
     torch.save(content, path)
     if is_refused:
-        with pytest.raises(UserError, match="--swap_words: there is no such flag now"):
+        with pytest.raises(UserError, match="--swap_words: .* was trained with this flag, which no longer exists"):
             train_in(tmp_path, None, LATEST)
     else:
         assert train_in(tmp_path, None, LATEST)["ended"] == "finished"
@@ -261,7 +261,7 @@ def test_a_run_may_be_resumed_on_another_device_but_not_in_another_precision_tha
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     interrupt(tmp_path, 3, amp=None)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # another machine
-    with pytest.raises(UserError, match="--amp, --amp_dtype: float32, and .* was trained with bfloat16"):
+    with pytest.raises(UserError, match="--amp, --amp_dtype: float32, but .* was trained with bfloat16"):
         train_in(tmp_path, None, LATEST, amp=False)
     assert train_in(tmp_path, None, LATEST, amp=None)["ended"] == "finished"
 
@@ -269,16 +269,16 @@ def test_a_run_may_be_resumed_on_another_device_but_not_in_another_precision_tha
 def test_more_epochs_stretch_the_schedule_and_fewer_than_are_done_are_refused(tmp_path, capsys):
     train_in(tmp_path, **SIX_STEPS)
     train_in(tmp_path, flags=LATEST, **SIX_STEPS | {"epochs": 3})
-    assert "--epochs 3: the learning rate's course is laid anew" in capsys.readouterr().err
+    assert "--epochs 3: the learning-rate schedule now covers the new length" in capsys.readouterr().err
     assert metrics(tmp_path, "train")[-1]["step"] == 18
-    with pytest.raises(UserError, match="--epochs 2 are 12 steps"):
+    with pytest.raises(UserError, match="--epochs 2 gives 12 steps"):
         train_in(tmp_path, flags=LATEST, **SIX_STEPS | {"epochs": 2})
 
 
 def test_smaller_batches_of_the_same_rows_per_step_may_be_taken_on_resuming(tmp_path):
     interrupt(tmp_path, 2, batch_size=4)
     train_in(tmp_path, flags=LATEST, batch_size=2, gradient_accumulation_steps=2)
-    with pytest.raises(UserError, match="--batch_size x --gradient_accumulation_steps: 8, and "):
+    with pytest.raises(UserError, match="--batch_size x --gradient_accumulation_steps: 8, but "):
         train_in(tmp_path, flags=LATEST, batch_size=2, gradient_accumulation_steps=4)
 
 
@@ -288,7 +288,7 @@ def test_other_flags_are_refused_before_any_work_is_done(course, tmp_path):
     others = ["--resume_from_checkpoint", "auto", "--lr", 1, "--seed", 1]
     done = run(course, "train_tinystories_model", *flags, *others, status=2)
     lines = done.stderr.splitlines()
-    assert [line[:14] for line in lines] == ["error: --lr: 1", "error: --seed:", "error: go on w"]
+    assert [line[:14] for line in lines] == ["error: --lr: 1", "error: --seed:", "error: resume "]
 
 
 # Which checkpoint -----------------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_where_all_checkpoints_are_damaged_latest_refuses_and_auto_starts_again(
     (tmp_path / "summary.json").unlink()
     for path in tmp_path.glob("checkpoint-*"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no undamaged checkpoint"):
         make_run(tmp_path, **LATEST)
     train_in(tmp_path, flags=AUTO, **SIX_STEPS)
     assert_nothing_is_lost(tmp_path, uninterrupted)
@@ -357,7 +357,7 @@ def test_a_finished_run_without_checkpoints_is_not_replaced_by_auto(tmp_path, un
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("checkpoint-*"):
         path.unlink()
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         make_run(tmp_path, **AUTO)
 
 

@@ -278,12 +278,13 @@ def test_the_consoles_log_beside_a_run_without_its_own_is_taken(run, handed_in):
     assert found.log == read_one(run).log
 
 
-def test_a_log_of_two_runs_is_two_and_one_that_goes_on_is_one(handed_in):
+@pytest.mark.parametrize("resuming", ["resuming from", "going on from"])  # today's wording, and that of older logs
+def test_a_log_of_two_runs_is_two_and_one_that_goes_on_is_one(handed_in, resuming):
     chat = ANNOUNCED.replace("train_tinystories_model", "train_tinystories_chat_model")
     two = read(write_text(handed_in / "two.log", ANNOUNCED + chat))
     assert [found.name for found in two] == ["two/two-1", "two/two-2"]
     assert "chat" in two[1].log.command and [len(found.log.rows) for found in two] == [3, 3]
-    on = ANNOUNCED.replace("device:", "going on from out/checkpoint-1200.pth at step 1,200 of 12,345\ndevice:")
+    on = ANNOUNCED.replace("device:", f"{resuming} out/checkpoint-1200.pth at step 1,200 of 12,345\ndevice:")
     killed = ANNOUNCED[: ANNOUNCED.index("a sample")] + "error: the disk is full\n"
     found = read_one(write_text(handed_in / "on.log", killed + on))
     assert [row["event"] for row in found.log.rows] == ["train", "eval", "skip", "resume", "train", "eval", "skip"]
@@ -292,7 +293,8 @@ def test_a_log_of_two_runs_is_two_and_one_that_goes_on_is_one(handed_in):
 
 def test_a_log_that_ends_before_its_time_says_why(handed_in):
     killed = ANNOUNCED[: ANNOUNCED.index("a sample")]
-    for line in ("error: the disk is full", "torch.OutOfMemoryError: CUDA out of memory", "interrupted"):
+    stopped = ("stopped after step 3 of 9; checkpoint saved", "stopped after step 3 of 9, with a checkpoint saved")
+    for line in ("error: the disk is full", "torch.OutOfMemoryError: CUDA out of memory", "interrupted", *stopped):
         found = read_one(write_text(handed_in / "anna.log", killed + line + "\n"))
         assert found.log.error == line and not found.log.final and found.log.sample is None
 

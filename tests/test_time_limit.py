@@ -153,7 +153,7 @@ def test_more_minutes_measure_anew_and_go_on_where_the_run_was(tmp_path, clock, 
     train_in(tmp_path, **MINUTES)
     clock.now = 0.0
     train_in(tmp_path, flags=LATEST, **MINUTES | {"minutes": 6})
-    assert "--minutes 6: the learning rate's course is laid anew over the whole run" in said
+    assert "--minutes 6: the learning-rate schedule now covers the new length" in said
     steps = metrics(tmp_path, "train")[-1]["step"]
     assert STEPS + 70 < steps < 2 * STEPS + 30
     train_in(tmp_path, flags=LATEST, epochs=None, max_steps=steps + 5)  # and a number of steps may follow
@@ -165,7 +165,7 @@ def test_more_minutes_measure_anew_and_go_on_where_the_run_was(tmp_path, clock, 
 
 @pytest.mark.parametrize("more", [{"epochs": 2}, {"max_steps": 9}, {"epochs": 2, "max_steps": 9}])
 def test_minutes_are_refused_beside_another_length(more):
-    with pytest.raises(UserError, match="--minutes 3: each says how long the run is") as refusal:
+    with pytest.raises(UserError, match="--minutes 3: each sets the length of the run") as refusal:
         make_settings(**MINUTES | more)
     assert all(f"--{name} " in one_line(refusal) for name in more)
 

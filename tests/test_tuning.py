@@ -37,7 +37,7 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_pa
     assert len(capsys.readouterr().out.splitlines()) == 1
     again = [*mixed, "--output_dir", "mine", "--resume_from_checkpoint", "latest"]
     tune(folder, *again)
-    assert "going on from" in capsys.readouterr().err
+    assert "resuming from" in capsys.readouterr().err
     others = {
         "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
         "--lora_rank: None": [*again[:4], *again[6:], "--lr", 0.005],
