@@ -77,7 +77,7 @@ class Tokenizer:
         alone = [self.backend.decode([number], skip_special_tokens=False) for number in added]
         for (number, token), text, ids in zip(added.items(), alone, self.encode_batch(alone), strict=True):
             if token.special and number in ids:
-                raise UserError(f"a user could type the tokenizer's special token {one_line(token.content)}")
+                raise UserError(f"the tokenizer's special token {one_line(token.content)} could be typed by a user")
             if not token.special and text != token.content:
                 raise UserError(f"the tokenizer does not decode its token {one_line(token.content)} to the same text")
         unused = set(range(self.vocab_size)).difference(vocabulary.values())
@@ -197,7 +197,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         elif content[:1] == pickle.PROTO:
             text = text_in_pickle(content, advice)
         else:
-            raise UserError(f"{path} is not a tokenizer file; {advice}, or pass another --tokenizer_path")
+            raise UserError(f"{path} is not a tokenizer file; {advice}, or pass --tokenizer_path with another file")
         return Tokenizer(read_backend(text))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

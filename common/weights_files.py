@@ -115,7 +115,7 @@ def check_tokenizer(path: str | Path, content: dict, config: ModelConfig, tokeni
     if (tokenizer.fingerprint, tokenizer.vocab_size) != trained_with:
         raise UserError(
             f"{path} was not trained with this tokenizer ({config.vocab_size:,} tokens in the model, "
-            f"{tokenizer.vocab_size:,} in the tokenizer file); pass its own tokenizer with --tokenizer_path"
+            f"{tokenizer.vocab_size:,} in the tokenizer file); pass --tokenizer_path with its own tokenizer"
         )
 
 
@@ -199,7 +199,7 @@ def read_any_torch_file(path: str | Path) -> object:
     if Path(path).is_dir():
         raise UserError(f"{path} is a folder; pass a file in it")
     if not Path(path).is_file():
-        raise UserError(f"no file {path}; train a model first, or pass the path of another one")
+        raise UserError(f"no file {path}; train a model first, or pass the path of one")
     check_torch_file(path)
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -166,7 +166,7 @@ def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
             'or put the turns of a dialogue into one row, {"messages": [...]}'
         )
     if columns == ["text"]:
-        raise UserError(f"{name}: plain texts; write dialogues as .jsonl or .csv, with the columns of a dialogue")
+        raise UserError(f"{name}: plain texts; write dialogues as .jsonl or .csv, with the columns of a conversation")
     if not columns:
         raise UserError(f"{name}: the rows have no columns; a dialogue is {KNOWN}")
     shown = one_line(", ".join(columns))

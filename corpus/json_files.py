@@ -28,7 +28,7 @@ def parsed(text: str, place: object) -> object:
         where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{place}: not JSON ({error.msg}: {where}); fix it") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: cannot be read as JSON ({reason_of(error)}); fix it") from None
+        raise UserError(f"{place}: not JSON that can be read ({reason_of(error)}); fix it") from None
 
 
 def constant(name: str) -> float | None:
@@ -113,7 +113,7 @@ def values_in(text: str, path: Path) -> Iterator[Row]:
             where = f"{path}, line {error.lineno}"
             raise UserError(f"{where}: not JSON ({error.msg}: column {error.colno}); fix it") from None
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: cannot be read as JSON ({reason_of(error)}); fix it") from None
+            raise UserError(f"{place}: not JSON that can be read ({reason_of(error)}); fix it") from None
         yield value, place
         line += text.count("\n", start.start(), end)
 

@@ -297,7 +297,7 @@ class WordBPE:
         """
         ids = list(vocab.values())
         if not ids or not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(ids):
-            raise ValueError("it has no tokens, or two with one id")
+            raise ValueError("it has no tokens, or two with the same id")
         pairs = [tuple(pair) for pair in merges]
         if not all(len(pair) == 2 and all(type(part) is str and part for part in pair) for pair in pairs):
             raise ValueError("a merge is not a pair of tokens")
