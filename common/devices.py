@@ -107,7 +107,7 @@ class Precision:
     """
 
     def __init__(self, device: torch.device, amp: bool | None = False, amp_dtype: str | None = None):
-        """amp: use half precision?  None: only on a CPU with bfloat16 units.  amp_dtype None: what suits the device."""
+        """amp: use half precision; None: only on a CPU with bfloat16 units.  amp_dtype None: what suits the device."""
         on_cpu = device.type == "cpu"
         if amp_dtype is None:
             amp_dtype = "bfloat16" if on_cpu else "float16"

@@ -164,7 +164,7 @@ def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
         own = (*OF_THE_RUN, "config", "vocab_size")
         idle = {name for name, value in REMOVED.items() if content.get(name) == value}
         content = {name: value for name, value in content.items() if name not in own and name not in idle}
-    for name in ("overwrite", "resume_from_checkpoint"):  # would stay in the command that resumes the run
+    for name in ("overwrite", "resume_from_checkpoint"):  # they would stay in the command that resumes the run
         if content.get(name):
             raise UserError(f"--config {path}: {name} can only be given at the shell")
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}

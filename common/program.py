@@ -24,7 +24,7 @@ def run_program(main: Callable[[], None]) -> None:
     use_hub_cache()
     threading.excepthook = report_thread
     try:
-        with handled_signals(interrupt, "SIGTERM", "SIGHUP"):  # as an exception, so that half-written files are removed
+        with handled_signals(interrupt, "SIGTERM", "SIGHUP"):  # an exception, so that half-written files are removed
             main()
     except UserError as error:
         for line in str(error).splitlines():

@@ -135,7 +135,7 @@ def usable(
     """Yield up to limit results of take(row, place) for rows of (row, place), without those that are None.
 
     take raises UserError for a row that cannot be used; with how.skip_bad_rows such rows are only counted.  Raises
-    UserError, with nothing as its message, if there is no result at all.
+    UserError, with `nothing` as its message, if there is no result at all.
     """
     count = 0
     rows = iter(rows)
@@ -196,7 +196,7 @@ def plain_name(name: object) -> str:
 
 
 def named(row: dict, column: str, missing: object = None) -> object:
-    """Return the value in a column, or missing; the name is compared without case and surrounding spaces."""
+    """Return the value in a column, or `missing`; the name is compared without case and surrounding spaces."""
     name = name_in(row, column)
     return missing if name is None else row[name]
 
