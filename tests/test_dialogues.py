@@ -92,7 +92,8 @@ def test_turns_of_any_form_are_read(value, expected):
 @pytest.mark.parametrize(
     "value, part",
     [
-        (5, "5 where a list"), (None, "null where"), ("Hi!", "list of"), ({}, "object"), ({"text": "Hi!"}, "object"),
+        (5, "found 5, but expected a list"), (None, "found null"), ("Hi!", "list of"), ({}, "object"),
+        ({"text": "Hi!"}, "object"),
         ([5], "turn 1"), (["Hi!", None], "turn 2"), ([{"content": {"a": 1}}], "turn 1"), ([{"role": "user"}], "turn 1"),
         ([{"role": "robot", "content": "a\nb"}], 'the role "robot"'), ([{"role": 5, "content": "a"}], 'the role "5"'),
         ([{"name": name, "text": "a"} for name in ("Mia", "Tom", "Ben")], "3 speakers"),

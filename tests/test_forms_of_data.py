@@ -29,9 +29,9 @@ parquet_files = pytest.importorskip("pyarrow.parquet")
 
 CASES = ROOT.parent / "shared/cases"
 SKIP = "--skip_bad_rows"
-WHOLE = "is the file whole?"
+WHOLE = "is the file complete?"
 COLUMN = "--text_column"
-QUOTES = "put quotes around texts that hold a comma"
+QUOTES = "put quotes around texts that contain a comma"
 
 
 @dataclass
@@ -125,7 +125,7 @@ THREE_FABLES = ["Tom had a ball.\nHe lost it.", "Lily saw a frog.\nIt sang.", "T
 ANIMALS = [
     f"Once there was a {animal}." for animal in ("cat", "dog", "pig", "cow", "hen", "fox", "owl", "bee", "ant", "rat")
 ]
-BLANK_LINE = "a story ends at an empty line; --story_ends decides otherwise"
+BLANK_LINE = "a story ends at an empty line; --story_ends changes this"
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ STORIES = [
     Case("excels_unicode_text_named_csv", ("a.csv", utf16("id\ttext\r\n007\tTom saw “Zoë”, his friend.\r\n")),
         ["Tom saw “Zoë”, his friend."], ("separated by tabs", "column id")),
     Case("excels_unicode_text_named_txt", ("a.txt", utf16(f"id\ttext\r\n1\t{CAT}\r\n2\t{DOG}\r\n")), [CAT, DOG],
-        ("a.txt: holds a table", "column id")),
+        ("a.txt: contains a table", "column id")),
     Case("excels_first_line", ("a.csv", "sep=;\r\ntext;n\r\nOnce a cat, ran.;1\r\n"), ["Once a cat, ran."],
         ("separated by semicolons",)),
     Case("powershells_utf_16_csv", ("a.csv", utf16('text,source\r\n"Once a cat, ran.",a\r\n')), ["Once a cat, ran."],
@@ -210,7 +210,7 @@ STORIES = [
     Case("pretty_list_in_jsonl", ("a.jsonl", pretty(texts(CAT, DOG))), [CAT, DOG]),
     Case("objects_behind_each_other", ("a.json", json.dumps({"text": CAT}) + json.dumps({"text": DOG})), [CAT, DOG]),
     Case("lines_in_json", ("a.json", LINES), [CAT, DOG]),
-    Case("lines_in_txt", ("a.txt", LINES), [CAT, DOG], ("a.txt: holds JSON",)),
+    Case("lines_in_txt", ("a.txt", LINES), [CAT, DOG], ("a.txt: contains JSON",)),
     Case("list_of_texts", ("a.json", json.dumps([CAT, DOG])), [CAT, DOG]),
     Case("texts_in_lines", ("a.NDJSON", lines(CAT, "A dog.\n\nThe end.", "42")), [CAT, "A dog.\n\nThe end.", "42"]),
     Case("wrapper", ("a.json", json.dumps({"version": 1, "data": texts(CAT, DOG)})), [CAT, DOG],
@@ -254,9 +254,9 @@ STORIES = [
     # Where a story ends
     Case("empty_lines_separate", ("a.txt", FABLES), THREE_FABLES, (BLANK_LINE,)),
     Case("one_stray_empty_line", ("a.txt", "\n".join([*ANIMALS[:6], "", *ANIMALS[6:], "", ""])), ANIMALS,
-        ("ends with its line",)),
+        ("ends at the end of its line",)),
     Case("few_empty_lines", ("a.txt", "\n\n".join("\n".join(lines) for lines in (ANIMALS, ANIMALS, ANIMALS))),
-        ANIMALS * 3, ("ends with its line",)),
+        ANIMALS * 3, ("ends at the end of its line",)),
     Case("separator_on_lines", ("a.txt", f"{CAT}\n\nIt was fast.\n<|endoftext|>\n\n{DOG}\n<|endoftext|>\n"),
         [f"{CAT}\n\nIt was fast.", DOG], ("ends at <|endoftext|>",)),
     Case("flag_line", ("a.txt", FABLES), "\n".join(THREE_FABLES).split("\n"), how={"story_ends": "line"}),
@@ -283,7 +283,7 @@ STORIES = [
         [CAT, DOG, PIG], ("left out: notes.docx",)),
     Case("large_files_have_a_story_a_line",
         {f"{n}.txt": f"{text}\n" + "x" * 20_000 for n, text in enumerate((CAT, DOG, PIG))},
-        [CAT, "x" * 20_000, DOG, "x" * 20_000, PIG, "x" * 20_000], ("with its line",)),
+        [CAT, "x" * 20_000, DOG, "x" * 20_000, PIG, "x" * 20_000], ("at the end of its line",)),
     Case("files_with_a_separator_are_no_stories",
         {f"{n}.txt": f"{text}<|endoftext|>And?" for n, text in enumerate((CAT, DOG, PIG))},
         [CAT, "And?", DOG, "And?", PIG, "And?"]),
@@ -334,7 +334,7 @@ STORIES = [
     Case("tags_are_no_stories", {"1.json": pretty({"text": CAT, "tags": ["cat"]}), "2.json":
         pretty({"text": DOG, "tags": ["dog"]})}, [CAT, DOG], ("left out: column tags",)),
     Case("small_files_of_json", {f"{n}.txt": lines({"text": text}) for n, text in enumerate((CAT, DOG, PIG))},
-        [CAT, DOG, PIG], ("holds JSON",)),
+        [CAT, DOG, PIG], ("contains JSON",)),
     Case("first_item_without_a_text", ("a.json", json.dumps({"data": [{"text": None}, {"text": CAT}]})), [CAT],
         ("rows without a text (1)",)),
     Case("broken_line_in_a_story", ("a.txt", f"{CAT}\nIt ".encode() + b"\xff\xfe\x81\n<|endoftext|>\n" + DOG.encode()),
@@ -424,7 +424,7 @@ DIALOGUES = [
         ('"1" is the assistant', "column dialogue_id")),
     Case("turn_a_row", ("a.csv",
         "dialogue_id,role,text\n1,user,Hi\n1,assistant,Hello!\n2,user,Who?\n2,assistant,Pip.\n"), [HI, WHO],
-        ('the same "dialogue_id" are a dialogue',)),
+        ('the same "dialogue_id" are one dialogue',)),
     Case("json_inside_json", ("a.jsonl.zst", zst(lines({"messages": json.dumps(turns("Hi", "Hello, [friend]!"))}))),
         [talk("Hi", "Hello, [friend]!")]),
     Case("pythons_notation_in_cells",
@@ -441,7 +441,7 @@ DIALOGUES = [
     Case("pairs_of_texts", ("a.jsonl",
         lines({"session": 1, "history": [[None, "Welcome!"], ["Hi", "Hello!"]]},
         {"session": 2, "history": [["Who?", "Pip."]]})), [HI, WHO],
-        ("words of the assistant before the user's first (1)",)),
+        ("assistant turns before the user's first turn (1)",)),
     Case("pairs_of_speaker_and_text",
         ("a.jsonl", lines({"messages": [["system", "Be kind."], ["human", "Hi"], ["ai", "Hello!"]]},
         {"messages": [["human", "Who?"], ["ai", "Pip."]]})), [talk("Hi", "Hello!", system="Be kind."), WHO]),
@@ -555,7 +555,7 @@ DIALOGUES = [
     # Who speaks
     Case("speaker", ("a.jsonl",
         lines({"conversation": [{"speaker": fields["role"], "text": fields["content"]} for fields in BOT_FIRST]})),
-        [HI], ("before the user's first (1)",)),
+        [HI], ("before the user's first turn (1)",)),
     *(Case(f"{key}_says_who_speaks", ("a.jsonl", bot_first(key, "Bot", "Human")), [HI, WHO]) for key in ("role", "from",
         "sender", "author", "Type", "name")),
     Case("author_is_an_object",
@@ -571,9 +571,9 @@ DIALOGUES = [
         lines({"conversation": turns("Hi", "Hello!", key="speaker", names=(0, 1))},
         {"conversation": turns("Welcome!", "Who?", "Pip.", key="speaker", names=(1, 0))},
         {"conversation": turns("Hi", "Hello!", key="speaker", names=(0, 1))})), [HI, WHO, HI],
-        ('"1" is the assistant, "0", who begins, the user',)),
+        ('"1" is the assistant, and "0", who speaks first, is the user',)),
     Case("names_are_decided_once", ("a.jsonl", MIA_AND_PIP), [HI, WHO],
-        ('"pip" is the assistant, "mia", who begins, the user; --assistant_name decides otherwise',)),
+        ('"pip" is the assistant, and "mia", who speaks first, is the user; --assistant_name changes this',)),
     Case("flag_assistant_name", ("a.jsonl", MIA_AND_PIP), [talk("Welcome!", "Who?", "Pip.", "Bye")],
         how={"assistant_name": "Mia"}),
     Case("who_speaks_in_all_dialogues",
@@ -592,7 +592,7 @@ DIALOGUES = [
     Case("pairs_with_more_keys", ("a.jsonl", lines({"messages": [{"human": "Hi", "bot": "Hello!", "mood": "glad"}]},
         {"messages": [{"human": "Who?", "bot": "Pip."}]})), [HI, WHO], ("key of turns mood",)),
     Case("context_that_is_a_list", ("a.jsonl", lines(*[{"question": "Hi", "context": ["a"], "answer": "Hello!"}] * 2)),
-        [HI, HI], ('"context" that is no text (2)',)),
+        [HI, HI], ('"context" that is not text (2)',)),
     Case("number_of_turns_beside", ("a.jsonl", lines({"turns": 2, "question": "Hi", "answer": "Hello!"})), [HI],
         ("column turns",)),
     Case("names_as_in_training", {"train.jsonl": lines(*[{"messages": turns("Hi", "Hello!", key="name",
@@ -668,7 +668,7 @@ def refused(name, files, *words, read=stories_of, never=(), how=None):
 
 REFUSALS = [
     refused("several_answers", ("a.jsonl", lines({"question": "Who?", "answer": ["Bob", "Robert", "Rob"]})),
-        "line 1", '"answer" holds', read=dialogues_of),
+        "line 1", '"answer" contains', read=dialogues_of),
     refused("who_speaks_beside_a_system_role", ("a.jsonl", lines({"messages": [turn("system", "Be kind."),
         *turns("Hi", "Hello!", "Who?", "Pip.", key="who", names=("kid", "robot"))]})), '"who"', "--speaker_key who",
         read=dialogues_of),
@@ -700,9 +700,9 @@ REFUSALS = [
         never=(SKIP, COLUMN)),
     refused("one_name_twice_in_other_case", ("a.csv", f"Text,TEXT\n{CAT},{DOG}\n"), "two columns"),
     refused("no_names_of_columns", ("a.csv", f"{CAT}\n{DOG}\n{PIG}\n"),
-        "the first line must be the names of the columns", never=(SKIP, COLUMN)),
+        "the first line must contain the column names", never=(SKIP, COLUMN)),
     refused("names_only", ("a.csv", "text,id\n"), "no stories in", never=(SKIP, COLUMN, WHOLE)),
-    refused("other_names", ("a.csv", f"id,story\n1,{CAT}\n"), "id, story found", "--text_column story",
+    refused("other_names", ("a.csv", f"id,story\n1,{CAT}\n"), "found the columns id, story", "--text_column story",
         never=(SKIP,)),
     # Encodings and packed files
     refused("windows_1252_csv", ("a.csv", b'text\r\n"Tom said \x93Hi\x94"\r\nA dog sat.\r\n'), *CONVERT, "line 2",
@@ -720,7 +720,7 @@ REFUSALS = [
     refused("utf_16_without_mark_prompts", ("a.txt", f"{CAT}\n".encode("utf-16-le")), *NO_MARK, read=prompts_of),
     refused("one_line_that_is_not_utf_8", ("a.txt", f"Zoë ran.\n{CAT}\n".encode() + b"caf\xe9\n"),
         "line 3: not UTF-8", SKIP, never=("1252",)),
-    refused("gz_that_is_cut_off", ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12]), "cannot be unpacked", WHOLE,
+    refused("gz_that_is_cut_off", ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12]), "cannot be decompressed", WHOLE,
         never=(SKIP,)),
     refused("parquet_that_is_cut_off", ("a.parquet", parquet(text=[CAT])[:-9]), "cannot be read", WHOLE,
         never=(SKIP,)),
@@ -740,7 +740,8 @@ REFUSALS = [
         never=(SKIP,)),
     # Dialogues
     refused("unknown_key_of_the_speaker", ("a.jsonl", WHO_SPEAKS), '"who", robot or kid',
-        "--speaker_key who and, as --assistant_name, which", "--speaker_key none", read=dialogues_of, never=(SKIP,)),
+        "--speaker_key who, and the assistant as --assistant_name", "--speaker_key none", read=dialogues_of,
+        never=(SKIP,)),
     refused("true_or_false_says_who_speaks", ("a.jsonl", bot_first("is_user", False, True)),
         '"is_user", false or true', "--speaker_key is_user", read=dialogues_of),
     refused("three_speakers", ("a.json",

@@ -290,7 +290,7 @@ def test_a_tokenizer_that_is_no_byte_level_bpe_is_refused(tmp_path):
     path = tmp_path / "theirs/tokenizer.json"
     metaspace = json.loads(path.read_text()) | {"decoder": {"type": "Metaspace", "replacement": "_"}}
     path.write_text(json.dumps(metaspace))
-    assert "no byte-level BPE" in refusal(tmp_path / "theirs", tmp_path / "ours")
+    assert "not a byte-level BPE" in refusal(tmp_path / "theirs", tmp_path / "ours")
     assert "tokenizer" in refusal(tmp_path / "theirs", tmp_path / "ours", "--tokenizer_path", tmp_path)
 
 

@@ -208,12 +208,14 @@ def test_a_flag_of_an_older_version_is_skipped_where_it_did_nothing(tmp_path):
     [
         ({"learning_rat": 1}, "no flag learning_rat; --help"), ({"bach_size": 1}, "did you mean batch_size?"),
         ({"config": "b.json"}, "no flag config"), ({"help": True}, "no flag help"), ({"vocab_size": 9}, "vocab_size"),
-        ({"lr": "fast"}, "invalid float value"), ({"epochs": 2.5}, "invalid int value"), ({"lr": [1]}, "no value"),
-        ({"scheduler": "steps"}, "invalid choice"), ({"batch_size": True}, "true is no value for batch_size"),
-        ({"amp": "yes"}, "no value for amp"), ({"dataset": []}, "no value for dataset"), ({"dataset": [{}]}, "no"),
+        ({"lr": "fast"}, "invalid float value"), ({"epochs": 2.5}, "invalid int value"),
+        ({"lr": [1]}, "[1] is not a valid value for lr"),
+        ({"scheduler": "steps"}, "invalid choice"), ({"batch_size": True}, "true is not a valid value for batch_size"),
+        ({"amp": "yes"}, "not a valid value for amp"), ({"dataset": []}, "not a valid value for dataset"),
+        ({"dataset": [{}]}, "not a valid value for dataset"),
         ({"overwrite": True}, "only be given at the shell"), ({"resume_from_checkpoint": "auto"}, "only be given"),
-        ({"preset": "9M"}, "invalid choice"), ([1], "no JSON object"), ("{", "is no JSON"), ("", "is no JSON"),
-        ("[" * 100_000, "is no JSON"), ('{"lr\\n\\u001b[2J": 1}', "no flag"),
+        ({"preset": "9M"}, "invalid choice"), ([1], "no JSON object"), ("{", "is not JSON"), ("", "is not JSON"),
+        ("[" * 100_000, "is not JSON"), ('{"lr\\n\\u001b[2J": 1}', "no flag"),
     ],
 )  # fmt: skip
 def test_a_file_that_says_what_no_flag_says_is_refused_in_one_line(tmp_path, content, what):
@@ -243,7 +245,7 @@ def test_a_file_that_is_missing_or_of_the_other_program_is_refused_in_one_line(c
     with pytest.raises(UserError, match="No such file") as refusal:
         step2.parse_args(["--config", str(tmp_path / "none.json")])
     assert one_line(refusal)
-    with pytest.raises(UserError, match="the file is of train_tinystories_model.py") as refusal:
+    with pytest.raises(UserError, match="the file was written by train_tinystories_model.py") as refusal:
         step4.parse_args(["--config", str(course / "tinystories_model/args.json")])
     assert one_line(refusal)
 

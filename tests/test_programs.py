@@ -316,7 +316,7 @@ def test_where_the_hubs_libraries_cannot_write_their_variable_is_named(tmp_path)
     assert str(tmp_path) in one_line(refusal)
 
 
-FOLDER_ADVICE = "choose a file or folder that you may use"
+FOLDER_ADVICE = "choose a file or folder that you have access to"
 
 
 def refuse_to_write(path, *args, **options):

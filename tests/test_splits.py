@@ -275,6 +275,6 @@ def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found
         said.clear()
         opened(tokenizer, "a.jsonl")
         assert said[0] == 'a.jsonl: dialogues in the form "prompt" (user), "response" (assistant)'
-        assert said[1] == "a.jsonl: dialogues longer than 60 tokens, without their oldest turns or words: 2"
-        assert said[2] == "a.jsonl: replies longer than 60 tokens, learned as far as they fit: 1"
+        assert said[1] == "a.jsonl: dialogues longer than 60 tokens, which lost their oldest turns or words: 2"
+        assert said[2] == "a.jsonl: replies longer than 60 tokens, of which only the beginning is learned: 1"
     assert "from the token cache" in said[3]

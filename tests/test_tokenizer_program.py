@@ -65,7 +65,7 @@ def test_where_the_file_cannot_be_written_nothing_is_learned(large, tmp_path, mo
     monkeypatch.setattr(train_bpe_tokenizer_hf, "learn", learned.append)
     (tmp_path / "file").touch()
     flags = ["--dataset", "stories", "--output", tmp_path / "file" / "t.pkl"]
-    with pytest.raises(UserError, match="--output: no file can be made in .*file"):
+    with pytest.raises(UserError, match="--output: cannot create a file in .*file"):
         main(train_bpe_tokenizer_hf, *flags, folder=large[0])
     assert not learned
 
