@@ -32,7 +32,7 @@ PROMPT = "Once upon a time, there was a"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
-    parser.add_argument("--prompt", help=f"default: {PROMPT!r}")
+    parser.add_argument("--prompt", help=f"how the story begins (default: {PROMPT!r})")
     parser.add_argument("--max_length", type=int, help="like --max_new_tokens, but including the prompt's tokens")
     add_generation_flags(parser, "tinystories_model/best_model.pth")
     add_prompt_flags(parser)

@@ -38,6 +38,10 @@ SHAPE = {
     "num_layers": "layers", "hidden_size": "width of a layer", "num_heads": "attention heads per layer",
     "intermediate_size": "width of the MLP", "max_seq_len": "length of the context, in tokens",
 }  # fmt: skip
+PARTS = {
+    "positions": "how a token's position is encoded", "norm": "the normalization", "mlp": "the feed-forward network",
+    "bias": "biases in the linear layers", "tie_embeddings": "one matrix for the embeddings and the head",
+}  # fmt: skip
 BEGINNING = "Once upon a time"  # of the sample stories in the log
 
 
@@ -62,10 +66,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--arch", default=shape.arch, choices=ARCHITECTURES, help="sets the next five flags (default: %(default)s)"
     )
-    for name, choices in CHOICES.items():
-        group.add_argument(f"--{name}", choices=choices, help="default: set by --arch")
-    for name in ("bias", "tie_embeddings"):
-        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="default: set by --arch")
+    for name, meaning in PARTS.items():
+        kind = {"choices": CHOICES[name]} if name in CHOICES else {"action": argparse.BooleanOptionalAction}
+        group.add_argument(f"--{name}", **kind, help=f"{meaning} (default: set by --arch)")
     add_training_flags(parser, "tinystories_model")
     return parse_flags(parser, flags_below, argv)
 
