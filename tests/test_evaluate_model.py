@@ -428,9 +428,7 @@ def test_with_dialogues_or_prompts_of_turns_models_count_as_chat_models(run, tra
     write_rows(trained / "turns.jsonl", [{"id": 1, "prompt": ["Hi", "Ho", "Well?"]}])
     status, out, err = run("0.pth", "--prompts_file", "turns.jsonl", *flags)
     assert status == 0 and "asked as chat models" in err, err
-    status, out, err = run(
-        "0.pth", "--dataset", "stories", "--chat", *asked, *flags
-    )  # a chat model can be tested on stories
+    status, out, err = run("0.pth", "--dataset", "stories", "--chat", *asked, *flags)  # a chat model on stories
     assert status == 0 and "asked as chat models" in err and "what the assistant says" not in out, err
 
 

@@ -177,9 +177,7 @@ def test_tokens_are_drawn_as_in_the_course(exported, tokenizer):
         ("llama", {"window_size": CONTEXT - 1}, "--window_size 47"),
     ],
 )
-def test_a_network_that_neither_class_can_compute_is_refused_with_its_flag(
-    monkeypatch, tmp_path, tokenizer, arch, changes, part
-):
+def test_an_unsupported_network_is_refused_with_its_flag(monkeypatch, tmp_path, tokenizer, arch, changes, part):
     save(tmp_path, tokenizer, arch, **changes)
     assert part in error_of(monkeypatch, tmp_path, tokenizer)
     assert not (tmp_path / "out").exists()

@@ -354,11 +354,7 @@ def killed_at_an_evaluation(*files):
 @pytest.mark.parametrize(
     ("name", "change", "left"),
     [
-        (
-            "1",
-            lambda f: edit_json(f / "args.json", weight_decay=0.3),
-            [],
-        ),  # the student's copy of the program has another default
+        ("1", lambda f: edit_json(f / "args.json", weight_decay=0.3), []),  # the student's copy has another default
         ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "missing"]),
         ("stopped", killed_at_an_evaluation("events"), ["not finished", "missing"]),
         ("killed", lambda f: edit(f / "train.log", lambda log: log.replace("\n2026-", "\n2025-", 3)), []),

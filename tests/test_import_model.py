@@ -187,9 +187,7 @@ def test_without_an_end_in_the_config_endoftext_becomes_eos(tmp_path, end):
         return
     _, tokenizer = imported(tmp_path / "theirs", tmp_path / "ours")
     known = original.config.vocab_size
-    assert tokenizer.special["<eos>"] == (
-        known + 2 if end == [3, 5] else known - 1
-    )  # [3, 5]: tokens of ordinary characters
+    assert tokenizer.special["<eos>"] == (known + 2 if end == [3, 5] else known - 1)  # [3, 5]: ordinary tokens
 
 
 def test_existing_begin_and_end_tokens_keep_their_rows(tmp_path):

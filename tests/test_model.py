@@ -27,10 +27,7 @@ def another(ids, row, place):
     ("changes", "named"),
     [
         ({"num_heads": 6}, "--num_heads 6 does not divide"),
-        (
-            {"hidden_size": 18, "num_heads": 2},
-            "--num_heads",
-        ),  # a head of size 9 cannot be split into pairs for rotary positions
+        ({"hidden_size": 18, "num_heads": 2}, "--num_heads"),  # a head of 9 has no pairs to rotate
         ({"vocab_size": 0}, "--vocab_size"),
         ({"num_layers": 0}, "--num_layers"),
         ({"hidden_size": 0}, "--hidden_size"),
@@ -278,9 +275,7 @@ def test_dropout_applies_to_the_embeddings_and_to_additions_to_the_residual_stre
     model.norm.register_forward_pre_hook(lambda module, inputs: stream.append(inputs[0]))
     model(random_ids(40, CONTEXT))
     dropped = stream[0] == 0
-    assert torch.allclose(
-        stream[0][~dropped], torch.tensor(2.0)
-    )  # the kept values are scaled up to make up for the dropped ones
+    assert torch.allclose(stream[0][~dropped], torch.tensor(2.0))  # the kept ones are scaled up
     assert dropped.float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 

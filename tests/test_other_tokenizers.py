@@ -25,9 +25,7 @@ errors = pytest.importorskip("huggingface_hub.errors")
 GPT2 = Path(__file__).parents[2] / "shared/gpt2_tokenizer"
 with_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's vocabulary beside the repository")
 with_tiktoken = pytest.mark.skipif(not importlib.util.find_spec("tiktoken"), reason="needs tiktoken")
-KNOWN = st.characters(
-    exclude_categories=("Cs", "Cn")
-)  # no unassigned characters: the libraries' versions of Unicode differ
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # unassigned ones differ between versions of Unicode
 ANY_TEXT = st.text(KNOWN, max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)
 PATTERNS = {  # as in tiktoken
     "r50k": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",

@@ -103,9 +103,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
         first = process.stdout.readline()
         process.kill()
         process.communicate()
-    assert (
-        stopped <= int(first.split(" step ")[1].split("/")[0]) <= stopped + 5
-    )  # equal if the evaluation was interrupted
+    assert stopped <= int(first.split(" step ")[1].split("/")[0]) <= stopped + 5  # equal if its evaluation was stopped
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")

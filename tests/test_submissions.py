@@ -526,9 +526,7 @@ def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
         ("best_model.pth", weights_files, "open"),
     ],
 )
-def test_files_without_permission_are_reported_and_the_rest_is_read(
-    run, handed_in, monkeypatch, name, module, function
-):
+def test_unreadable_files_are_reported_and_the_rest_is_read(run, handed_in, monkeypatch, name, module, function):
     anna = Path(shutil.copytree(run, handed_in / "anna"))
     if name == "other":
         (anna / name).mkdir()

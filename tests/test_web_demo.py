@@ -168,7 +168,7 @@ def course(tokenizer, tmp_path, monkeypatch):
     for path in ("tinystories_model/best_model.pth", "my_chat/final_model.pth"):
         Path(path).parent.mkdir()
         save_model(path, make_model(vocab_size=tokenizer.vocab_size), tokenizer.fingerprint)
-    Path("tinystories_model/final_model.pth").write_bytes(b"PK\3\4 truncated")
+    Path("tinystories_model/final_model.pth").write_bytes(b"PK\3\4 cut off")
     return tmp_path
 
 
