@@ -1,4 +1,4 @@
-"""Losses that are not finite and full memory: nothing is lost, and the message says what to do."""
+"""Losses that are not finite, and runs out of memory: nothing is lost, and the message says what to do."""
 
 import contextlib
 import math
@@ -127,7 +127,7 @@ def test_bad_steps_are_counted_across_a_resume(tmp_path):
     assert metrics(tmp_path, "skip")[-1]["skipped"] == 4
 
 
-# Full memory ----------------------------------------------------------------------------------------------------------
+# Out of memory --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_bad_steps_are_counted_across_a_resume(tmp_path):
         (1, 4, 1, "smaller model"),
     ],
 )
-def test_out_of_memory_the_advice_is_smaller_batches_with_the_same_rows_per_step(size, count, ranks, advice):
+def test_when_out_of_memory_the_advice_is_smaller_batches_with_the_same_rows_per_step(size, count, ranks, advice):
     said = less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
     assert f"--batch_size {size}" in said and advice in said
 
@@ -149,7 +149,7 @@ def test_out_of_memory_the_advice_is_smaller_batches_with_the_same_rows_per_step
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[...] DefaultCPUAllocator: can't allocate")]
 )
-def test_out_of_memory_the_run_ends_with_one_line(tmp_path, monkeypatch, error):
+def test_a_run_out_of_memory_ends_with_one_line(tmp_path, monkeypatch, error):
     def full(*args):
         raise error
 

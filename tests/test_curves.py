@@ -79,7 +79,7 @@ def test_the_curves_show_the_rows(tmp_path):
         assert list(handles["training"].get_ydata()) == [row[field] for row in rows if row["event"] == "train"]
 
 
-def test_other_values_than_numbers_are_gaps_and_a_point_between_gaps_is_marked():
+def test_values_that_are_not_numbers_are_gaps_and_a_point_between_gaps_is_marked():
     values = [3.0, None, 2.0, math.nan, math.inf, "2", True, 10**400, 1.5, 1.4]
     rows = [{"event": "train", "step": step, "train_loss": value} for step, value in enumerate(values)]
     rows += [{"event": "train", "step": None, "train_loss": 1.0}, {"event": "train"}]

@@ -87,7 +87,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert {row["step"] for row in metrics(tmp_path, "checkpoint")} == set(range(1, last + 1))
 
 
-def test_early_stopping_stops_after_this_many_evaluations_without_a_lower_loss(tmp_path, val_losses):
+def test_early_stopping_waits_as_many_evaluations_as_its_patience(tmp_path, val_losses):
     val_losses[:] = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 9.0]
     summary = train_in(tmp_path, eval_steps=1, epochs=4, early_stopping_patience=2)
     assert summary["ended"] == metrics(tmp_path, "end")[-1]["ended"] == "stopped early"
