@@ -292,7 +292,7 @@ def touch(path):
 
 
 class Made:
-    """Creates a file when it is created, or when its state is set."""
+    """Creates a file when an object is made, or when its state is set."""
 
     def __new__(cls, path=None):
         if path:

@@ -108,7 +108,7 @@ def test_an_interrupted_reply_is_kept_as_far_as_it_was_written(make_writer, monk
 
 
 def talk(writer, monkeypatch, text):
-    """Give the chat lines from a pipe; it prints its replies.  Return the chat."""
+    """Run a chat on lines from a pipe, and return it."""
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     chat = Chat(writer)
     chat_module.converse(chat, interactive=False)

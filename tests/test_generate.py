@@ -61,7 +61,7 @@ def test_banned_tokens_never_appear(temperature):
 
 
 def test_texts_are_drawn_as_often_as_they_are_likely():
-    """Compares pairs of tokens, with every sampling flag in use, with the same formulas written plainly."""
+    """Checks how often each pair of tokens is drawn, with all sampling flags in use, against the plain formulas."""
     model = make_model()
     (prompt,) = random_prompts(4)
     count = 4000

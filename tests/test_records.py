@@ -41,7 +41,7 @@ def schema():
 
 
 def misfits(content, kinds):
-    """Return the names that content has too many or too few, and those whose value is of another kind."""
+    """Return the names in content that are missing, unexpected or of the wrong kind."""
     wrong = {name for name in kinds if name in content and not any(KINDS[kind](content[name]) for kind in kinds[name])}
     return wrong | (content.keys() ^ kinds.keys())
 
