@@ -5,8 +5,8 @@
     printf 'Hello!\\nTell me a story about a cat.\\nexit\\n' | python chat_with_tinystories_model.py
     python chat_with_tinystories_model.py --prompts_file questions.jsonl --output_file replies.jsonl
 
-At a terminal: a conversation, its replies appearing while they are written; /help says what else can be typed.  In a
-pipe: one message a line in, one reply a line out, and nothing else on stdout; to an empty line, an empty one.
+At a terminal: a conversation; replies appear while they are written, and /help lists the commands.  In a pipe: each
+line of input is a message, and each line of output is the reply to it; the reply to an empty line is an empty line.
 """
 
 import argparse
@@ -38,18 +38,18 @@ HELP = """type a message and press Enter; Ctrl-C stops a reply; exit (or Ctrl-D)
 /retry             another reply to the last message
 /undo              forget the last message and its reply
 /reset             forget the conversation
-/system TEXT       tell the model who it is; without a text: no longer
-/temperature 0.5   below 1 safer, above 1 wilder, 0 always the likeliest token
+/system TEXT       tell the model who it is; without TEXT: remove the system text
+/temperature 0.5   below 1 safer, above 1 wilder; 0: always the most likely token
 /save FILE.jsonl   add the conversation to a file that step 4 can learn from
 /help              this list
- /word             not a command but a message: a space is before it"""
+ /word             a space before the slash makes it a message"""
 COMMAND = re.compile(r"(/[^\W\d_]+)(?:\s+(.*))?$")  # a word after a slash, at the start of a line
 COMMANDS = [line.split()[0] for line in HELP.splitlines() if line.startswith("/")]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
-    parser.add_argument("--once", metavar="TEXT", help="answer this one message and end")
+    parser.add_argument("--once", metavar="TEXT", help="answer this one message and exit")
     add_generation_flags(parser, "tinystories_chat_model/best_model.pth")
     add_prompt_flags(parser)
     args = parser.parse_args(argv)
@@ -57,24 +57,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.prompts_file and args.once is not None:
         raise UserError("--once and --prompts_file do not go together; pass one of them")
     if args.num_samples > 1 and not args.prompts_file:
-        raise UserError("--num_samples goes with --prompts_file; at a terminal, /retry writes another reply")
+        raise UserError("--num_samples needs --prompts_file; at a terminal, /retry writes another reply")
     if args.once is not None and not args.once.strip():
-        raise UserError("--once must be a message that is not empty")
+        raise UserError("--once needs a message that is not empty")
     return args
 
 
 class Chat:
-    """A conversation: what was said, and what can be done to it."""
+    """A conversation and its commands."""
 
     def __init__(self, writer: Writer):
         self.writer = writer
         self.system = ""
         self.turns = []  # (role, text), user and assistant alternating
         self.replies = 0
-        self.told = False  # that the model forgets old turns
+        self.told = False  # whether the user knows that the model forgets old turns
 
     def reply(self, message: str) -> Iterator[str]:
-        """Yield the answer to a message piece by piece; both become part of the conversation, however it is cut off."""
+        """Yield the answer to a message piece by piece; both join the conversation, even after an interruption."""
         self.turns.append(("user", message))
         self.replies += 1
         answer = ""
@@ -84,9 +84,7 @@ class Chat:
                 log.info("(the conversation no longer fits the model's context: it forgets the oldest turns)")
                 self.told = True
             if prompt.question_cut:
-                log.info(
-                    "(the message, or the system text, does not fit the model's context: a part of it is left out)"
-                )
+                log.info("(the message, or the system text, does not fit the model's context: part of it is left out)")
             for piece in self.writer.stream(prompt.ids, row_seed=self.replies):
                 piece = without_controls(piece if answer else piece.lstrip())
                 answer += piece
@@ -95,7 +93,7 @@ class Chat:
             self.turns.append(("assistant", answer.strip()))
 
     def report_length(self) -> None:
-        """Say so where the last reply was as long as it may be, since it looks as if it had ended."""
+        """Log that the last reply reached the limit, if it did, since it may look finished."""
         if self.writer.ended == "length":
             log.info(f"(stopped at --max_new_tokens {self.writer.sampling.max_new_tokens})")
 
@@ -104,7 +102,7 @@ class Chat:
         return system + self.turns
 
     def command(self, name: str, text: str) -> str | None:
-        """Carry out a command of HELP.  Returns a message that is to be answered again, or None."""
+        """Run a command of HELP.  Returns a message to answer again, or None."""
         if name in ("/retry", "/undo") and not self.turns:
             log.info("(nothing was said yet)")
         elif name == "/retry":
@@ -120,7 +118,7 @@ class Chat:
             log.info("(the conversation is forgotten)")
         elif name == "/system":
             self.system = text
-            log.info("(from the next reply on)" if text else "(no system text)")
+            log.info("(used from the next reply on)" if text else "(no system text)")
         elif name == "/temperature":
             self.set_temperature(text)
         elif name == "/save":
@@ -139,7 +137,7 @@ class Chat:
             log.info(f"({error})")
 
     def save(self, name: str) -> None:
-        """Carry out /save: add the conversation to a file, as a line that the trainer reads."""
+        """Run /save: add the conversation to a file, as a line that the trainer can read."""
         path = Path(name).expanduser()
         if not self.turns:
             log.info("(nothing was said yet)")
@@ -157,13 +155,13 @@ class Chat:
 
 
 def read_line(interactive: bool) -> str | None:
-    """The next line that the user types, None at the end."""
+    """Return the next line that the user types; None at the end."""
     if not interactive:
         return sys.stdin.readline() or None
     while True:
         try:
             return input("you: ")
-        except (EOFError, RuntimeError):  # RuntimeError: in a notebook that nobody sits at
+        except (EOFError, RuntimeError):  # RuntimeError: in a notebook without a user
             print()
             return None
         except KeyboardInterrupt:
@@ -171,7 +169,7 @@ def read_line(interactive: bool) -> str | None:
 
 
 def answer(chat: Chat, message: str, interactive: bool) -> None:
-    """Print the reply to a message: at a terminal as it grows, and until Ctrl-C; else on one line."""
+    """Print the reply to a message: at a terminal as it grows, until Ctrl-C; otherwise on one line."""
     if not interactive:
         print(" ".join("".join(chat.reply(message)).split()))
         chat.report_length()
@@ -198,12 +196,12 @@ def converse(chat: Chat, interactive: bool) -> None:
             if not message:
                 continue
         elif command:
-            log.info(f"(no command {command[1]}: there are {', '.join(COMMANDS)}; a message may begin with ' /')")
+            log.info(f"(no command {command[1]}; commands: {', '.join(COMMANDS)}; for a message, type a space first)")
             message = ""
         if message:
             answer(chat, message, interactive)
         elif not interactive:
-            print()  # in a pipe each message gets a line, also an empty one
+            print()  # in a pipe each message gets a line, even an empty one
 
 
 def main() -> None:
@@ -221,7 +219,7 @@ def main() -> None:
         print()
         chat.report_length()
         return
-    interactive = sys.stdin.isatty() or not inspect.isbuiltin(input)  # a notebook has an input of its own
+    interactive = sys.stdin.isatty() or not inspect.isbuiltin(input)  # a notebook has its own input function
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  arrow keys and history at the prompt

@@ -1,8 +1,8 @@
-"""The tokenizer, and from tokens to training rows.
+"""The tokenizer, and the way from tokens to training rows.
 
-It knows nothing of the network or the training loop, and needs numpy and tokenizers alone.  In reading order:
-`Tokenizer`; `train_tokenizer`, which learns one; `load_tokenizer`, which reads its file; `Rows`, which cuts texts into
-what the network trains on.  Where the texts come from is in corpus/, their tokens on disk in corpus/token_cache.py.
+This module knows nothing of the network or the training loop, and does not need torch.  In reading order: `Tokenizer`;
+`train_tokenizer`, which learns one; `load_tokenizer`, which reads one from its file; `Rows`, which cuts texts into the
+rows that the network trains on.  The texts come from corpus/, and corpus/token_cache.py keeps their tokens on disk.
 """
 
 import bisect
@@ -27,7 +27,7 @@ from corpus.splits import Mixture
 from corpus.token_cache import TokenCache
 
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
-IGNORED = -100  # a target with this value is not predicted; model.py has the same
+IGNORED = -100  # a target with this value is not predicted; model.py has the same value
 FORMAT = "tinystories-bpe-tokenizer"
 
 
@@ -35,19 +35,20 @@ FORMAT = "tinystories-bpe-tokenizer"
 
 
 class Tokenizer:
-    """A byte-level BPE (Sennrich et al. 2016, Radford et al. 2019) with the course's seven special tokens.
+    """A byte-level BPE tokenizer (Sennrich et al. 2016, Radford et al. 2019) with the course's seven special tokens.
 
-    Every text comes back from encode and decode unchanged (an older course's `WordBPE` keeps its words alone).  Special
-    tokens are put in by name, through `special`; in a text they are plain text, so what a user types can neither end a
-    story nor change the speaker.
-    never_written: the ids that no text has: those seven, and in one that others made its own special ones.
+    A text that is encoded and decoded stays the same (with an older course's `WordBPE`, only its words do).  The
+    programs add special tokens by their ids, from `special`.  If a user types the letters of a special token, they are
+    plain text.  So a user can neither end a story nor change the speaker.
+    never_written: the ids that no text contains: special tokens, also those of somebody else's tokenizer, and unused
+    ids.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer | WordBPE):
         missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
         if missing:
             names = " ".join(missing)
-            raise UserError(f"the tokenizer lacks the special tokens {names}; step 1's --from_pretrained adds them")
+            raise UserError(f"the tokenizer lacks the special tokens {names}; add them with step 1's --from_pretrained")
         self.backend = backend
         self.backend.add_special_tokens(SPECIAL_TOKENS)
         self.backend.encode_special_tokens = True
@@ -56,31 +57,34 @@ class Tokenizer:
         self.special = {token: backend.token_to_id(token) for token in SPECIAL_TOKENS}
         vocabulary = backend.get_vocab()
         self.vocab_size = max(vocabulary.values()) + 1
-        if self.vocab_size > 2 * len(vocabulary):  # each id takes a row of the model's largest matrix
-            raise UserError(f"the tokenizer has {len(vocabulary):,} tokens and ids up to {self.vocab_size - 1:,}")
+        if self.vocab_size > 2 * len(vocabulary):  # each id needs a row in the model's largest matrix
+            raise UserError(f"the tokenizer has {len(vocabulary):,} tokens, but ids up to {self.vocab_size - 1:,}")
         self.never_written = self.check_texts(vocabulary)
         self.fingerprint = fingerprint_of(backend, vocabulary)
 
     def check_texts(self, vocabulary: dict[str, int]) -> list[int]:
-        """Raise UserError if a text could be lost, or hold a special token; returns the ids that no text ever has."""
-        if isinstance(self.backend, WordBPE):  # it says itself what it loses
+        """Return the ids that no text contains.
+
+        Raises UserError if a text would change when it is encoded and decoded, or if it could contain a special token.
+        """
+        if isinstance(self.backend, WordBPE):  # `read_backend` logs what it loses
             return sorted(self.special.values())
         if len(set(vocabulary.values())) < len(vocabulary):
-            raise UserError("the tokenizer has two tokens of one id")
+            raise UserError("the tokenizer has two tokens with the same id")
         if not BYTES.keys() <= vocabulary.keys():
             raise UserError("the tokenizer lacks tokens for some of the 256 bytes")
         added = self.backend.get_added_tokens_decoder()
         alone = [self.backend.decode([number], skip_special_tokens=False) for number in added]
         for (number, token), text, ids in zip(added.items(), alone, self.encode_batch(alone), strict=True):
             if token.special and number in ids:
-                raise UserError(f"the tokenizer's special token {one_line(token.content)} could be typed")
+                raise UserError(f"the tokenizer's special token {one_line(token.content)} could be typed by a user")
             if not token.special and text != token.content:
-                raise UserError(f"the tokenizer's token {one_line(token.content)} does not come back as it was")
+                raise UserError(f"the tokenizer does not decode its token {one_line(token.content)} to the same text")
         unused = set(range(self.vocab_size)).difference(vocabulary.values())
         return sorted(unused.union(number for number, token in added.items() if token.special))
 
     def encode(self, text: str) -> list[int]:
-        """A text's token ids, without special tokens around them."""
+        """Return a text's token ids, without special tokens around them."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
@@ -88,18 +92,18 @@ class Tokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids, special tokens left out."""
+        """Return the text of these ids, without special tokens."""
         return self.backend.decode(ids, skip_special_tokens=True)
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that an id stands for; a character of several bytes may be spread over several ids."""
+        """Return the bytes that a token stands for; a character of several bytes may be split over several tokens."""
         text = self.backend.id_to_token(token)
         return bytes(BYTES[letter] for letter in text) if BYTES.keys() >= set(text) else text.encode()
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Yield text piece by piece while ids arrive; bytes that are not yet a character wait for the next ones."""
+        """Yield the text piece by piece as ids arrive; bytes of an incomplete character wait for the next ids."""
         special = set(self.special.values())
-        before = []  # the last token that was yielded: it says, in an older tokenizer, whether a word begins
+        before = []  # the last token that was yielded; in an older tokenizer it shows whether a new word begins
         waiting = []
 
         def text_of_waiting():
@@ -131,18 +135,18 @@ class Tokenizer:
 
 
 def fingerprint_of(backend: tokenizers.Tokenizer | WordBPE, vocabulary: dict[str, int]) -> str:
-    """A hash of all that decides which ids a text has: a model is of use with this tokenizer only."""
+    """Return a hash of everything that decides a text's ids: a model works only with its own tokenizer."""
     saved = json.loads(backend.to_str())
     content = [sorted(vocabulary.items()), saved["model"].get("merges", []), SPECIAL_TOKENS]
     ignore_merges = saved["model"].get("ignore_merges")
     pre_tokenizer = saved.get("pre_tokenizer", BYTE_LEVEL)
-    if ignore_merges or pre_tokenizer != BYTE_LEVEL:  # the same tokens, and texts cut into them otherwise
+    if ignore_merges or pre_tokenizer != BYTE_LEVEL:  # other rules may cut texts into these tokens differently
         content += [ignore_merges, pre_tokenizer]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn a byte-level BPE from an iterator of texts, which is read once and never held as a whole."""
+    """Learn a byte-level BPE from an iterator of texts, which is read once and never in memory as a whole."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -159,33 +163,33 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def wrap_tokenizer(text: str, name: str) -> Tokenizer:
-    """A Tokenizer of what `open_pretrained` found: the same ids, and the special tokens that it lacks after the last.
+    """Return a Tokenizer from what `open_pretrained` found: same ids, missing special tokens after the last.
 
-    Raises UserError, with its name, where something else is found or the library would number added tokens anew.
+    Raises UserError, with the name, if the tokenizer cannot be used or if its ids would change.
     """
     try:
         content = json.loads(text)
         backend = tokenizers.Tokenizer.from_str(text)
         numbers = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
         if backend.get_vocab() != numbers:
-            raise UserError("its ids do not follow each other, so they would change")
+            raise UserError("its ids are not consecutive, so they would change")
         backend.add_special_tokens(SPECIAL_TOKENS)
         return Tokenizer(backend)
-    except Exception as error:  # tokenizers raises plain ones on what does not fit together
-        raise UserError(f"--from_pretrained {name} cannot be taken over: {reason_of(error)}") from None
+    except Exception as error:  # tokenizers raises plain Exceptions for parts that do not match
+        raise UserError(f"--from_pretrained {name} cannot be used: {reason_of(error)}") from None
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read the file that step 1 wrote, or a `tokenizer.json` that has the seven special tokens; runs no code in it.
+    """Read the file from step 1, or a `tokenizer.json` that has the seven special tokens; runs no code in it.
 
-    Raises UserError, naming the file, if it is missing, damaged or something else.
+    Raises UserError, naming the file, if it is missing, damaged or not a tokenizer.
     """
     path = Path(path)
     advice = "train one with train_bpe_tokenizer_hf.py"
     if not path.is_file():
         raise UserError(f"no tokenizer file {path}; {advice}, or pass --tokenizer_path")
     if path.stat().st_size > LARGEST_JSON:
-        raise UserError(f"{path} is no tokenizer file: it has {path.stat().st_size / 1e6:,.0f} MB; {advice}")
+        raise UserError(f"{path} is not a tokenizer file: it has {path.stat().st_size / 1e6:,.0f} MB; {advice}")
     content = path.read_bytes()
     try:
         if content[:1] == b"{":
@@ -193,16 +197,16 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         elif content[:1] == pickle.PROTO:
             text = text_in_pickle(content, advice)
         else:
-            raise UserError(f"{path} is no tokenizer file; {advice}, or pass --tokenizer_path another")
+            raise UserError(f"{path} is not a tokenizer file; {advice}, or pass --tokenizer_path with another file")
         return Tokenizer(read_backend(text))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    except Exception as error:  # pickle and tokenizers raise nearly every kind on damaged bytes
-        raise UserError(f"{path} is not a whole tokenizer file ({reason_of(error, 120)}); {advice}") from None
+    except Exception as error:  # pickle and tokenizers raise nearly every kind of error on damaged bytes
+        raise UserError(f"{path} is not a complete tokenizer file ({reason_of(error, 120)}); {advice}") from None
 
 
 def text_in_pickle(content: bytes, advice: str) -> str:
-    """The tokenizer's JSON in what `Tokenizer.save` wrote.  Raises UserError for anything else."""
+    """Return the tokenizer's JSON from a file of `Tokenizer.save`.  Raises UserError for anything else."""
     saved = read_plain_pickle(content)
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise UserError(f"it is not a tokenizer file of this course; {advice}")
@@ -216,10 +220,10 @@ def text_in_pickle(content: bytes, advice: str) -> str:
 
 
 def read_backend(text: str) -> tokenizers.Tokenizer | WordBPE:
-    """What computes the tokens of a tokenizer's JSON.  Raises ValueError for a kind that is not known."""
+    """Return the object that encodes and decodes, from a tokenizer's JSON.  Raises UserError for an unknown kind."""
     content = json.loads(text)
     if content["model"].get("type") == WordBPE.TYPE:
-        log.info("tokenizer: an older course's, of words: line breaks and rows of spaces in a text become one space")
+        log.info("tokenizer: an older course's, for words: line breaks and repeated spaces in a text become one space")
         return WordBPE(content["model"]["vocab"], content["model"]["merges"])
     return tokenizers.Tokenizer.from_str(byte_level_only(text))
 
@@ -230,20 +234,21 @@ def read_backend(text: str) -> tokenizers.Tokenizer | WordBPE:
 class Rows:
     """Cuts texts into the rows that the network is trained or evaluated on, epoch after epoch.
 
-    Packed, the texts of an epoch follow each other, cut every `length` tokens, here 6; a row overlaps the next one by
-    the token that it predicts last.  Nothing is cut away, and only an epoch's last row is padded:
+    Packed: the texts of an epoch follow each other and are cut every `length` tokens (here 6).  The last token that a
+    row predicts is the first token of the next row.  No token is lost, and only the last row of an epoch is padded:
 
         texts     <bos> Tom ran . <eos> <bos> Mia sat down and Tom sat down . <eos> <bos> ...
         row 0     <bos> Tom ran . <eos> <bos>  Mia                      inputs: all but the last
         row 1                            Mia sat down and Tom sat  down         targets: all but the first
         row 2                                                      down . <eos> <bos> ...
 
-    Padded, a row is a text, cut to `length`:
+    Padded: each row is one text, truncated after `length` + 1 tokens:
 
         row 0     <bos> Tom ran . <eos> <pad> <pad>
         row 1     <bos> Mia sat down and Tom sat
 
-    Targets of <bos> and <pad> are IGNORED.  Rows read the memory-mapped cache, so that an epoch never stands in memory.
+    The targets <bos> and <pad> are IGNORED.  Tokens are read from the memory-mapped cache, so that an epoch is never in
+    memory as a whole.
     """
 
     def __init__(
@@ -252,8 +257,8 @@ class Rows:
     ):  # fmt: skip
         """special: {special token: id}.
 
-        seed: shuffle the texts, in each epoch anew; None: file order.
-        replies_only: predict only what the assistant says; otherwise every token but `<bos>`.
+        seed: shuffle the texts, in each epoch differently; None: keep the order of the file.
+        replies_only: predict only what the assistant says; otherwise every token except `<bos>`.
         """
         self.cache = cache
         self.length = length
@@ -262,18 +267,18 @@ class Rows:
         self.seed = seed
         self.replies_only = replies_only
         first_epoch = cache.chosen(0, 0)
-        self.texts = len(first_epoch)  # in an epoch
+        self.texts = len(first_epoch)  # per epoch
         self.bytes = int(cache.sizes[first_epoch].sum())
-        self.epoch = None  # the one that `arrange` has laid out
-        self.begins = [0]  # at which row each epoch begins, as far as it is known
-        self.per_epoch = self.rows_before(1)  # in each epoch, but where the texts of a weighted Mixture are packed
+        self.epoch = None  # the epoch that `arrange` has prepared
+        self.begins = [0]  # the row at which each epoch begins, as far as it is known
+        self.per_epoch = self.rows_before(1)  # the same in every epoch, except for a packed, weighted Mixture
 
     def rows_before(self, epoch: int) -> int:
-        """How many rows the epochs before this one have together."""
+        """Return the number of rows in all epochs before this one."""
         while len(self.begins) <= epoch:
             count = self.texts
             if self.packed and len(self.begins) > 1 and self.texts == len(self.cache):
-                count = self.begins[1]  # all texts are in each epoch
+                count = self.begins[1]  # every epoch has all texts
             elif self.packed:
                 chosen = self.cache.chosen(self.seed or 0, len(self.begins) - 1)
                 tokens = int(self.cache.lengths()[chosen].sum())
@@ -282,14 +287,14 @@ class Rows:
         return self.begins[epoch]
 
     def place(self, index: int) -> tuple[int, int]:
-        """(epoch, its row) of a row of the endless sequence of epochs."""
+        """Return (epoch, row of that epoch) for a row of the endless sequence of epochs."""
         while self.begins[-1] <= index:
             self.rows_before(len(self.begins))
         epoch = bisect.bisect_right(self.begins, index) - 1
         return epoch, index - self.begins[epoch]
 
     def arrange(self, epoch: int) -> None:
-        """Lay out an epoch: `order`, the texts in the order they come; `ends`, where each ends in the packed stream."""
+        """Prepare an epoch: `order`, its texts in order; `ends`, where each of them ends in the packed stream."""
         self.order = self.cache.chosen(self.seed or 0, epoch)
         if self.seed is not None:
             self.order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
@@ -297,11 +302,11 @@ class Rows:
         self.epoch = epoch
 
     def text(self, place: int) -> np.ndarray:
-        """The ids of the text at a place of the epoch's order."""
+        """Return the ids of the text at a place in the epoch's order."""
         return self.cache.text(self.order[place])
 
     def targets(self, texts: list[np.ndarray]) -> np.ndarray:
-        """int64: the ids of texts, one after the other, and IGNORED where they are not predicted."""
+        """Return the ids of these texts, one after the other, int64, with IGNORED where nothing is predicted."""
         ids = np.concatenate(texts).astype(np.int64)
         if self.replies_only:
             predicted = np.concatenate([reply_mask(text, self.special) for text in texts])
@@ -310,19 +315,19 @@ class Rows:
         return np.where(predicted, ids, IGNORED)
 
     def rows_of(self, epoch: int, index: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """[(ids, targets), ...] of an epoch's rows from index on, each (at most length + 1,)."""
+        """Return [(ids, targets), ...] for count rows of an epoch, from row index on; each is (at most length + 1,)."""
         if epoch != self.epoch:
             self.arrange(epoch)
         if not self.packed:
             texts = [self.text(place) for place in range(index, index + count)]
             return [(ids[: self.length + 1], self.targets([ids])[: self.length + 1]) for ids in texts]
-        # Once for all rows: a call of numpy takes longer than its work on one row.
+        # All rows at once: a call of numpy takes longer than its work on one row.
         first = index * self.length
         last = min(first + count * self.length + 1, int(self.ends[-1]))
-        place = int(np.searchsorted(self.ends, first, side="right"))  # the text that token `first` stands in
-        past = int(np.searchsorted(self.ends, last)) + 1  # the place after the text of the last token
+        place = int(np.searchsorted(self.ends, first, side="right"))  # the text that contains token `first`
+        past = int(np.searchsorted(self.ends, last)) + 1  # the place after the text that contains the last token
         texts = [self.text(number) for number in range(place, past)]
-        before = first - (int(self.ends[place]) - len(texts[0]))  # tokens of the first text in the row before
+        before = first - (int(self.ends[place]) - len(texts[0]))  # tokens of the first text that belong to earlier rows
         piece = slice(before, before + last - first)
         ids = np.concatenate(texts)[piece]
         targets = self.targets(texts)[piece]
@@ -330,10 +335,10 @@ class Rows:
         return [(ids[row], targets[row]) for row in rows]
 
     def batch(self, first: int, count: int, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Rows first, ..., first + count - 1 of the endless sequence of epochs.
+        """Return rows first, ..., first + count - 1 of the endless sequence of epochs.
 
-        Returns (inputs, targets), int64 (count, width): padding is `<pad>` in the inputs, IGNORED in the targets.
-        width: that of the longest row, rounded up to a multiple, but never over `length`.
+        Returns (inputs, targets), int64 (count, width).  Padding is `<pad>` in the inputs, IGNORED in the targets.
+        width: the length of the longest row, rounded up to a multiple of `multiple`, but at most `length`.
         """
         rows = []
         while len(rows) < count:

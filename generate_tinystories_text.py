@@ -1,11 +1,11 @@
-"""Step 3: let the model write.
+"""Step 3: let the model write stories.
 
     python generate_tinystories_text.py --prompt "Once upon a time, there was a"
     python generate_tinystories_text.py --prompt "Lily saw a dragon." --num_samples 3 --temperature 1.2
     python generate_tinystories_text.py --prompts_file beginnings.txt --output_file stories.jsonl
 
-The story, its beginning included, goes to stdout; a single one appears while it is written.  With --prompts_file: a
-JSON object a sample, whose "text" is what comes after the prompt.
+The story goes to stdout, including its beginning; a single story appears while it is written.  With --prompts_file,
+each sample is a JSON object; its "text" is the part after the prompt.
 """
 
 import argparse
@@ -32,8 +32,8 @@ PROMPT = "Once upon a time, there was a"
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
-    parser.add_argument("--prompt", help=f"default: {PROMPT!r}")
-    parser.add_argument("--max_length", type=int, help="instead of --max_new_tokens: the prompt's tokens included")
+    parser.add_argument("--prompt", help=f"how the story begins (default: {PROMPT!r})")
+    parser.add_argument("--max_length", type=int, help="like --max_new_tokens, but including the prompt's tokens")
     add_generation_flags(parser, "tinystories_model/best_model.pth")
     add_prompt_flags(parser)
     args = parser.parse_args(argv)
@@ -67,18 +67,18 @@ def main() -> None:
         print(without_controls(piece), end="", flush=True)
     print()
     if writer.ended == "length":
-        log.info(f"stopped at {limit}; the story may go on")
+        log.info(f"stopped at {limit}; the story may be unfinished")
 
 
 def limit_length(writer: Writer, max_length: int, prompt_tokens: int) -> None:
-    """Let the prompt and the story together have at most max_length tokens."""
+    """Limit the prompt and the story together to max_length tokens."""
     if max_length <= prompt_tokens:
         raise UserError(f"--max_length {max_length} leaves no room after the prompt's {prompt_tokens} tokens")
     writer.set(max_new_tokens=max_length - prompt_tokens)
 
 
 def write_several(writer: Writer, text: str, num_samples: int, batch_size: int, limit: str) -> None:
-    """Print several stories with one beginning; limit: the flag that says how long they may be."""
+    """Print several stories with the same beginning; limit: the flag that limits their length."""
     samples = Samples(writer, [Prompt(0, text, {}, "--prompt")], num_samples)
     stopped = 0
     for rows in samples.rows(batch_size=batch_size):
@@ -87,7 +87,7 @@ def write_several(writer: Writer, text: str, num_samples: int, batch_size: int, 
             print(text + without_controls(row["text"]))
             stopped += row["ended"] == "length"
     if stopped:
-        log.info(f"{stopped:,} of {num_samples:,} stories stopped at {limit}; they may go on")
+        log.info(f"{stopped:,} of {num_samples:,} stories stopped at {limit}; they may be unfinished")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""The network: a decoder-only transformer and its loss.
+"""The network: a decoder-only transformer, and its loss.
 
-It works on token ids alone and knows nothing of files, tokenizers or training; how it writes is in generation/.
-Reading order: `ModelConfig` says what is built; `Transformer` is built from `Block`s of `Attention` and a feed-forward
-layer; `CrossEntropy` is its loss.  In the comments B is the batch, T the tokens of a row, S those that they may see, C
-the hidden size, H the heads, D = C / H the size of a head, V the vocabulary.
+It works only on token ids, and knows nothing of files, tokenizers or training; generating text is in generation/.
+In reading order: `ModelConfig`, the shape of the network; `Attention` and `FeedForward`, the two parts of a `Block`;
+`Transformer`, a stack of blocks; `CrossEntropy`, its loss.  In the comments, B is the batch size, T the number of
+tokens in a row, S the number of tokens that they attend to, C the hidden size, H the number of heads, D = C / H the
+size of a head, V the size of the vocabulary.
 
-Two bundles of choices have names: `gpt2` computes what transformers' GPT2LMHeadModel computes, `llama` what its
-LlamaForCausalLM computes, so that a model trained here can be used elsewhere.
+Two architectures have names.  `gpt2` computes the same as transformers' GPT2LMHeadModel, and `llama` the same as its
+LlamaForCausalLM, so that a model trained here can be used elsewhere.
 """
 
 import math
@@ -23,20 +24,20 @@ ARCHITECTURES = {
 }
 CHOICES = {"positions": ("learned", "rotary"), "norm": ("layer", "rms"), "mlp": ("gelu", "gelu_exact", "swiglu")}
 SIZES = ("vocab_size", "num_layers", "hidden_size", "num_heads", "intermediate_size", "max_seq_len")
-IGNORED = -100  # a target with this value is not predicted; data.py has the same
-CPU_LOGITS = 1 << 21  # how many logits `CrossEntropy` holds at a time, so that they stay in a CPU's caches
-GPU_ROWS = 4096  # for how many positions at a time on a GPU: products of fewer rows do not fill it
+IGNORED = -100  # a target with this value is not predicted; data.py has the same value
+CPU_LOGITS = 1 << 21  # logits that `CrossEntropy` computes at a time on a CPU: they fit into its caches
+GPU_ROWS = 4096  # positions that it computes at a time on a GPU: fewer would not keep it busy
 
 
 @dataclass
 class ModelConfig:
-    """The shape of a network; a switch left at None is taken from the bundle that `arch` names.
+    """The shape of a network.  A switch that is None gets its value from the architecture that `arch` names.
 
     vocab_size, num_layers, hidden_size, num_heads, intermediate_size: the usual sizes.
-    max_seq_len: the context, in tokens.  window_size: how many tokens a position sees, itself included (None: all).
-    dropout: probability, on embeddings and on what is added to the residual stream.
-    norm_epsilon, rotary_base: other numbers only where a model was imported that has them.
-    Raises ValueError, worded with the flags' names, for a shape that cannot be built.
+    max_seq_len: the context, in tokens.  window_size: how many tokens a position sees, including itself (None: all).
+    dropout: the probability, for embeddings and for everything that is added to the residual stream.
+    norm_epsilon, rotary_base: these differ from the default only in an imported model that needs it.
+    Raises ValueError, with the names of the flags, for a shape that cannot be built.
     """
 
     vocab_size: int
@@ -77,12 +78,12 @@ class ModelConfig:
             raise ValueError(f"--num_heads {self.num_heads} does not divide --hidden_size {self.hidden_size}")
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(
-                f"rotary positions need an even size of a head, and --hidden_size {self.hidden_size} / "
+                f"rotary positions need an even head size, but --hidden_size {self.hidden_size} / "
                 f"--num_heads {self.num_heads} is odd; choose another --num_heads, or --positions learned"
             )
 
     def take_bundle(self) -> None:
-        """Set the switches that are left at None as `arch` says."""
+        """Set each switch that is None to the value that `arch` gives it."""
         if self.arch not in ARCHITECTURES:
             raise ValueError(f"--arch {self.arch} is not one of {', '.join(ARCHITECTURES)}")
         for name, value in ARCHITECTURES[self.arch].items():
@@ -94,7 +95,7 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
-        """D."""
+        """D, the size of a head."""
         return self.hidden_size // self.num_heads
 
     def as_dict(self) -> dict:
@@ -113,27 +114,27 @@ class ModelConfig:
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """RMSNorm (Zhang and Sennrich 2019) or LayerNorm."""
+    """Return an RMSNorm (Zhang and Sennrich 2019) or a LayerNorm."""
     if config.norm == "rms":
         return nn.RMSNorm(config.hidden_size, eps=config.norm_epsilon)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon, bias=config.bias)
 
 
 def rotary_table(head_size: int, length: int, base: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of rotary positions (Su et al. 2021), each float32 (length, head_size).
+    """Return the cosines and sines of rotary positions (Su et al. 2021), each float32 (length, head_size).
 
-    Numbers are turned in pairs.  As in Llama, number i of a head makes a pair with number i + D / 2: of four numbers,
-    (x0, x2) and (x1, x3).  A pair (a, b) becomes (a cos - b sin, b cos + a sin).  The minus is in this table: its sines
-    are (-s0, -s1, s0, s1), so that `rotate` only multiplies and adds.
+    The numbers of a head are rotated in pairs.  As in Llama, number i forms a pair with number i + D / 2: four numbers
+    form the pairs (x0, x2) and (x1, x3).  A pair (a, b) becomes (a cos - b sin, b cos + a sin).  The minus sign is in
+    this table: its sines are (-s0, -s1, s0, s1), so `rotate` only multiplies and adds.
     """
-    # device: also where the network is made on the meta device, which knows shapes only and computes slowly
+    # On the CPU even if the network is made on the meta device, which knows only shapes and computes slowly.
     frequencies = base ** -(torch.arange(0, head_size, 2, device="cpu") / head_size)  # (D / 2,)
     angles = torch.outer(torch.arange(length, device="cpu"), frequencies)  # (length, D / 2)
     return angles.cos().repeat(1, 2), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn queries or keys x (B, H, T, D) by the angles of their positions; cos and sin are (B or 1, 1, T, D)."""
+    """Rotate queries or keys x (B, H, T, D) by the angles of their positions; cos and sin are (B or 1, 1, T, D)."""
     halves_swapped = x.roll(x.size(-1) // 2, -1)
     return (x * cos + halves_swapped * sin).type_as(x)
 
@@ -151,8 +152,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, rotary=None, mask: torch.Tensor | None = None, cache=None) -> torch.Tensor:
         """x (B, T, C) -> (B, T, C).
 
-        rotary: cosines and sines of the positions; mask: None where each token may see all before it; cache: a
-        `KVCache`, whose older keys and values are seen, too.
+        rotary: cosines and sines of the positions.  mask: which tokens each one may see; None: no later ones.
+        cache: a `KVCache`, whose keys and values of earlier tokens are seen, too.
         """
         B, T, C = x.shape
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (B, T, C)
@@ -165,17 +166,17 @@ class Attention(nn.Module):
             k = rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.extend(self.layer_number, k, v)  # (B, H, S, D)
-        # Without a mask, T > 1 means that S = T; one new token beside a cache (T = 1) may see everything.
+        # Without a mask, T > 1 means that S = T; a single new token (T = 1) may see everything in the cache.
         y = attend(q, k, v, mask, causal=mask is None and T > 1)
-        y = y.transpose(1, 2).reshape(B, T, C)  # the heads side by side
+        y = y.transpose(1, 2).reshape(B, T, C)  # put the heads side by side again
         return self.output(y)
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> torch.Tensor:
-    """Let q (B, H, T, D) look at k and v (B, H, S, D) where mask, or causal order, allows it -> (B, H, T, D)."""
+    """Let queries q (B, H, T, D) attend to k and v (B, H, S, D), as mask or causal order allows -> (B, H, T, D)."""
     if k.device.type == "cpu" and k.dtype == torch.bfloat16:
         return attend_in_bfloat16_on_cpu(q, k, v, mask, causal)
-    if k.device.type == "mps":  # which computes something else where the heads are a view (pytorch issue 181133)
+    if k.device.type == "mps":  # MPS computes a wrong result if the heads are a view (pytorch issue 181133)
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     # a cache may keep keys in float32 while q is bfloat16
     return F.scaled_dot_product_attention(q.type_as(k), k, v, attn_mask=mask, is_causal=causal).type_as(q)
@@ -184,7 +185,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
 def attend_in_bfloat16_on_cpu(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool
 ) -> torch.Tensor:  # fmt: skip
-    """The same, step by step: on a CPU with bfloat16 units PyTorch's kernel takes 2.5 times as long as this."""
+    """Compute the same step by step: on a CPU with bfloat16 units, PyTorch's kernel takes 2.5 times as long."""
     scores = (q * q.size(-1) ** -0.5) @ k.transpose(-1, -2)  # (B, H, T, S)
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
@@ -201,7 +202,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = config.mlp == "swiglu"
         self.gelu = nn.GELU(approximate="none" if config.mlp == "gelu_exact" else "tanh")
-        width = config.intermediate_size * (2 if self.gated else 1)  # the gate and the values in one product
+        width = config.intermediate_size * (2 if self.gated else 1)  # one product computes both gate and values
         self.up = nn.Linear(config.hidden_size, width, bias=config.bias)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
@@ -214,7 +215,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each added to the residual stream."""
+    """One layer: attention, then feed-forward; the result of each is added to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer_number: int):
         super().__init__()
@@ -225,7 +226,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: torch.Tensor, rotary=None, mask: torch.Tensor | None = None, cache=None) -> torch.Tensor:
-        """x (B, T, C) -> (B, T, C); the rest: see `Attention`."""
+        """x (B, T, C) -> (B, T, C); for the other arguments see `Attention`."""
         x = x + self.dropout(self.attention(self.norm1(x), rotary, mask, cache))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
@@ -234,7 +235,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Predicts each next token of a row from those before it."""
+    """Predicts the next token at each position of a row, from the tokens up to it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -254,7 +255,11 @@ class Transformer(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """As in GPT-2: normal, 0.02; what is added to the residual stream smaller, by the number of additions."""
+        """Set the first weights as in GPT-2: normal with standard deviation 0.02; biases are 0.
+
+        For weights whose result is added to the residual stream, 0.02 is divided by the square root of the number of
+        additions.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith(("output.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.num_layers))
@@ -264,16 +269,16 @@ class Transformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def num_parameters(self) -> tuple[int, int]:
-        """(in the layers, in all), tied weights counted once."""
+        """Return (parameters in the layers, all parameters); tied weights count once."""
         in_layers = sum(parameter.numel() for parameter in self.blocks.parameters())
         in_all = sum(parameter.numel() for parameter in self.parameters())
         return in_layers, in_all
 
     def matrices_inside(self) -> dict[int, list[nn.Parameter]]:
-        """The matrices in the layers, for optimizers that work on whole ones: {parts: matrices}.
+        """Return the matrices in the layers, for optimizers that need whole matrices: {parts: matrices}.
 
-        parts: into how many matrices, one above the other, each falls.  Queries, keys and values are one product, and
-        so are the gate and the values of SwiGLU.
+        parts: how many matrices are stacked in one weight.  Queries, keys and values share a weight, and so do the gate
+        and the values of SwiGLU.
         """
         matrices = defaultdict(list)
         for block in self.blocks:
@@ -285,14 +290,17 @@ class Transformer(nn.Module):
         return matrices
 
     def flops_per_token(self) -> int:
-        """Operations that training takes a token: 6 a weight that multiplies, and attention (Chowdhery et al. 2022)."""
+        """Return the operations that training needs per token (Chowdhery et al. 2022).
+
+        These are 6 per weight in the layers and the head, and those of attention.
+        """
         config = self.config
         in_layers, _ = self.num_parameters()
         weights = in_layers + config.vocab_size * config.hidden_size
         return 6 * weights + 12 * config.num_layers * config.hidden_size * config.max_seq_len
 
     def embed(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        """ids int64 (B, T) -> (B, T, C), before the layers; positions: see `hidden`."""
+        """ids int64 (B, T) -> (B, T, C), the input of the layers; for positions see `hidden`."""
         x = self.tokens(ids)
         if self.config.positions == "learned":
             if positions is None:
@@ -303,7 +311,7 @@ class Transformer(nn.Module):
     def layers(
         self, x: torch.Tensor, positions: torch.Tensor | None = None, mask: torch.Tensor | None = None, cache=None
     ) -> torch.Tensor:
-        """x (B, T, C), of `embed` -> (B, T, C), before the head; the rest: see `hidden`."""
+        """x (B, T, C) from `embed` -> (B, T, C), the input of the head; for the other arguments see `hidden`."""
         if positions is None:
             positions = torch.arange(x.size(1), device=x.device)[None]
         if mask is None and self.config.window_size is not None:
@@ -319,37 +327,38 @@ class Transformer(nn.Module):
     def hidden(
         self, ids: torch.Tensor, positions: torch.Tensor | None = None, mask: torch.Tensor | None = None, cache=None
     ) -> torch.Tensor:
-        """ids int64 (B, T) -> (B, T, C), before the head.
+        """ids int64 (B, T) -> (B, T, C), the input of the head.
 
-        positions: int64 (B or 1, T) of the ids in their rows; None: 0 to T - 1, T <= max_seq_len.
-        mask: bool (T, S) or (B, 1, T, S), True where position T may see S; None: causal, within the window.
-        cache: keeps the keys and values (see `generation.kv_cache`).
+        positions: int64 (B or 1, T), where the ids are in their rows; None: 0 to T - 1, with T <= max_seq_len.
+        mask: bool (T, S) or (B, 1, T, S), True if position T may see position S; None: causal, within the window.
+        cache: keeps keys and values (see `generation.kv_cache`).
         """
         return self.layers(self.embed(ids, positions), positions, mask, cache)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., C) -> (..., V), what softmax turns into the next token's probabilities."""
+        """(..., C) -> (..., V); softmax turns the logits into the probabilities of the next token."""
         return F.linear(hidden, self.head_weight())
 
     def head_weight(self) -> torch.Tensor:
-        """(V, C): the table of tokens again, unless the head is its own."""
+        """Return the matrix of the head (V, C): the token embeddings again, unless the head has its own."""
         return self.tokens.weight if self.config.tie_embeddings else self.head.weight
 
     def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
         """ids (B, T), T <= max_seq_len -> logits (B, T, V); with targets (B, T): their summed cross-entropy in nats.
 
-        Targets of IGNORED are not predicted and not counted.  A row padded on its right needs no mask: padding lies in
-        the future of every token before it, which causal attention never sees.
+        Targets that are IGNORED do not count.  Padding on the right of a row needs no mask: it comes after all other
+        tokens, and causal attention never sees later tokens.
         """
         if targets is None:
             return self.logits(self.hidden(ids))
         return self.loss_of(self.embed(ids), targets)
 
     def loss_of(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """x (B, T, C), of `embed`, and targets (B, T) -> the loss of `forward`."""
+        """x (B, T, C) from `embed`, targets (B, T) -> the loss of `forward`."""
         x = self.layers(x).flatten(0, 1)  # (B x T, C)
         targets = targets.flatten()
-        # No product for what is not predicted; but finding it makes a GPU's host wait, and the compiler wants one shape
+        # Leave out what is not predicted.  Not on a GPU, whose host would have to wait for the result; and not when
+        # compiling, which needs fixed shapes.
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
             predicted = targets != IGNORED
             x, targets = x[predicted], targets[predicted]
@@ -360,19 +369,20 @@ class Transformer(nn.Module):
 
 
 class CrossEntropy(torch.autograd.Function):
-    """The summed cross-entropy of hidden (N, C) @ weight.T (V, C) and targets (N,), a chunk of positions at a time.
+    """The sum of the cross-entropy of the logits hidden (N, C) @ weight.T (C, V) for targets (N,).
 
-    The logits (N, V) are the largest tensor of a small model.  Here a chunk of them becomes loss and gradient while it
-    lies in the processor's cache, and only a chunk exists at a time: so the gradient is computed in the forward pass.
-    Sums and softmax are float32; the products are what autocast would make them.  The loss is a sum, not a mean, so
-    that its gradients fit into float16 unscaled.
+    The logits (N, V) are the largest tensor of a small model.  So they are computed in chunks of positions, and only
+    one chunk exists at a time.  Its loss and its gradient are both computed while it is in the processor's cache.
+    That is why the forward pass computes the gradient, too.
+    Sums and softmax are in float32; products are in the number format of autocast.  The loss is a sum, not a mean, so
+    that its gradients fit into float16 without scaling.
     """
 
     @staticmethod
     def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        needs_weight_gradient = ctx.needs_input_grad[1]  # LoRA trains adapters, and no head
+        needs_weight_gradient = ctx.needs_input_grad[1]  # LoRA trains only adapters, not the head
         rows = chunk_rows(len(targets), len(weight), on_cpu=kind == "cpu")
         loss = torch.zeros((), device=hidden.device)
         hidden_gradients = []
@@ -380,30 +390,30 @@ class CrossEntropy(torch.autograd.Function):
         head = weight.to(dtype)
         targets = targets[:, None]
         counted = targets != IGNORED
-        # A factor of 0 takes out what is not counted: on a GPU an index would make the host wait.
+        # A factor of 0 removes what does not count: on a GPU, an index would make the host wait.
         with torch.autocast(kind, enabled=False):
             chunks = zip(hidden.split(rows), targets.split(rows), counted.split(rows), strict=True)
             for x, target, is_counted in chunks:
                 x = x.to(dtype) * is_counted
-                target = target * is_counted  # 0 instead of IGNORED, which is no index
+                target = target * is_counted  # 0 instead of IGNORED, which is not a valid index
                 logits = x @ head.T
                 probabilities = logits.softmax(-1, torch.float32)
-                # log of the sum of the exponentials, from what softmax has computed: the largest logit's probability
-                # is e^(largest - log_sum)
+                # log_sum is the log of the sum of the exponentials.  It follows from the softmax: the probability of
+                # the largest logit is e^(largest - log_sum).
                 largest = logits.amax(-1, keepdim=True)
                 log_sum = largest - probabilities.amax(-1, keepdim=True).log()
                 log_probability = logits.gather(1, target) - log_sum  # of the target
                 loss -= (log_probability * is_counted).sum()
-                # of the logits: the probabilities, less 1 at the target.  The target's is written into what is already
-                # rounded: so the compiler never writes the float32 probabilities to memory.
+                # The gradient of the logits is the probabilities, minus 1 at the target.  The target's value is set
+                # after rounding to dtype, so that the compiler never writes the float32 probabilities to memory.
                 gradient = probabilities.to(dtype)
                 gradient.scatter_(1, target, torch.expm1(log_probability).to(dtype))
                 hidden_gradients.append((gradient @ head) * is_counted)
                 if needs_weight_gradient:
-                    # A sum over many positions may be larger than float16 can hold; a mean is not.
+                    # The sum over many positions may be too large for float16; a mean is not.
                     scale = len(x) if dtype == torch.float16 else 1
                     weight_gradient.add_(gradient.T @ (x / scale), alpha=scale)
-                del logits, probabilities, gradient  # before the next ones are made
+                del logits, probabilities, gradient  # before those of the next chunk are made
         ctx.save_for_backward(torch.cat(hidden_gradients).type_as(hidden), weight_gradient)
         return loss
 
@@ -414,8 +424,8 @@ class CrossEntropy(torch.autograd.Function):
 
 
 def chunk_rows(rows: int, vocab_size: int, on_cpu: bool) -> int:
-    """How many of these rows make a chunk of `CrossEntropy`, so that all chunks are as good as equal."""
+    """Return the number of rows in a chunk of `CrossEntropy`, such that all chunks have almost the same size."""
     most = max(1, CPU_LOGITS // vocab_size) if on_cpu else GPU_ROWS
-    multiple = 1 if on_cpu else 128  # a GPU multiplies in tiles of so many rows
+    multiple = 1 if on_cpu else 128  # a GPU multiplies in tiles of this many rows
     chunks = max(1, math.ceil(rows / most))
     return max(1, math.ceil(rows / chunks / multiple)) * multiple

@@ -1,12 +1,12 @@
 """Step 1: learn a byte-level BPE tokenizer from stories.
 
     python train_bpe_tokenizer_hf.py                                    # TinyStories, from the hub
-    python train_bpe_tokenizer_hf.py --dataset sample_data/stories      # the project's own small stories
-    python train_bpe_tokenizer_hf.py --from_pretrained gpt2             # not learned: GPT-2's
-    python train_bpe_tokenizer_hf.py --inspect "Once upon a time"       # how the file that is there cuts a text
+    python train_bpe_tokenizer_hf.py --dataset sample_data/stories      # the small set of stories of this project
+    python train_bpe_tokenizer_hf.py --from_pretrained gpt2             # use GPT-2's instead of learning one
+    python train_bpe_tokenizer_hf.py --inspect "Once upon a time"       # show the tokens of a text
 
-The stories are read as a stream and never stand in memory together.  Some are set aside, to see afterwards how well the
-tokenizer does on text that it has not seen.  Writes one file, which every later step reads.
+The stories are read as a stream and are never in memory as a whole.  Some are set aside, to measure the tokenizer on
+text that it was not trained on.  The program writes one file, which every later step reads.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from data import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer, wra
 
 DATASET = "roneneldan/TinyStories"
 VOCAB_SIZE = 10_000
-HELD_OUT = 200  # stories to measure on
-HELD_OUT_EVERY = 100  # where there is no validation split, each one of so many is set aside
+HELD_OUT = 200  # stories to measure on, at most
+HELD_OUT_EVERY = 100  # without a validation split, one story in this many is set aside
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,22 +39,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dataset", metavar="TEXT",
         help=f"hub name, folder, or .jsonl, .json, .txt, .csv, .parquet file (default: {DATASET}); "
-        "with --from_pretrained only to measure on",
+        "with --from_pretrained, used only to measure",
     )  # fmt: skip
     parser.add_argument("--sample", type=int, metavar="N", help="use the first N stories (default: all)")
-    parser.add_argument("--vocab_size", type=int, help=f"tokens to reach (default: {VOCAB_SIZE})")
+    parser.add_argument("--vocab_size", type=int, help=f"tokens in the vocabulary (default: {VOCAB_SIZE})")
     parser.add_argument(
         "--output", default="bpe_tokenizer_tinystories.pkl", help="the file to write (default: %(default)s)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument(
         "--from_pretrained", metavar="NAME",
-        help="take over an existing byte-level BPE instead of learning one: a tokenizer.json, a folder with it or with "
+        help="use an existing byte-level BPE instead of learning one: a tokenizer.json, a folder with it or with "
         "vocab.json and merges.txt, a hub name, or tiktoken:ENCODING",
     )  # fmt: skip
     parser.add_argument(
         "--inspect", metavar="TEXT",
-        help="show how the file that --output names, or what --from_pretrained does, cuts this text; write nothing",
+        help="show the tokens of this text, with the tokenizer in --output or from --from_pretrained; write nothing",
     )  # fmt: skip
     group = parser.add_argument_group("the data")
     add_reading_flags(group, stories=True)
@@ -72,7 +72,7 @@ def check_args(args: argparse.Namespace) -> None:
         learning.append("dataset")
     other = "from_pretrained" if args.inspect is None else "inspect"
     if learning and getattr(args, other) is not None:
-        raise UserError(f"--{learning[0]} is for a tokenizer that is learned, and makes no sense with --{other}")
+        raise UserError(f"--{learning[0]} is for learning a tokenizer, and makes no sense with --{other}")
     smallest = len(SPECIAL_TOKENS) + 256
     if args.vocab_size is not None and args.vocab_size < smallest:
         raise UserError(f"--vocab_size must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
@@ -87,9 +87,9 @@ def main() -> None:
         inspect(args, output)
         return
     if output.is_dir():
-        raise UserError(f"--output {output} is a folder; name a file")
+        raise UserError(f"--output {output} is a folder; pass the name of a file")
     if output.exists() and not args.overwrite:
-        raise UserError(f"{output} is already there; pass --overwrite to replace it, or --output another name")
+        raise UserError(f"{output} already exists; pass --overwrite to replace it, or another --output")
     check_can_be_written("--output", output.parent)
     began = time.perf_counter()
     tokenizer = wrap(args) if args.from_pretrained else learn(args)
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 class CountedStories:
-    """Yields stories, counts them and their bytes, and sets every n-th aside."""
+    """Yields stories, counts them and their bytes, and sets every n-th one aside."""
 
     def __init__(self, stories: Iterable[str], set_aside_every: int | None = None):
         self.stories = stories
@@ -122,7 +122,7 @@ class CountedStories:
 
 
 def learn(args: argparse.Namespace) -> Tokenizer:
-    """Learn a tokenizer from the stories, and print what there is to be seen of it."""
+    """Learn a tokenizer from the stories, and print what it is like."""
     name = args.dataset or DATASET
     splits = open_dataset(name)
     how = settings_from(args, ReadingFlags)
@@ -143,38 +143,38 @@ def learn(args: argparse.Namespace) -> Tokenizer:
 
 
 def print_findings(tokenizer: Tokenizer, wanted: int, held_out: list[str]) -> None:
-    """Print what was learned: the size reached, how far it compresses, and ten of its tokens from first to last."""
+    """Print what was learned: the vocabulary size, the compression, and ten of the tokens in the order of learning."""
     if tokenizer.vocab_size < wanted:
         print(
-            f"vocabulary: {tokenizer.vocab_size:,} tokens, fewer than the {wanted:,} asked for: "
-            "this text has no more pairs that occur twice; more stories would give more"
+            f"vocabulary: {tokenizer.vocab_size:,} tokens, fewer than the requested {wanted:,}: "
+            "no other pair occurs twice in this text; use more stories"
         )
     else:
         print(f"vocabulary: {tokenizer.vocab_size:,} tokens")
     if held_out:
         print_compression(tokenizer, held_out, "stories that it was not trained on")
     else:
-        print("bytes per token: not measured, as no stories are left that it was not trained on")
+        print("bytes per token: not measured, because no stories are left that it was not trained on")
     first = len(SPECIAL_TOKENS) + 256
     learned = range(first, tokenizer.vocab_size)
     if learned:
-        print("ten of the learned tokens, from the first (the most frequent) to the last:")
+        print("ten of the learned tokens, in the order in which they were learned:")
         places = sorted({learned[round(i * (len(learned) - 1) / 9)] for i in range(10)})
         print("  " + "  ".join(f"{token}: {tokenizer.decode([token])!r}" for token in places))
 
 
 def print_compression(tokenizer: Tokenizer, held_out: list[str], which: str) -> None:
-    """Print how many bytes of some stories a token stands for; which: what they are."""
+    """Print the bytes per token for some stories; which: a description of the stories."""
     size = sum(len(story.encode()) for story in held_out)
     tokens = sum(map(len, tokenizer.encode_batch(held_out)))
     print(f"bytes per token: {size / tokens:.2f}, on {len(held_out):,} {which}")
 
 
-# Taking over ----------------------------------------------------------------------------------------------------------
+# Using an existing tokenizer ------------------------------------------------------------------------------------------
 
 
 def wrap(args: argparse.Namespace) -> Tokenizer:
-    """Take over the tokenizer that --from_pretrained names, and print what there is to be seen of it."""
+    """Return the tokenizer that --from_pretrained names, and print what it is like."""
     tokenizer = take_over(args.from_pretrained)
     print(f"vocabulary: {tokenizer.vocab_size:,} tokens, those of {args.from_pretrained} and the special tokens")
     print("special tokens: " + "  ".join(f"{token} {number}" for token, number in tokenizer.special.items()))
@@ -190,10 +190,10 @@ def wrap(args: argparse.Namespace) -> Tokenizer:
 
 
 def take_over(name: str) -> Tokenizer:
-    """The tokenizer that --from_pretrained names; what is left out of it is reported."""
+    """Return the tokenizer that --from_pretrained names, and log what was left out of it."""
     text, left_out = open_pretrained(name)
     for remark in left_out:
-        log.info(f"{name}: left out is {remark}")
+        log.info(f"{name}: left out: {remark}")
     return wrap_tokenizer(text, name)
 
 
@@ -201,18 +201,18 @@ def take_over(name: str) -> Tokenizer:
 
 
 def inspect(args: argparse.Namespace, output: Path) -> None:
-    """Print how the tokenizer that is there, or that --from_pretrained names, cuts a text."""
+    """Print the tokens of a text, with the tokenizer in --output or from --from_pretrained."""
     if args.from_pretrained:
         tokenizer = take_over(args.from_pretrained)
     elif output.is_file():
         tokenizer = load_tokenizer(output)
     else:
-        raise UserError(f"no tokenizer file {output} to look at; learn it first, without --inspect, or pass --output")
+        raise UserError(f"no tokenizer file {output}; learn one first, without --inspect, or pass another --output")
     print_tokens(tokenizer, args.inspect)
 
 
 def print_tokens(tokenizer: Tokenizer, text: str) -> None:
-    """Print each token's id, its text (bytes where it is no whole character), and its bytes."""
+    """Print each token's id, its text (its bytes, if they are not whole characters), and its bytes."""
     ids = tokenizer.encode(text)
     contents = [tokenizer.bytes_of(token) for token in ids]
     shown = []

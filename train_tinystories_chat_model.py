@@ -4,7 +4,7 @@
     python train_tinystories_chat_model.py --pretrained_model_path tinystories_model/best_model.pth \\
         --dataset sample_data/conversations --pilot_run
 
-The shape comes from the model file.  The loss counts only what the assistant says, the <eos> that ends it included.
+The shape comes from the model file.  The loss counts only the assistant's tokens, including the <eos> at the end.
 """
 
 import argparse
@@ -32,22 +32,22 @@ PILOT = {
     "max_train_samples": 3000, "max_eval_samples": 200, "batch_size": 16, "epochs": 2, "warmup_steps": 10, "lr": 2e-3,
     "dropout": 0.0, "freeze_embeddings": True, "logging_steps": 20, "eval_steps": 100,
 }  # fmt: skip
-QUESTION = "Can you tell me a story about a little dog?"  # that is answered in the log
+QUESTION = "Can you tell me a story about a little dog?"  # the log has an answer to it
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
-    help_text = "the model to go on from: step 2's best_model.pth, or a chat model"
-    parser.add_argument("--pretrained_model_path", help=f"{help_text} (must be given, here or in --config)")
+    help_text = "the model to start from: step 2's best_model.pth, or a chat model"
+    parser.add_argument("--pretrained_model_path", help=f"{help_text} (required, here or in --config)")
     group = add_data_flags(parser, "bochen0909/tinystories-conversations", batching="padded")
     add_reading_flags(group, dialogues=True)
     parser.add_argument(
         "--lora_rank", type=int, default=0,
-        help=f"train adapters of this rank only, at --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",
+        help=f"train only adapters of this rank, with --lr {LEARNING_RATE}; 0: the whole model (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--freeze_embeddings", action=argparse.BooleanOptionalAction, default=False,
-        help="leave the vectors of the tokens as they are, so that words that no dialogue has are not unlearned "
+        help="do not train the token embeddings, so that words missing from the dialogues are not forgotten "
         "(default: no, yes in a pilot run)",
     )  # fmt: skip
     group = parser.add_argument_group("the model")
@@ -61,14 +61,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.pretrained_model_path is None:
         raise UserError("--pretrained_model_path is missing; pass step 2's best_model.pth")
     if args.lora_rank < 0:
-        raise UserError(f"--lora_rank must not be negative, not {args.lora_rank}")
+        raise UserError(f"--lora_rank must be 0 or more, not {args.lora_rank}")
     if args.lora_rank and args.optimizer == "muon":
-        raise UserError("--optimizer muon updates whole matrices, --lora_rank parts of them; pass one of the two")
+        raise UserError("--optimizer muon updates whole matrices, --lora_rank parts of them; pass only one of them")
     return args
 
 
 def flags_below(given: dict) -> dict:
-    """What --lora_rank and --pilot_run change, where they are given."""
+    """Return the flags that --lora_rank and --pilot_run set, if they are given."""
     pilot = PILOT if given.get("pilot_run") else {}
     return pilot | ({"lr": LEARNING_RATE} if given.get("lora_rank") else {})
 
@@ -88,15 +88,15 @@ def main() -> None:
         train_cache, validation_cache = open_text(args, read, "sample_data/conversations", DIALOGUES_SET_ASIDE)
     packed = args.batching == "packed"
     rows = Rows(train_cache, length, special, packed, seed=settings.seed, replies_only=True)
-    # A dialogue a row: a reply that is cut off from its question would be measured on what no chat ever asks for.
+    # One dialogue per row: in a chat, a reply is never separated from its question.
     validation = Rows(validation_cache, length, special, packed=False, replies_only=True)
     seed_everything(settings.seed)
     if args.freeze_embeddings:
         model.tokens.weight.requires_grad_(False)
-        model.head_weight().requires_grad_(False)  # the same, where the embeddings are tied
+        model.head_weight().requires_grad_(False)  # the same tensor if the embeddings are tied
     if args.lora_rank:
         trained, weights = add_adapters(model, args.lora_rank)
-        log.info(f"LoRA of rank {args.lora_rank}: {trained:,} weights are trained, beside the model's {weights:,}")
+        log.info(f"LoRA of rank {args.lora_rank}: trains {trained:,} weights, in addition to the model's {weights:,}")
 
     def write_sample(model):
         writer = Writer(model, tokenizer, Sampling())

@@ -2,10 +2,10 @@
 
     python train_tinystories_model.py --amp                                    # TinyStories, on a GPU
     python train_tinystories_model.py --pilot_run --dataset pilot/data/stories      # minutes, after `make pilot`
-    python train_tinystories_model.py --preset 8M --amp                        # a known model; --preset list: which
+    python train_tinystories_model.py --preset 8M --amp                        # a known model; see --preset list
 
-Tokenizes the stories once into a cache on disk, trains, evaluates, and leaves a folder with the weights (best_model.pth
-is what the next steps take), the log and the curves.
+Tokenizes the stories once into a cache on disk, trains and evaluates.  The output folder gets the weights (the next
+steps use best_model.pth), the log and the curves.
 """
 
 import argparse
@@ -27,18 +27,22 @@ from training.presets import PRESETS, flags_of, preset_table
 from training.resume import fingerprints_of
 from training.settings import add_data_flags, add_training_flags, seed_everything, start_run
 
-# What --pilot_run changes.  In a few minutes a small network takes enough steps to learn to copy a name, a large one
-# does not.  In rows of 512 tokens most stories have their beginning.  Heads of 64 numbers are fast on a CPU.
+# What --pilot_run changes.  In a few minutes, a small network makes enough steps to learn to copy a name; a large one
+# does not.  With rows of 512 tokens, most stories keep their beginning.  Heads of size 64 are fast on a CPU.
 PILOT = {
     "max_train_samples": 10_000, "max_eval_samples": 200, "num_layers": 4, "hidden_size": 128, "num_heads": 2,
     "intermediate_size": 256, "max_seq_len": 512, "dropout": 0.0, "batch_size": 8, "epochs": 3, "warmup_steps": 20,
     "optimizer": "muon", "lr": 0.018, "logging_steps": 50, "eval_steps": 400,
 }  # fmt: skip
 SHAPE = {
-    "num_layers": "layers", "hidden_size": "width of a layer", "num_heads": "heads a layer",
-    "intermediate_size": "width of the mlp", "max_seq_len": "the context, in tokens",
+    "num_layers": "layers", "hidden_size": "width of a layer", "num_heads": "attention heads per layer",
+    "intermediate_size": "width of the MLP", "max_seq_len": "length of the context, in tokens",
 }  # fmt: skip
-BEGINNING = "Once upon a time"  # of the stories in the log
+PARTS = {
+    "positions": "how a token's position is encoded", "norm": "the normalization", "mlp": "the feed-forward network",
+    "bias": "biases in the linear layers", "tie_embeddings": "one matrix for the embeddings and the head",
+}  # fmt: skip
+BEGINNING = "Once upon a time"  # of the sample stories in the log
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_reading_flags(group, stories=True)
     parser.add_argument(
         "--preset", default="course", choices=(*PRESETS, "list"),
-        help="shape and training of a known model; flags beside it win; list prints them (default: %(default)s)",
+        help="shape and training of a known model; other flags override it; list: print all (default: %(default)s)",
     )  # fmt: skip
     shape = ModelConfig(vocab_size=1)
     for name, meaning in SHAPE.items():
@@ -58,20 +62,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dropout", type=float, default=shape.dropout,
         help="on embeddings and residuals (default: %(default)s, 0 in a pilot run)",
     )  # fmt: skip
-    group.add_argument("--window_size", type=int, help="tokens that a position sees (default: all before it)")
+    group.add_argument("--window_size", type=int, help="tokens that a position sees, itself included (default: all)")
     group.add_argument(
-        "--arch", default=shape.arch, choices=ARCHITECTURES, help="the bundle of the next five (default: %(default)s)"
+        "--arch", default=shape.arch, choices=ARCHITECTURES, help="sets the next five flags (default: %(default)s)"
     )
-    for name, choices in CHOICES.items():
-        group.add_argument(f"--{name}", choices=choices, help="default: as --arch says")
-    for name in ("bias", "tie_embeddings"):
-        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="default: as --arch says")
+    for name, meaning in PARTS.items():
+        kind = {"choices": CHOICES[name]} if name in CHOICES else {"action": argparse.BooleanOptionalAction}
+        group.add_argument(f"--{name}", **kind, help=f"{meaning} (default: set by --arch)")
     add_training_flags(parser, "tinystories_model")
     return parse_flags(parser, flags_below, argv)
 
 
 def flags_below(given: dict) -> dict:
-    """What --pilot_run and --preset stand for, where they are given."""
+    """Return the flags that --pilot_run and --preset set, if they are given."""
     pilot = PILOT if given.get("pilot_run") else {}
     preset = given.get("preset")
     return pilot | (flags_of(preset) if preset in PRESETS else {})

@@ -1,9 +1,9 @@
-"""What every program needs.
+"""Code that every program needs.
 
-`errors.py` and `program.py` (how a program ends), `console.py` (what it reports), `flags.py`, `files.py`, `devices.py`,
+`errors.py` and `program.py` (how a program ends), `console.py` (what it prints), `flags.py`, `files.py`, `devices.py`,
 `ranks.py`, `weights_files.py` (model files), `prefetch.py`; `text.py` and `numbers.py` are small.
 """
 
 import time
 
-STARTED = time.perf_counter()  # of the program: it imports this package first, before torch, which takes seconds
+STARTED = time.perf_counter()  # when the program started: it imports this package before torch, which takes seconds

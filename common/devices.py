@@ -1,7 +1,8 @@
-"""What the network is computed on: the device, its half precision, its peak, and the compiler.
+"""The device that the network runs on: its number format, its peak speed, and the compiler.
 
-In reading order: `choose_device`; `Precision`, how training computes; `ready_to_write`, how writing does; `peak_flops`,
-what the device could do at best; `compiled`, the network translated into fewer and larger kernels.
+In reading order: `choose_device`; `Precision`, the number format for training; `ready_to_write`, the one for
+generation; `peak_flops`, the highest speed of the device; `compiled`, the network translated into fewer and larger
+kernels.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import torch
 from common.console import log
 from common.errors import UserError, reason_of
 
-# Dense 16-bit products summed in float32, from the data sheets; a card's name has all words of its entry.
+# TFLOPS of dense 16-bit products summed in float32, from the data sheets.  A card's name contains all words of its key.
 PEAK_TFLOPS = {
     "T4": 65, "L4": 121, "A10": 125, "A10G": 70, "A100": 312, "L40S": 362, "H100": 989, "H100 PCIe": 756,
     "H100 NVL": 835, "H200": 989, "H200 NVL": 835, "B200": 2250,
@@ -28,20 +29,20 @@ PEAK_TFLOPS = {
     "RTX 4070 Ti SUPER": 88.2, "RTX 4080": 97.5, "RTX 4080 SUPER": 104.4, "RTX 4090": 165.2,
     "RTX 5060": 38.4, "RTX 5060 Ti": 47.4, "RTX 5070": 61.7, "RTX 5070 Ti": 87.9, "RTX 5080": 112.6, "RTX 5090": 209.5,
 }  # fmt: skip
-OTHER_CARDS = {"Laptop", "Max", "MIG", "D"}  # words of slower cards, or parts of a card, of the same name
+OTHER_CARDS = {"Laptop", "Max", "MIG", "D"}  # words in the names of slower cards, or of parts of a card
 TURING = (7, 5)  # compute capability
-WORTH_COMPILING = {"cpu": 100, "cuda": 600}  # seconds that a run must take without the compiler
-USUAL_MFU = 0.2  # of a run without the compiler, to guess how long it takes
-CPU_MFU = 0.25  # the same of a CPU, whose peak is measured
-USUAL_PEAK = 50e12  # operations a second, where the device is not known
-MOST_FLOPS = 50e12  # operations a second that so small a network reaches on any device
-READ_DEVICE = re.compile(r"\bdevice: (.*)")  # with which grading reads the line that `choose_device` logs
+WORTH_COMPILING = {"cpu": 100, "cuda": 600}  # compile a run that would take more seconds than this without it
+USUAL_MFU = 0.2  # of a run without the compiler, to estimate its time
+CPU_MFU = 0.25  # the same for a CPU, whose peak is measured
+USUAL_PEAK = 50e12  # operations per second, if the device is unknown
+MOST_FLOPS = 50e12  # operations per second: the most that such small networks reach on any device
+READ_DEVICE = re.compile(r"\bdevice: (.*)")  # grading reads the line that `choose_device` logs with this pattern
 
 
 def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
-    """The torch.device of that name; auto takes CUDA, then Apple's MPS, then the CPU.  Reports which.
+    """Return the torch.device with this name, and log it; auto prefers CUDA, then Apple's MPS, then the CPU.
 
-    local_rank: which of several GPUs.  Raises UserError for a device that is not there.
+    local_rank: which GPU to use, if there are several.  Raises UserError if the device is not available.
     """
     if name == "auto":
         name = best_device_name()
@@ -63,7 +64,7 @@ def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.de
 
 
 def refuse_old_card(device: torch.device) -> None:
-    """Raise UserError for a card older than Turing, where torch is built for CUDA 13 or newer."""
+    """Raise UserError for a card older than Turing if this torch is built for CUDA 13 or newer."""
     cuda = int((torch.version.cuda or "0").split(".")[0])
     if torch.cuda.get_device_capability(device) < TURING and cuda >= 13:
         raise UserError(
@@ -86,61 +87,63 @@ def describe_device(device: torch.device) -> str:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has units for bfloat16 (emulating it, which every device can, is slow)."""
+    """Whether a device has bfloat16 units (every device can emulate bfloat16, but slowly)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # from torch 2.12 on
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # get_capabilities is new in torch 2.12
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 class Precision:
-    """How training computes on a device: in float32, or in half precision where the device can do it.
+    """The number format for training: float32, or half precision if the device supports it.
 
-    float16 has few exponents: its gradients would vanish, so the loss is scaled up before the backward pass and the
-    gradients down after it (Micikevicius et al. 2018).  bfloat16 needs no scaling, but a device that has units for it.
-    On CUDA the scaler is there for every precision, at a scale of 1, since it also leaves out what is not finite.
+    float16 has a small range: small gradients would become 0.  So the loss is scaled up before the backward pass and
+    the gradients down after it (Micikevicius et al. 2018).  bfloat16 needs no scaling, but a device with bfloat16
+    units.
+    On CUDA every precision uses the scaler, with a scale of 1 if none is needed: it also skips gradients that are not
+    finite.
     """
 
     def __init__(self, device: torch.device, amp: bool | None = False, amp_dtype: str | None = None):
-        """amp: half precision or not; None: on a CPU with bfloat16 units.  amp_dtype None: what suits the device."""
+        """amp: use half precision; None: only on a CPU with bfloat16 units.  amp_dtype None: what suits the device."""
         on_cpu = device.type == "cpu"
         if amp_dtype is None:
             amp_dtype = "bfloat16" if on_cpu else "float16"
         able = has_bfloat16(device) if amp_dtype == "bfloat16" else device.type == "cuda"
         wanted = on_cpu if amp is None else amp
         if amp and not able:
-            log.info(f"--amp: this {device.type} device has no units for {amp_dtype}; the run goes on in float32")
+            log.info(f"--amp: this {device.type} device has no {amp_dtype} units; training in float32 instead")
         self.device = device
         self.dtype = getattr(torch, amp_dtype) if wanted and able else torch.float32
-        self.scale = None if self.dtype == torch.float16 else 1.0  # None: as large as the gradients bear
+        self.scale = None if self.dtype == torch.float16 else 1.0  # None: adjusted to the gradients
         self.scaler = torch.amp.GradScaler(device.type, init_scale=self.scale or 2.0**16, enabled=device.type == "cuda")
 
     def loss_scale(self) -> torch.Tensor:
-        """What losses are multiplied with now, on the device, so that the host need not wait for it."""
+        """Return the current factor for the loss, on the device, so that the host does not wait for it."""
         return self.scaler.scale(torch.ones((), device=self.device))
 
     def update_scaler(self) -> None:
-        """Let the scale follow the gradients, where it is not fixed."""
+        """Adjust the scale to the gradients, unless it is fixed."""
         self.scaler.update(self.scale)
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """The context in which the network computes in this precision."""
+        """Return the context in which the network computes in this precision."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
     def name(self) -> str:
-        """Such as "bfloat16"."""
+        """Return the name of the number format, for example "bfloat16"."""
         return str(self.dtype).removeprefix("torch.")
 
 
 def ready_to_write(model: torch.nn.Module, rows: int = 1) -> torch.nn.Module:
-    """The model for `generate`, which continues so many rows side by side.
+    """Return the model for `generate`, which continues this many rows at a time.
 
-    On a CPU with bfloat16 units the weights in bfloat16, half as much to read; but not for one or two rows where these
-    units are for whole tiles (Intel's AMX): there a product of few rows is faster in float32.
+    On a CPU with bfloat16 units, convert the weights to bfloat16, which halves the memory to read.  With Intel's AMX,
+    do not convert them for one or two rows: AMX computes whole tiles, so products of few rows are faster in float32.
     """
     device = model.tokens.weight.device
     if device.type != "cpu" or not has_bfloat16(device):
@@ -149,11 +152,11 @@ def ready_to_write(model: torch.nn.Module, rows: int = 1) -> torch.nn.Module:
     return model if has_tiles and rows <= 2 else model.bfloat16()
 
 
-# How fast the device could be ---------------------------------------------------------------------------------------
+# Peak speed ---------------------------------------------------------------------------------------------------------
 
 
 def known_card(name: str) -> str | None:
-    """Which of `PEAK_TFLOPS` a device's name names, None where it is none of them."""
+    """Return the key of `PEAK_TFLOPS` that matches a device's name, or None."""
     words = set(re.split(r"\W+", name))
     if words & OTHER_CARDS:
         return None
@@ -162,7 +165,10 @@ def known_card(name: str) -> str | None:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """The device's operations a second, or None: a GPU's in 16 bits, from `PEAK_TFLOPS`; a CPU's measured here."""
+    """Return the peak of the device in operations per second, or None if it is unknown.
+
+    A GPU's peak is for 16 bits and comes from `PEAK_TFLOPS`; a CPU's is measured here.
+    """
     if device.type == "cuda":
         card = known_card(torch.cuda.get_device_name(device))
         return PEAK_TFLOPS[card] * 1e12 if card else None
@@ -182,9 +188,9 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 
 
 def compiling_pays(device: torch.device, peak: float | None, dtype: torch.dtype, flops: float) -> bool:
-    """Whether a run of that many operations, guessed at without the compiler, is long enough for it.
+    """Whether a run with this many operations is long enough to compile; its time without the compiler is estimated.
 
-    On a CPU only with bfloat16 units: in float32 it gains almost nothing.
+    A CPU needs bfloat16 units: in float32, compiling gains almost nothing.
     """
     if device.type == "cpu":
         return dtype == torch.bfloat16 and peak is not None and flops / (CPU_MFU * peak) > WORTH_COMPILING["cpu"]
@@ -197,10 +203,10 @@ def compiling_pays(device: torch.device, peak: float | None, dtype: torch.dtype,
 
 
 class CompiledAfterEmbedding(torch.nn.Module):
-    """A network whose work after the embedding is compiled: for a CPU.
+    """A network that is compiled except for its embedding, for a CPU.
 
-    There several threads would add up the compiled embedding's gradient in any order, and a resumed run would not end
-    as one that was never interrupted.
+    In the compiled embedding, several threads would add up the gradient in any order.  A resumed run would then not end
+    with the same weights as a run that was never interrupted.
     """
 
     def __init__(self, network: torch.nn.Module):
@@ -209,13 +215,13 @@ class CompiledAfterEmbedding(torch.nn.Module):
         self.loss_of = torch.compile(network.loss_of, dynamic=False)
 
     def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The network's loss."""
+        """Return the network's loss."""
         return self.loss_of(self.network.embed(ids), targets)
 
 
 def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) -> torch.nn.Module:
-    """The network compiled for training on batches of these shapes, or, where that fails, the network itself."""
-    log.info("compiling the network, which takes a minute or so; --compile off does without")
+    """Return the network compiled for batches of these shapes, or the network itself if compiling fails."""
+    log.info("compiling the network, which takes about a minute; --compile off skips this")
     began = time.perf_counter()
     device = precision.device
     one_of_each_shape = {inputs.shape: (inputs, targets) for inputs, targets in batches}
@@ -230,9 +236,9 @@ def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) 
             loss.backward()
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # no C compiler, no Triton (Windows), too old a card: each raises something else
+    except Exception as error:  # no C compiler, no Triton (Windows), too old a card: each raises another error
         reason = missing_for_compiling(device) or reason_of(error, 200)
-        log.info(f"compiling failed, the run goes on without: {reason}")
+        log.info(f"compiling failed, training without it: {reason}")
         return network
     finally:
         network.zero_grad(set_to_none=True)
@@ -241,7 +247,7 @@ def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) 
 
 
 def missing_for_compiling(device: torch.device) -> str | None:
-    """What torch.compile needs beside torch and does not find here, and where it comes from."""
+    """Return what torch.compile needs and does not find here, and how to install it; None if nothing is missing."""
     if device.type == "cpu":
         compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
         kind = "C++"

@@ -1,24 +1,24 @@
-"""Errors that a user can understand: one line that says what, where and what to do."""
+"""Errors that a user can understand: one line that says what happened, where, and what to do."""
 
 import errno
 import json
 
-# What to do about an error of the file system, by its name in `errno`.
+# What to do about a file system error, by its name in `errno`.
 ADVICE = {
     "ENOSPC": "; make room on the disk",
     "EDQUOT": "; your share of the disk is used up: make room",
     "EFBIG": "; the shell limits the size of files (`ulimit -f`)",
-    "EROFS": "; choose a folder that can be written",
-    "EACCES": "; choose a file or folder that you may use",
+    "EROFS": "; choose a folder that you can write to",
+    "EACCES": "; choose a file or folder that you have access to",
     "EMFILE": "; too many files are open (`ulimit -n`)",
 }
-OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: ", "STATUS_ALLOC_FAILED")  # CUDA's and MPS's, CPU's, cuBLAS's
+OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: ", "STATUS_ALLOC_FAILED")  # of CUDA or MPS, CPU, cuBLAS
 
 
 class UserError(Exception):
-    """An error whose message is one line that says what, where and what to do.
+    """An error whose message is one line that says what happened, where, and what to do.
 
-    status: the program's exit status, 2 for what the user can fix, 1 for what failed while running.
+    status: the exit status of the program: 2 for what the user can fix, 1 for what failed while running.
     """
 
     def __init__(self, message: str, status: int = 2):
@@ -27,35 +27,41 @@ class UserError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal ends the program, a run after its step and with a checkpoint saved; .signum is the signal's number."""
+    """A signal ends the program; a training run first finishes its step and saves a checkpoint.
+
+    signum: the number of the signal.
+    """
 
     def __init__(self, signum: int):
         self.signum = signum
 
 
 def reason_of(error: BaseException, length: int = 160) -> str:
-    """The first line of an error's message, cut after a word if it is longer, or its type's name if it has none."""
+    """Return the first line of an error's message, or its type's name if it has no message.
+
+    A longer line is shortened to `length` characters, after a word.
+    """
     message = str(error).strip() or type(error).__name__
     line = message.splitlines()[0]
     return line if len(line) <= length else line[: length - 3].rsplit(" ", 1)[0] + "..."
 
 
 def memory_is_full(error: BaseException) -> bool:
-    """Whether an error says that the computer's or the GPU's memory is full."""
+    """Whether an error means that the computer or the GPU is out of memory."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def file_error(error: OSError) -> str:
-    """What went wrong with which file, and what to do."""
+    """Return one line: which file, what went wrong, and what to do."""
     place = error.filename or "while reading or writing"
     advice = ADVICE.get(errno.errorcode.get(error.errno), "")
     return f"{place}: {error.strerror or error}{advice}"
 
 
 def one_line(value: object, length: int = 100) -> str:
-    """Show what a file of somebody else holds in a message: at most so many characters, on one line.
+    """Return a value from somebody else's file for a message: on one line, at most `length` characters.
 
-    Only texts, numbers and None are shown: lists in lists can be endless.
+    Shows only texts, numbers and None: a list can contain itself.
     """
     if not isinstance(value, (str, int, float, type(None))):
         return "?"
@@ -65,5 +71,5 @@ def one_line(value: object, length: int = 100) -> str:
 
 
 def one_line_json(value: object) -> str:
-    """Show a value of a JSON file, lists and objects too."""
+    """Return a value from a JSON file for a message, also a list or an object."""
     return one_line(json.dumps(value, default=str), 60)

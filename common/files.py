@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read without running what is in them."""
+"""Files that are written completely or not at all, and read without running code in them."""
 
 import contextlib
 import io
@@ -13,14 +13,14 @@ from typing import BinaryIO
 
 from common.errors import UserError, reason_of
 
-LARGEST_JSON = 100 << 20  # bytes of a JSON file that is read as a whole
+LARGEST_JSON = 100 << 20  # bytes of a JSON file that is read into memory
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Let an OSError in the block name the file that was meant."""
+    """Make an OSError in the block name this path."""
     try:
         yield
     except OSError as error:
@@ -30,9 +30,10 @@ def naming(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def written_atomically(path: str | Path, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
-    """Give a binary file that takes its place at path when the block ends, complete and on the disk, or never.
+    """Open a binary file that replaces path when the block ends without an error; by then it is complete and on disk.
 
-    check: called with the path of what was written before it takes its place; what it raises leaves the old file there.
+    check: called with the path of the new file before it replaces the old one.  If it raises an error, the old file
+    stays.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -44,7 +45,7 @@ def written_atomically(path: str | Path, check: Callable[[Path], None] | None = 
             check(partial)
         with naming(path):
             os.replace(partial, path)
-        with contextlib.suppress(OSError):  # Windows cannot, and need not, write a folder to the disk
+        with contextlib.suppress(OSError):  # Windows cannot flush a folder to the disk, and need not
             folder = os.open(path.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
@@ -53,7 +54,10 @@ def written_atomically(path: str | Path, check: Callable[[Path], None] | None = 
 
 
 def on_disk(file: BinaryIO) -> None:
-    """Wait until what was written to a file is on the disk; whoever reads it next, reads the disk's copy."""
+    """Wait until what was written to a file is on the disk.
+
+    Also drop the system's copy of it in memory, so that the next reader reads from the disk.
+    """
     file.flush()
     os.fsync(file.fileno())
     if hasattr(os, "posix_fadvise"):
@@ -61,15 +65,15 @@ def on_disk(file: BinaryIO) -> None:
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file, completely or not at all."""
     with written_atomically(path) as file:
         file.write(json.dumps(content, indent=1).encode())
 
 
 def locked(file: BinaryIO) -> bool | None:
-    """Claim a file that is open for writing until it is closed or the process ends, however it ends.
+    """Lock a file that is open for writing, until it is closed or the process ends in any way.
 
-    Returns False if another process has it, None where the file system knows no locks.
+    Returns False if another process has locked it, and None if the file system has no locks.
     """
     try:
         if os.name == "nt":
@@ -94,24 +98,24 @@ def locked(file: BinaryIO) -> bool | None:
 
 
 def existing_part(path: str | Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Return the path, or the nearest folder above it that exists."""
     path = Path(path).absolute()
     return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
 def check_can_be_written(flag: str, folder: str | Path) -> None:
-    """Raise UserError, which names the flag that a folder is from, where no file can be made in it."""
+    """Raise UserError, naming the flag that the folder came from, if no file can be created in it."""
     place = existing_part(folder)
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise UserError(f"{flag}: no file can be made in {place} ({error.strerror}); name another place") from None
+        raise UserError(f"{flag}: cannot create a file in {place} ({error.strerror}); choose another folder") from None
 
 
 @contextlib.contextmanager
 def naming_flag(flag: str, folder: str | Path) -> Iterator[None]:
-    """Let an OSError in the block about a folder, a file in it or a folder above it name the flag that it is from."""
+    """Make an OSError about a folder, a file in it or a folder above it name the flag that the folder came from."""
     try:
         yield
     except OSError as error:
@@ -123,7 +127,7 @@ def naming_flag(flag: str, folder: str | Path) -> Iterator[None]:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder of that name among the user's caches; one for temporary files where that one cannot be written."""
+    """Return the folder with this name in the user's cache, or in a temporary folder if the cache is not writable."""
     with contextlib.suppress(RuntimeError):  # HOME is not set, and the system does not know the user
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
         place = existing_part(folder)
@@ -133,7 +137,10 @@ def cache_folder(name: str) -> Path:
 
 
 def temporary_cache_folder(name: str) -> Path:
-    """A user's folder of that name for temporary files; in this folder where the system has no place for them."""
+    """Return this user's folder with this name among the temporary files.
+
+    If the system has no place for temporary files, use the current folder.
+    """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     try:
         return Path(tempfile.gettempdir()) / f"cache_of_{user}" / name
@@ -142,7 +149,7 @@ def temporary_cache_folder(name: str) -> Path:
 
 
 def use_hub_cache() -> None:
-    """Let the hub's libraries, which are not imported yet, keep their files where they can write them."""
+    """Make the hub's libraries, which are not imported yet, keep their files in a writable folder."""
     folder = cache_folder("huggingface")
     if folder == temporary_cache_folder("huggingface"):
         os.environ.setdefault("HF_HOME", str(folder))
@@ -152,22 +159,22 @@ def use_hub_cache() -> None:
 
 
 def read_json(path: str | Path, largest: int = LARGEST_JSON) -> dict:
-    """Read the object that a JSON file holds.  Raises UserError, which names the file."""
+    """Read a JSON file that contains an object.  Raises UserError, naming the file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}")
     if path.stat().st_size > largest:
-        raise UserError(f"{path} is too large for what it should be: it has {path.stat().st_size / 1e6:,.0f} MB")
+        raise UserError(f"{path} is too large ({path.stat().st_size / 1e6:,.0f} MB); use another file")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON file that can be read ({reason_of(error)}); take a whole one") from None
+        raise UserError(f"{path} is not a complete JSON file ({reason_of(error)}); use another file") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; take another file")
+        raise UserError(f"{path} does not contain a JSON object; use another file")
     return content
 
 
-# What a pickle of numbers, texts, lists and dicts is made of.
+# The operations in a pickle of numbers, texts, lists and dicts.
 PLAIN_OPERATIONS = {
     "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "BINGET", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST",
     "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE", "BININT",
@@ -176,7 +183,7 @@ PLAIN_OPERATIONS = {
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists and dicts, and nothing that a pickle names: so it cannot run code."""
+    """Reads numbers, texts, lists and dicts, and refuses to import anything: so it cannot run code."""
 
     def find_class(self, module: str, name: str) -> None:
         raise pickle.UnpicklingError(f"it names {module}.{name}")
@@ -184,7 +191,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 def read_plain_pickle(content: bytes) -> object:
     """Read a pickle of plain types.  Raises UserError for one that could run code or fill the memory."""
-    for operation, _, _ in pickletools.genops(content):  # before any of them can take memory, or do worse
+    for operation, _, _ in pickletools.genops(content):  # checked before any operation runs
         if operation.name not in PLAIN_OPERATIONS:
-            raise UserError(f"it holds more than plain types ({operation.name}); take another one")
+            raise UserError(f"it contains more than plain types ({operation.name}); use another file")
     return PlainUnpickler(io.BytesIO(content)).load()

@@ -1,7 +1,7 @@
-"""The flags of the programs: how they are declared, and which layer wins.
+"""The flags of the programs: how they are declared, and which source wins.
 
-In reading order: `FlagParser`; `flag` and `add_fields`, data classes whose fields are flags; `parse_flags`, the layers
-default, pilot or preset, config, shell.
+In reading order: `FlagParser`; `flag` and `add_fields`, for data classes whose fields are flags; `parse_flags`, which
+merges the layers: defaults, pilot or preset, config, shell.
 """
 
 import argparse
@@ -16,18 +16,18 @@ from typing import TypeVar
 
 from common.errors import UserError, one_line, one_line_json, reason_of
 
-LENGTH = ("epochs", "max_steps", "minutes")  # how long a run is: who says one of them, says all
-# What a run's args.json says of that run alone: where its files lie, what it ran on, and how it was started.
+LENGTH = ("epochs", "max_steps", "minutes")  # the length of a run: a layer that sets one of these replaces all three
+# The flags in args.json that concern only that run: its files, its device, and how it was started.
 OF_THE_RUN = ("output_dir", "overwrite", "resume_from_checkpoint", "pilot_run", "device", "device_check", "cache_dir")
-# The flags whose values are paths, or may be one: by the ends of their names, or by the whole name.
+# Flags whose values are paths, or may be: by the ends of their names here, and by their whole names in PATHS.
 PATH_ENDS = ("_dir", "_path", "_file", "dataset", "rubric")
-REMOVED = {"swap_words": 0}  # flags of older versions, and the value with which they did nothing
+REMOVED = {"swap_words": 0}  # flags of older versions, each with the value that switched it off
 PATHS = ("output", "config", "resume_from_checkpoint", "from_pretrained", "training_set", "csv", "report")
 Settings = TypeVar("Settings")  # a data class of flags
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Flags and their help side by side, and N, X or TEXT for the kind of value."""
+    """Prints flags and their help side by side, with N, X or TEXT for the kind of value."""
 
     def __init__(self, prog: str):
         width = min(120, shutil.get_terminal_size((120, 24)).columns)
@@ -38,9 +38,9 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser that takes whole flag names only and reports a wrong one in one line.
+    """An argument parser that accepts only whole flag names, and reports an error in one line.
 
-    Flags that are given to the parser itself come first in --help: the handout's.  The others stand in groups below.
+    Flags that are added to the parser itself come first in --help: those of the handout.  The others follow in groups.
     """
 
     def __init__(self, doc: str):
@@ -51,7 +51,7 @@ class FlagParser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse does it, and with the user's folder for a ~ where a path begins."""
+        """Parse as argparse does, and replace a ~ at the start of a path by the user's home folder."""
         parsed, unknown = super().parse_known_args(args, namespace)
         for name, value in vars(parsed).items():
             if name in PATHS or name.endswith(PATH_ENDS):
@@ -60,7 +60,7 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def expand_user(value: object) -> object:
-    """A path, or each path of a list, with the user's folder for a ~ at its start: shells leave it in --flag=~/x."""
+    """Replace a ~ at the start of a path, or of each path in a list: in --flag=~/x the shell does not do it."""
     if isinstance(value, list):
         return [expand_user(item) for item in value]
     if isinstance(value, Path):
@@ -72,7 +72,7 @@ def expand_user(value: object) -> object:
 
 
 def flag(default: object, text: str, first: bool = False, **options) -> dataclasses.Field:
-    """Declare a field of a data class that is a flag; first: one that the handout uses, see `add_fields`."""
+    """Declare a data class field that is a flag; first: whether the handout uses it, see `add_fields`."""
     return dataclasses.field(default=default, metadata={"help": text, "first": first} | options)
 
 
@@ -80,9 +80,10 @@ def add_fields(
     group, settings_class: type, defaults: dict, parser: argparse.ArgumentParser | None = None,
     without: Iterable[str] = (),
 ) -> None:  # fmt: skip
-    """Give a flag to each field of a data class that `flag` declared; defaults override the fields' own.
+    """Add a flag for each data class field that `flag` declared; defaults override those of the fields.
 
-    group: where they stand in --help, but for those that the handout uses: these are the parser's own, listed first.
+    group: where the flags appear in --help.  Flags that the handout uses are added to parser instead, so they come
+    first.
     """
     for item in dataclasses.fields(settings_class):
         options = dict(item.metadata)
@@ -98,7 +99,7 @@ def add_fields(
 
 
 def settings_from(args: argparse.Namespace, settings_class: type[Settings], **more) -> Settings:
-    """Make a data class of an argparse result, and of more fields; a ValueError that it raises becomes a UserError."""
+    """Make a data class from parsed flags and more fields; a ValueError that it raises becomes a UserError."""
     names = {item.name for item in dataclasses.fields(settings_class)}
     given = {name: value for name, value in vars(args).items() if name in names}
     try:
@@ -108,7 +109,7 @@ def settings_from(args: argparse.Namespace, settings_class: type[Settings], **mo
 
 
 def flags_in_words(args: object, names: Iterable[str], between: str = ", ") -> str:
-    """The flags of these names as they are in args, those that are None left out."""
+    """Return these flags with their values in args as text; flags that are None are left out."""
     return between.join(f"--{name} {getattr(args, name)}" for name in names if getattr(args, name) is not None)
 
 
@@ -118,10 +119,10 @@ def flags_in_words(args: object, names: Iterable[str], between: str = ", ") -> s
 def parse_flags(
     parser: argparse.ArgumentParser, below: Callable[[dict], dict], argv: list[str] | None = None
 ) -> argparse.Namespace:
-    """Parse argv, or what was typed.  The shell wins, then --config, then a preset or the pilot, then the default.
+    """Parse argv (None: the command line).  The shell wins, then --config, then preset or pilot, then the default.
 
-    below: a function of the flags that the shell and the config give, {flag: value}; it returns those of the layer
-    below them, which the pilot and the presets are.
+    below: a function that gets the flags from shell and config, {flag: value}, and returns those of the layer below:
+    the pilot's and the preset's.
     """
     defaults = vars(parser.parse_args([]))
     shell = flags_given(parser, argv)
@@ -130,7 +131,7 @@ def parse_flags(
 
 
 def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> dict:
-    """{flag: value} of what argv gives, without defaults."""
+    """Return {flag: value} for the flags in argv, without defaults."""
     args = argparse.Namespace()
     for name in vars(parser.parse_args([])):
         setattr(args, name, None)  # argparse sets a default only where there is no value yet
@@ -139,7 +140,10 @@ def flags_given(parser: argparse.ArgumentParser, argv: list[str] | None) -> dict
 
 
 def merge_layers(defaults: dict, *layers: dict) -> dict:
-    """Lay each layer of {flag: value} over those before it; one that says how long a run is, replaces all LENGTHs."""
+    """Merge layers of {flag: value}; a later layer wins.
+
+    A layer that sets the length of a run replaces all LENGTH flags of the layers before it.
+    """
     merged = dict(defaults)
     for layer in layers:
         if not layer.keys().isdisjoint(LENGTH):
@@ -149,10 +153,10 @@ def merge_layers(defaults: dict, *layers: dict) -> dict:
 
 
 def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
-    """{flag: value} of a file for --config, a JSON object; of a run's args.json without what is OF_THE_RUN.
+    """Read {flag: value} from a --config file, a JSON object.
 
-    A null is as good as no entry.  Raises UserError for a flag that the parser does not know, and for a value that the
-    flag does not take.
+    Of a run's args.json, the flags in OF_THE_RUN are left out.  A null counts as no entry.  Raises UserError for a flag
+    that the parser does not know, and for a value that the flag does not accept.
     """
     content = read_config_file(path)
     program = content.pop("program", None)
@@ -160,7 +164,7 @@ def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
         own = (*OF_THE_RUN, "config", "vocab_size")
         idle = {name for name, value in REMOVED.items() if content.get(name) == value}
         content = {name: value for name, value in content.items() if name not in own and name not in idle}
-    for name in ("overwrite", "resume_from_checkpoint"):  # or the command that resumes would not be what it says
+    for name in ("overwrite", "resume_from_checkpoint"):  # they would stay in the command that resumes the run
         if content.get(name):
             raise UserError(f"--config {path}: {name} can only be given at the shell")
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
@@ -174,34 +178,34 @@ def read_config(path: str, parser: argparse.ArgumentParser) -> dict:
 
 
 def read_config_file(path: str) -> dict:
-    """The object in a file for --config, unchecked."""
+    """Read the object in a --config file, unchecked."""
     try:
-        content = json.loads(Path(path).read_bytes())  # in UTF-8, UTF-16 or UTF-32, with or without a mark of it
+        content = json.loads(Path(path).read_bytes())  # in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is no JSON ({reason_of(error)})") from None
+        raise UserError(f"--config {path} is not JSON ({reason_of(error)})") from None
     except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; name a file of flags, as a run's args.json") from None
+        raise UserError(f"--config {path}: {error.strerror}; pass a file of flags, such as a run's args.json") from None
     if not isinstance(content, dict):
-        raise UserError(f'--config {path} holds no JSON object; write {{"lr": 0.001}}')
+        raise UserError(f'--config {path} contains no JSON object; write for example {{"lr": 0.001}}')
     return content
 
 
 def hint_for(name: str, known: dict, program: str | None, parser: argparse.ArgumentParser) -> str:
-    """What to do about a flag that the parser does not know; program: which one wrote the file, if an args.json."""
+    """Return what to do about an unknown flag; program: the one that wrote the file, if it is an args.json."""
     if program not in (None, parser.prog):
-        return f"the file is of {one_line(program)}"
+        return f"the file was written by {one_line(program)}"
     meant = difflib.get_close_matches(name, known, 1)
     return f"did you mean {meant[0]}?" if meant else "--help lists the flags"
 
 
 def config_value(path: str, parser: argparse.ArgumentParser, action: argparse.Action, value: object) -> object:
-    """The value of a flag in a file for --config, checked as if it had been typed."""
+    """Return a flag's value from a --config file, checked as if it had been typed."""
     is_switch = action.nargs == 0
     if is_switch and isinstance(value, bool):
         return value
     values = value if isinstance(value, list) and isinstance(action.default, list) else [value]
     if is_switch or not values or not all(type(item) in (str, int, float) for item in values):
-        raise UserError(f"--config {path}: {one_line_json(value)} is no value for {action.dest}")
+        raise UserError(f"--config {path}: {one_line_json(value)} is not a valid value for {action.dest}")
     try:
         return flags_given(parser, [f"--{action.dest}={item}" for item in values])[action.dest]
     except UserError as error:

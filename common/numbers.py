@@ -1,8 +1,8 @@
-"""Small things about numbers that Python has no name for."""
+"""Small number functions that Python does not have."""
 
 import math
 
-LARGEST_NUMBER = 1e305  # the largest that is taken for one; `perplexity` gives up to 1.01e304
+LARGEST_NUMBER = 1e305  # larger ones count as infinite; `perplexity` returns up to 1.01e304
 
 
 def ceil_div(number: int, divisor: int) -> int:
@@ -11,18 +11,18 @@ def ceil_div(number: int, divisor: int) -> int:
 
 
 def finite_number(value: object) -> int | float | None:
-    """Return a value that is a finite number as it is, and None for anything else (True is no number)."""
+    """Return a finite number unchanged, and None for anything else (True is not a number)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if -LARGEST_NUMBER < value < LARGEST_NUMBER else None
 
 
 def number_or_gap(value: object) -> float:
-    """The same for curves, where NaN stands for a gap."""
+    """Return a finite number, or NaN for anything else: a gap in a curve."""
     number = finite_number(value)
     return math.nan if number is None else float(number)
 
 
 def perplexity(loss: float) -> float:
-    """e^loss, for a loss in nats; the largest number of its kind where that is too large."""
+    """Return e^loss for a loss in nats; for a loss above 700, e^700, so that the result is finite."""
     return math.exp(min(loss, 700))

@@ -1,4 +1,4 @@
-"""Results computed ahead, in threads, while the one before is used."""
+"""Results that are computed ahead in threads while the current one is used."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def computed_ahead(function: Callable, items: Iterable, ahead: int = 1) -> Iterator:
-    """map(function, items), the next results computed in threads, as many as `ahead` says, while one is used."""
+    """Yield map(function, items); while one result is used, threads compute up to `ahead` next ones."""
     waiting = deque()
     with ThreadPoolExecutor(max_workers=ahead) as pool:
         for item in items:

@@ -1,4 +1,4 @@
-"""What every program does at the shell: exit statuses, errors in one line, signals."""
+"""What every program does at the shell: exit statuses, one-line errors, signals."""
 
 import contextlib
 import io
@@ -15,16 +15,16 @@ from common.files import use_hub_cache
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program's main function as a shell expects it.
+    """Run a program's main function, with UTF-8 in and out and one line for an error.
 
-    UTF-8 in and out; one line for an error.  Exit status as `UserError` says, 130 after Ctrl-C, 128 + n after signal n;
-    a reader that has left (`| head`) ends the program in silence.
+    Exit status: that of the `UserError`, 130 after Ctrl-C, 128 + n after signal n.  If the reader of the output has
+    left (`| head`), the program ends silently.
     """
     prepare_streams()
     use_hub_cache()
     threading.excepthook = report_thread
     try:
-        with handled_signals(interrupt, "SIGTERM", "SIGHUP"):  # what is half-written is removed on the way out
+        with handled_signals(interrupt, "SIGTERM", "SIGHUP"):  # an exception, so that half-written files are removed
             main()
     except UserError as error:
         for line in str(error).splitlines():
@@ -44,14 +44,14 @@ def run_program(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):
             raise
-        log.error("error: the memory is full; a smaller model, or less at a time, needs less")
+        log.error("error: out of memory; use a smaller model, or process less at a time")
         sys.exit(1)
 
 
 def prepare_streams() -> None:
-    """Let the standard streams be in UTF-8, and those that are closed (`>&-`) be empty.
+    """Set the standard streams to UTF-8, and replace closed ones (`>&-`) by empty ones.
 
-    A stream that a notebook has put in their place stays as it is.
+    A stream that a notebook has replaced stays as it is.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
@@ -64,13 +64,13 @@ def prepare_streams() -> None:
 
 
 def report_thread(thread: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread, but for a file's error, which TensorBoard raises again where the run writes next."""
+    """Print the error that ended a thread, except a file error: TensorBoard raises it again at the next write."""
     if not isinstance(thread.exc_value, OSError):
         threading.__excepthook__(thread)
 
 
 def report_uncaught(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """Print one line for a Ctrl-C that comes while a program still imports its modules; the exit status is 130, too."""
+    """Print one line for a Ctrl-C while a program still imports its modules; the exit status is 130, too."""
     if issubclass(kind, KeyboardInterrupt):
         log.error("interrupted")
     else:
@@ -85,9 +85,9 @@ sys.excepthook = report_uncaught
 
 @contextlib.contextmanager
 def handled_signals(handler: Callable, *names: str) -> Iterator[None]:
-    """Let handler take the signals of these names in the block, except those that Windows lacks or `nohup` has ignored.
+    """Call handler for these signals in the block, except for those that Windows lacks or `nohup` ignores.
 
-    Outside of the main thread, which alone can handle signals, nothing changes.
+    Only the main thread can handle signals; in another thread nothing changes.
     """
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
@@ -108,21 +108,21 @@ def interrupt(signum: int, frame: object) -> None:
 
 @contextlib.contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Give a list of the SIGINT, SIGTERM or SIGHUP that came; a second Ctrl-C ends the program at once."""
+    """Give a list of the SIGINT, SIGTERM and SIGHUP that came; Ctrl-C after the first ends the program at once."""
     noted = []
 
     def note(signum, frame):
         if noted and signum == signal.SIGINT:
             raise KeyboardInterrupt
         noted.append(signum)
-        announce(signum, "finishing this step and saving a checkpoint; Ctrl-C from now on ends the run at once")
+        announce(signum, "finishing this step and saving a checkpoint; press Ctrl-C to end the run at once")
 
     with handled_signals(note, "SIGINT", "SIGTERM", "SIGHUP"):
         yield noted
 
 
 def announce(signum: int, what: str) -> None:
-    """Say what a signal does in a way that is safe at any moment: print could be what the signal interrupted."""
+    """Print what a signal does in a way that is always safe: the signal may have interrupted a print."""
     name = signal.Signals(signum).name
     if name == "SIGHUP":
         leave_terminal()
@@ -131,7 +131,7 @@ def announce(signum: int, what: str) -> None:
 
 
 def leave_terminal() -> None:
-    """Send what would go to a terminal that is gone (SIGHUP) nowhere, where writing it would raise an error."""
+    """Discard output to a terminal that is gone (SIGHUP): writing to it would raise an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         if stat.S_ISCHR(os.fstat(number).st_mode):

@@ -1,7 +1,7 @@
-"""Several processes that train one model: `torchrun` starts one a GPU, or several on a CPU; otherwise there is one.
+"""Several processes that train one model: `torchrun` starts one per GPU, or several on a CPU; otherwise there is one.
 
-Each rank takes its own share of the rows of a step; gradients are averaged by DistributedDataParallel. Numbers that all
-ranks must agree on go over the CPU, so that no GPU waits for them.
+Each rank processes its own share of a step's rows, and DistributedDataParallel averages the gradients.  Numbers that
+all ranks must agree on are sent over the CPU, so that no GPU waits for them.
 """
 
 import contextlib
@@ -16,34 +16,34 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.console import log
 
-WAIT_FOR_TOKENIZING = datetime.timedelta(hours=6)  # which rank 0 does for all
-WAIT = datetime.timedelta(minutes=10)  # for everything else: a rank that hangs is noticed in the same lesson
+WAIT_FOR_TOKENIZING = datetime.timedelta(hours=6)  # rank 0 tokenizes for all ranks
+WAIT = datetime.timedelta(minutes=10)  # for everything else: a rank that hangs is noticed within the lesson
 
 
 class Ranks:
-    """rank: this process's number, from 0; count: how many there are."""
+    """The processes of a run.  rank: the number of this process, from 0; count: how many there are."""
 
     def __init__(self, count: int | None = None):
-        """count: how many; None: as `torchrun` says."""
+        """count: the number of processes; None: as `torchrun` sets it."""
         self.count = count or int(os.environ.get("WORLD_SIZE", 1))
         self.rank = int(os.environ.get("RANK", 0)) if self.count > 1 else 0
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if self.rank > 0:
-            log.setLevel(logging.ERROR)  # rank 0 reports for all
+            log.setLevel(logging.ERROR)  # only rank 0 logs
         if self.count > 1:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             distributed.init_process_group(backend, timeout=WAIT)
             self.patient = distributed.new_group(backend="gloo", timeout=WAIT_FOR_TOKENIZING)
 
     def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The network whose backward pass averages the gradients of all ranks; model itself where there is one rank."""
+        """Return the network, with gradients averaged over all ranks; with one rank, the model itself."""
         if self.count == 1:
             return model
-        # All buffers are tables that no step changes; and a gradient need not be copied to be sent.
+        # Buffers are constant tables, so they need no broadcast.  A view of the bucket saves a copy of the gradients.
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def sum(self, *numbers: float) -> list[float]:
-        """The sums of numbers over all ranks."""
+        """Return the sum of each number over all ranks."""
         if self.count == 1:
             return list(numbers)
         totals = torch.tensor(numbers, dtype=torch.float64)
@@ -51,7 +51,7 @@ class Ranks:
         return totals.tolist()
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """A list of every rank's tensor, on the CPU and of one shape."""
+        """Return a list of every rank's tensor; they are on the CPU and have the same shape."""
         if self.count == 1:
             return [tensor]
         tensors = [torch.empty_like(tensor) for _ in range(self.count)]
@@ -60,7 +60,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
-        """Let rank 0 do what the others then find done."""
+        """Let rank 0 run the block before the others, which then find its work done."""
         if self.rank > 0:
             distributed.barrier(self.patient)
         yield
@@ -69,7 +69,7 @@ class Ranks:
 
     def close(self) -> None:
         if self.count > 1:
-            distributed.barrier()  # a rank that leaves early takes the others' connections with it
+            distributed.barrier()  # a rank that leaves early would close the connections of the others
             distributed.destroy_process_group()
 
 

@@ -1,8 +1,8 @@
-"""From rows to dialogues: which columns hold one, in which form, and its turns.
+"""From rows to dialogues: which columns contain a dialogue, in which form, and its turns.
 
 In reading order: `read_dialogues`; `holds_dialogue`, for whole JSON files; `find_form`, from the first rows of a file;
-`joined_turns`, where each row is one turn; `turns_in_row`.  The turns themselves are read by `turns.py`, and
-`speakers.py` finds who of the speakers is the assistant.
+`joined_turns`, for files with one turn per row; `turns_in_row`.  `turns.py` reads the turns themselves, and
+`speakers.py` finds out which speaker is the assistant.
 """
 
 import contextlib
@@ -33,33 +33,33 @@ LISTS = (
     "conversation", "messages", "conversations", "dialogue", "dialog", "turns", "chat", "chat_messages", "utterances",
     "contents",
 )  # fmt: skip
-HISTORY = "history"  # earlier turns, beside a question or instead of it
-LAST_LISTS = (HISTORY, "data")  # lists of turns where no other form is there
-# The columns of each form, the likelier ones first.
+HISTORY = "history"  # earlier turns, next to a question or instead of it
+LAST_LISTS = (HISTORY, "data")  # lists of turns, if there is no other form
+# The columns of each form, the most likely ones first.
 FORMS = [
     *((name,) for name in LISTS), *itertools.product((*QUESTIONS, HISTORY), ANSWERS), *((name,) for name in LAST_LISTS),
 ]  # fmt: skip
-INPUT = "input"  # may stand beside a question: what it is about, after it
-CONTEXT = "context"  # the same, before it
-SYSTEM = ("system", "system_prompt", "system_message", "systeminstruction")  # may stand beside any form
-ID_COLUMNS = (  # name the dialogue where each row is one turn
+INPUT = "input"  # optional, next to a question: what it is about, added after it
+CONTEXT = "context"  # the same, added before it
+SYSTEM = ("system", "system_prompt", "system_message", "systeminstruction")  # optional in any form
+ID_COLUMNS = (  # names of the column that identifies the dialogue, if each row is one turn
     "dialogue_id", "dialog_id", "conversation_id", "conv_id", "chat_id", "session_id", "thread_id", "dialogue",
     "dialog", "conversation", "session", "thread",
 )  # fmt: skip
-FIRST_ROWS = 100  # are looked at to find the form
+FIRST_ROWS = 100  # rows that are read to find the form
 KNOWN = (
     f"a list of turns ({', '.join(LISTS[:3])} ...), or a question ({', '.join(QUESTIONS[:4])} ...) and an answer "
-    f"({', '.join(ANSWERS[:4])} ...), all in docs/data.md"
+    f"({', '.join(ANSWERS[:4])} ...); docs/data.md lists all"
 )
 
 
 def read_dialogues(
     split: Split, how: ReadingFlags | None = None, limit: int | None = None, notes: Notes | None = None
 ) -> Iterator[list[Turn]]:
-    """Yield up to limit dialogues of a split, each a list of (role, text); those without an answer are left out.
+    """Yield up to limit dialogues of a split, each a list of (role, text); skip dialogues without an answer.
 
-    The form of the rows is that of most of the first ones; notes: hears what the log should say.
-    Raises UserError for a form that is not known and for a row of another form; with how.skip_bad_rows such rows are
+    The form of the rows is the one that most of the first rows have.  notes: collects what the log should report.
+    Raises UserError for an unknown form, and for a row of another form; with how.skip_bad_rows such rows are only
     counted.
     """
     how = how or ReadingFlags()
@@ -86,17 +86,17 @@ def read_dialogues(
             return None
         roles = [role for role, _ in turns if role != "system"]
         if roles[0] == "assistant":
-            notes.leave_out("words of the assistant before the user's first")
+            notes.leave_out("assistant turns before the user's first turn")
         if roles[-1] == "user":
-            notes.leave_out("words of the user that nobody answers")
+            notes.leave_out("user turns without an answer")
         return turns
 
-    nothing = f"no dialogues in {split.name}; pass --dataset a file or folder that holds some"
+    nothing = f"no dialogues in {split.name}; pass --dataset with a file or folder that contains some"
     return usable(rows, dialogue, how, limit, notes, nothing)
 
 
 def first_objects(split: Split, notes: Notes) -> tuple[list[dict], Iterator[Row]]:
-    """(the first rows of a split that are objects or lists of turns, all its rows)."""
+    """Return (the first rows of a split that are objects or lists of turns, all its rows)."""
     rows = joined_turns(split.rows(Wanted(holds_dialogue), notes), notes)
     first, rows = first_of(rows, FIRST_ROWS)
     objects = [as_object(row) for row, _ in first]
@@ -104,9 +104,9 @@ def first_objects(split: Split, notes: Notes) -> tuple[list[dict], Iterator[Row]
 
 
 def holds_dialogue(value: object) -> bool:
-    """Whether a value that is all of a JSON file is one dialogue: a list of turns, or an object with a form.
+    """Whether the value of a whole JSON file is one dialogue: a list of turns, or an object with a known form.
 
-    A list is one only where its items say who speaks; lists of questions with answers are rows.
+    A list of objects is a dialogue only if all say who speaks; a list of questions with answers is a list of rows.
     """
     if isinstance(value, list):
         are_texts = all(isinstance(turn, str) for turn in value)
@@ -121,18 +121,18 @@ def holds_dialogue(value: object) -> bool:
 
 
 def says_who(turn: object) -> bool:
-    """Whether an item of a list is a turn with its speaker, and not a row that names its dialogue."""
+    """Whether an item of a list is a turn that says who speaks, and not a row that names its dialogue."""
     keys = plain_keys(turn) if isinstance(turn, dict) else set()
     return bool(keys & {*ROLE_KEYS}) and bool(keys & {*TEXT_KEYS, "data"}) and not keys & {*ID_COLUMNS}
 
 
 def are_all_turns(value: object) -> bool:
-    """Whether a value is a list of turns that say who speaks."""
+    """Whether a value is a list of turns that all say who speaks."""
     return isinstance(value, list) and bool(value) and all(map(says_who, value))
 
 
 def looks_like_turns(value: object) -> bool:
-    """Whether a value is a list of turns and not of dialogues: its first item is a text, or an object with one."""
+    """Whether a value is a list of turns, not of dialogues: its first item is a text, or an object with a text."""
     if isinstance(value, dict):  # lists in columns
         return any(isinstance(value.get(key), list) for key in TEXT_KEYS)
     if not isinstance(value, list) or not value:
@@ -144,10 +144,10 @@ def looks_like_turns(value: object) -> bool:
 
 
 def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
-    """The columns of the form that fits the most of some rows.  Raises UserError where none fits any."""
+    """Return the columns of the form that fits most of these rows.  Raises UserError if none fits any row."""
 
     def fit(form):
-        """How many rows have all columns filled, and how many have them at all."""
+        """Return how many rows have all columns filled, and how many have the columns at all."""
         if len(form) == 1:
             rows_with_it = [row for row in rows if may_hold_turns(row, form[0])]
         else:
@@ -162,19 +162,22 @@ def find_form(rows: list[dict], name: str) -> tuple[str, ...]:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if are_turns(columns):
         raise UserError(
-            f"{name}: each row is one turn (columns {one_line(', '.join(columns))}); write a column dialogue_id beside "
-            'it, or the turns of a dialogue into one row, {"messages": [...]}'
+            f"{name}: each row is one turn (columns {one_line(', '.join(columns))}); add a column dialogue_id, "
+            'or put the turns of a dialogue into one row, {"messages": [...]}'
         )
     if columns == ["text"]:
-        raise UserError(f"{name}: plain texts; write dialogues as .jsonl or .csv with the columns of a conversation")
+        raise UserError(f"{name}: plain texts; write dialogues as .jsonl or .csv, with the columns of a conversation")
     if not columns:
         raise UserError(f"{name}: the rows have no columns; a dialogue is {KNOWN}")
     shown = one_line(", ".join(columns))
-    raise UserError(f"{name}: no form of dialogues is known with the columns {shown}; known: {KNOWN}")
+    raise UserError(f"{name}: the columns {shown} match no known form of dialogues; known: {KNOWN}")
 
 
 def may_hold_turns(row: dict, column: str) -> bool:
-    """Whether a row has a column with a list of turns, or with nothing or text where one may be meant."""
+    """Whether a column of a row may contain a list of turns: it is a list or object, empty, or a text.
+
+    If the row also has a question and an answer, a plain text does not count.
+    """
     if column not in row or isinstance(row[column], (int, float)):
         return False
     value = from_text(row[column])
@@ -188,9 +191,9 @@ def are_turns(columns: Iterable[str]) -> bool:
 
 
 def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
-    """Yield rows; where each of them is one turn with the name of its dialogue beside it, a row for each dialogue.
+    """Yield rows; if each of them is one turn that names its dialogue, yield one row per dialogue instead.
 
-    Raises UserError for a dialogue that goes on after another one has begun.
+    Raises UserError for a dialogue that continues after another one has begun.
     """
     first, rows = first_of(rows, FIRST_ROWS)
     objects = [as_object(row) for row, _ in first if isinstance(row, dict)]
@@ -199,11 +202,11 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
     if column is None or hold_turns or not all(map(are_turns, objects)):
         yield from rows
         return
-    notes.guess(f'each row is one turn; those with the same "{column}" are a dialogue')
+    notes.guess(f'each row is one turn; rows with the same "{column}" are one dialogue')
     finished = set()
     current = began = ""  # the dialogue that is being read, and where it began
     turns = []
-    is_broken = False  # a row that cannot be read stands between its turns
+    is_broken = False  # whether a row between its turns cannot be read
     after_error = False
     for row, place in rows:
         if not isinstance(row, dict):
@@ -213,7 +216,7 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
         fields = as_object(row)
         name = str(fields.pop(column, None))
         if name in finished:
-            again = f"{place}: more of the dialogue {one_line(name, 40)} after another one"
+            again = f"{place}: the dialogue {one_line(name, 40)} continues after another one"
             raise UserError(f"{again}; sort the rows by {column}")
         if turns and name != current:
             yield whole_dialogue(turns, is_broken, began), began
@@ -231,17 +234,17 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
 
 
 def whole_dialogue(turns: list[dict], is_broken: bool, place: str) -> dict | UserError:
-    """The row that turns make; an error if one of them is missing."""
+    """Return the row that these turns form, or an error if one of them is missing."""
     return UserError(f"{place}: a turn of this dialogue cannot be read") if is_broken else {BARE: turns}
 
 
 def names_dialogue(row: dict, column: str) -> bool:
-    """Whether a column of a row may hold the name or the number of its dialogue."""
+    """Whether a column of a row may contain the name or number of its dialogue."""
     return isinstance(from_text(row.get(column)), (str, int, float))
 
 
 def describe_form(form: tuple[str, ...], rows: list[dict]) -> str:
-    """What the log calls a form; rows: some that may have it."""
+    """Return a description of a form for the log; rows: some that may have it."""
     beside = [name for name in columns_beside(form) if any(row.get(name) for row in rows)]
     also = "".join(f', "{name}"' for name in beside)
     if len(form) == 2:
@@ -254,13 +257,13 @@ def describe_form(form: tuple[str, ...], rows: list[dict]) -> str:
 
 
 def columns_beside(form: tuple[str, ...]) -> list[str]:
-    """The columns that are used beside those of a form, where they are filled."""
+    """Return the optional columns of a form, which are used if they are filled."""
     pair = [INPUT, CONTEXT, HISTORY] if len(form) == 2 else []
     return [name for name in (*pair, *SYSTEM) if name not in form]
 
 
 def first_dialogues(form: tuple[str, ...], rows: list[dict], speakers: Speakers) -> Iterator[list[Spoken]]:
-    """The turns of the first rows; those that cannot be read are an error later, where they have a place."""
+    """Yield the turns of the first rows; skip unreadable ones, which raise an error later, with their place."""
     columns = form if len(form) == 1 else (HISTORY, *form)
     for row in rows:
         for column in columns:
@@ -272,15 +275,15 @@ def first_dialogues(form: tuple[str, ...], rows: list[dict], speakers: Speakers)
 
 
 def turns_in_row(row: object, form: tuple[str, ...], beside: list[str], speakers: Speakers, notes: Notes) -> list[Turn]:
-    """The turns of a row that has a form, those without any text left out; beside: see `columns_beside`.
+    """Return the turns of a row that has this form, without those that have no text; beside: see `columns_beside`.
 
-    Raises ValueError for another row.
+    Raises ValueError for a row that has another form.
     """
     fields = as_object(row)
     missing = [column for column in form if fields is None or column not in fields]
     if missing:
         found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else in_words(row)
-        raise ValueError(f'{one_line(found)}, no "{missing[0]}"')
+        raise ValueError(f'{one_line(found)}, but no "{missing[0]}"')
     if isinstance(row, dict):
         notes.unused(row, *form, *beside)
     turns = [("system", text_of(fields[column], column, notes)) for column in SYSTEM if column in fields]
@@ -295,12 +298,12 @@ def turns_in_row(row: object, form: tuple[str, ...], beside: list[str], speakers
 
 
 def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers: Speakers, notes: Notes) -> list[Turn]:
-    """The turns of a row with a question and an answer."""
+    """Return the turns of a row with a question and an answer."""
     question, answer = (turns_or_text(fields[column]) for column in form)
-    if form[0] == HISTORY:  # ends with the question
+    if form[0] == HISTORY:  # the history ends with the question
         turns = speakers.turns(from_text(question), notes)
         if not turns or turns[-1][0] != "user":
-            raise ValueError(f'column "{HISTORY}" does not end with the words of the user')
+            raise ValueError(f'column "{HISTORY}" does not end with a turn of the user')
         return [*turns, ("assistant", text_in(fields, form[1]))]
     turns = []
     if HISTORY in beside:
@@ -308,7 +311,7 @@ def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers
         if isinstance(history, (list, dict)):
             turns = speakers.turns(history, notes)
         elif not is_empty(history) and history != "":
-            notes.leave_out(f'"{HISTORY}" that is no list of turns')
+            notes.leave_out(f'"{HISTORY}" that is not a list of turns')
     if are_all_turns(question) or are_all_turns(answer):
         parts = [part if are_all_turns(part) else [part] for part in (question, answer)]
         return turns + speakers.turns([turn for part in parts for turn in part], notes)
@@ -316,7 +319,7 @@ def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers
     if isinstance(fields.get(CONTEXT), str):
         texts.insert(0, fields[CONTEXT])
     elif fields.get(CONTEXT):
-        notes.leave_out(f'"{CONTEXT}" that is no text')
+        notes.leave_out(f'"{CONTEXT}" that is not text')
     if INPUT in beside and not is_empty(fields.get(INPUT)):
         texts.append(text_in(fields, INPUT))
     question = "\n".join(text for text in texts if text.strip())
@@ -324,18 +327,18 @@ def pair_in_row(fields: dict, form: tuple[str, ...], beside: list[str], speakers
 
 
 def turns_or_text(cell: object) -> object:
-    """The turns that a cell beside a question or an answer holds; a text, also one such as "[1, 2]", stays one."""
+    """Return the turns that a cell of a question or answer contains; any other text, such as "[1, 2]", stays text."""
     value = from_text(cell)
     return value if are_all_turns(value) else cell
 
 
 def text_in(fields: dict, column: str) -> str:
-    """The text in a column.  Raises ValueError if it holds none."""
+    """Return the text in a column.  Raises ValueError if there is something else."""
     value = fields[column]
     if is_empty(value):
         return ""
-    if isinstance(value, (int, float)):  # the answer 4
+    if isinstance(value, (int, float)):  # an answer may be 4
         return str(value)
     if not isinstance(value, str):
-        raise ValueError(f'column "{column}" holds {one_line_json(value)}, not text')
+        raise ValueError(f'column "{column}" contains {one_line_json(value)}, not text')
     return value

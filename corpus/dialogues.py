@@ -1,7 +1,7 @@
-"""Dialogues: how turns become pairs, and the one way in which they become tokens; for rows see `dialogue_rows.py`.
+"""Dialogues: how turns become pairs, and the only way in which they become tokens; for rows see `dialogue_rows.py`.
 
-In reading order: `join_turns`; `render_dialogues`, from turns to ids, for the trainer, the chat and the prompts alike;
-`reply_mask`, what of the ids is learned.  A turn is (role, text), its role user, assistant or system.
+In reading order: `join_turns`; `render_dialogues`, from turns to ids, for the trainer, the chat and the prompts;
+`reply_mask`, the ids that are learned.  A turn is (role, text); its role is user, assistant or system.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ Turn = tuple[str, str]  # (role, text)
 
 
 def join_turns(turns: list[Turn], open_ended: bool = False) -> tuple[str | None, list[list]]:
-    """(system text or None, [[user text, assistant text], ...]) of (role, text) turns.
+    """Turn a list of (role, text) into (system text or None, [[user text, assistant text], ...]).
 
-    Texts are stripped, turns of one speaker in a row joined by a newline, a leading assistant turn and a trailing user
-    turn dropped; with open_ended a trailing user turn stays, its answer None.
+    Texts are stripped, and consecutive turns of one speaker are joined by a newline.  A leading assistant turn and a
+    trailing user turn are dropped; with open_ended a trailing user turn stays, and its answer is None.
     """
     system = []
     pairs = []
@@ -46,13 +46,13 @@ def join_turns(turns: list[Turn], open_ended: bool = False) -> tuple[str | None,
 
 
 class Rendered(NamedTuple):
-    """A dialogue as token ids, and what was left out of it so that it fits."""
+    """A dialogue as token ids, and what was left out so that it fits."""
 
     ids: list[int]
-    dropped: int  # the oldest pairs
+    dropped: int  # how many of the oldest pairs
     size: int  # bytes of what the assistant says
-    question_cut: bool  # the end of the system text, or the beginning of the only pair's question
-    reply_cut: bool  # the end of its answer
+    question_cut: bool  # whether the system text lost its end, or the last question its beginning
+    reply_cut: bool  # whether the last answer lost its end
 
 
 def render_dialogues(
@@ -60,9 +60,10 @@ def render_dialogues(
 ) -> list[Rendered]:
     """Render dialogues, each a list of (role, text); all their texts are tokenized in one batch.
 
-    `<bos>`, `<system> text` if there is one, then for each pair `<user> text <assistant> text <eos>`.  open_ended: the
-    dialogue ends with the user's turn, and the ids with `<assistant>`, for the model to continue.
-    max_tokens: what does not fit is left out, see `fit_last_pair`.
+    A dialogue becomes `<bos>`, `<system> text` if it has a system text, then for each pair `<user> text <assistant>
+    text <eos>`.  open_ended: the dialogue ends with a user turn, and its ids with `<assistant>`, for the model to
+    continue.
+    max_tokens: a longer dialogue loses its oldest pairs; if the last pair alone is too long, see `fit_last_pair`.
     """
     joined = [join_turns(turns, open_ended) for turns in dialogues]
     texts = [[system or "", *(text or "" for pair in pairs for text in pair)] for system, pairs in joined]
@@ -78,7 +79,7 @@ def render_dialogues(
 
 
 def render(tokenizer, system: str | None, pairs: list, encoded: list, max_tokens: int | None) -> Rendered:
-    """One dialogue of `render_dialogues`; encoded: the ids of the system text and of each text of the pairs."""
+    """Render one dialogue; encoded: the ids of the system text and of each text of the pairs."""
     special = tokenizer.special
     head = [special["<bos>"]]
     if system:
@@ -86,7 +87,7 @@ def render(tokenizer, system: str | None, pairs: list, encoded: list, max_tokens
     questions = [[special["<user>"], *ids] for ids in encoded[1::2]]
     replies = [[special["<assistant>"], *ids] for ids in encoded[2::2]]
     for reply, (_, text) in zip(replies, pairs, strict=True):
-        if text is not None:  # a reply that is still to be written has no end
+        if text is not None:  # a reply that the model will write has no end yet
             reply.append(special["<eos>"])
     dropped = 0
     length = len(head) + sum(map(len, questions)) + sum(map(len, replies))
@@ -115,20 +116,20 @@ def render(tokenizer, system: str | None, pairs: list, encoded: list, max_tokens
 
 
 def cut_head(head: list[int], max_tokens: int) -> tuple[list[int], bool]:
-    """(<bos> and the system text in at most half of max_tokens, whether something was cut off)."""
+    """Return (<bos> and the system text in at most half of max_tokens, whether something was cut)."""
     room = max(1, max_tokens // 2)
     return head[:room], len(head) > room
 
 
 def fit_last_pair(question: list[int], reply: list[int], room: int, least: int) -> tuple[list[int], list[int]]:
-    """Cut the only pair that is left so that it fits into so many tokens.
+    """Cut the only pair that is left so that it fits into `room` tokens.
 
-    The question loses its beginning, down to nothing where that keeps the reply whole; a reply that does not fit even
-    so loses its end, and the question keeps `least` tokens.  `<user>` and `<assistant>` stay.
+    The question loses its beginning, or all of its text, if this keeps the reply whole.  Otherwise the reply loses its
+    end, and the question keeps up to `least` tokens.  `<user>` and `<assistant>` stay.
     """
     if len(question) + len(reply) <= room:
         return question, reply
-    kept = room - 1 - len(reply)  # of the question's text, behind <user>
+    kept = room - 1 - len(reply)  # tokens of the question's text, after <user>
     if kept < 0:  # the reply alone is too long
         kept = min(least, room - 2)
     if kept < len(question) - 1:
@@ -137,9 +138,9 @@ def fit_last_pair(question: list[int], reply: list[int], room: int, least: int) 
 
 
 def reply_mask(ids: np.ndarray, special: dict[str, int]) -> np.ndarray:
-    """True for what the assistant says in a rendered dialogue, its `<eos>` included: what the chat trainer predicts.
+    """Return True for what the chat trainer predicts: what the assistant says, including `<eos>`.
 
-    A token is the assistant's where more replies have begun before it than have ended before it:
+    A token belongs to the assistant if more replies have begun before it than have ended before it:
 
                        <bos> <user> Hi <assistant> Hello <eos> <user> Bye <assistant> Bye <eos>
         begun before       0      0  0           0     1     1      1   1           1   2     2

@@ -1,7 +1,7 @@
-"""From the bytes of a file to UTF-8 text: packed files, byte-order marks, and what to say of any other encoding.
+"""From the bytes of a file to UTF-8 text: compressed files, byte-order marks, and advice for other encodings.
 
-In reading order: `opened`, a file as UTF-8 whatever it was packed with; `decoded_lines`, its lines as text;
-`encoding_of` and `unmarked_utf16`, which encoding bytes that are not UTF-8 seem to have.
+In reading order: `opened`, any file as UTF-8; `decoded_lines`, its lines as text; `encoding_of` and `unmarked_utf16`,
+the likely encoding of bytes that are not UTF-8.
 """
 
 import bz2
@@ -17,34 +17,34 @@ from typing import BinaryIO
 
 from common.errors import UserError, reason_of
 
-HEAD = 1 << 16  # bytes at a file's beginning that are looked at
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # what packed files begin with
+HEAD = 1 << 16  # bytes at the beginning of a file that are examined
+PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # the first bytes of compressed files
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
-# Encodings by their byte-order mark.  UTF-32's first: its mark begins with that of UTF-16.
+# Encodings by their byte-order mark.  UTF-32 comes first: its mark begins with that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-# What files begin with that are no text, in lower case, and what they are.
+# The first bytes, in lower case, of files that are not text, and what these files are.
 FOREIGN = {
     b"pk\x03\x04": "a zip archive: unpack it", b"%pdf": "a PDF: save its text", b"{\\rtf": "RTF: save it as plain text",
-    b"\xd0\xcf\x11\xe0": "an old file of Excel or Word: save it as csv or as plain text",
-    b"par1": "parquet: name it so",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file: save it as csv or plain text",
+    b"par1": "a parquet file: rename it to .parquet",
     b"version https://git-lfs": "a pointer of git-lfs, not the file: run git lfs pull",
     b"<!doctype html": "a web page, not data: download the file itself", b"<html": "a web page, not data",
 }  # fmt: skip
-TAR = b"ustar"  # stands in an archive at TAR_AT
+TAR = b"ustar"  # in a tar archive, at byte TAR_AT
 TAR_AT = 257
-# Bytes that Windows-1252 has for what word processors write: quotes, dashes, the ellipsis, the euro.
+# Windows-1252's bytes for signs that word processors write: quotes, dashes, the ellipsis, the euro.
 WINDOWS_SIGNS = frozenset(b"\x80\x85\x91\x92\x93\x94\x96\x97")
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be read as UTF-8 without a byte-order mark: unpacked (gzip, bzip2, xz, zstd) and, where it begins
-    with the mark of UTF-16 or UTF-32, converted.
+    """Open a file as UTF-8 without a byte-order mark.
 
-    Raises UserError for a packed file that is damaged, and for UTF-16 without a mark.
+    It is decompressed (gzip, bzip2, xz, zstd), and converted if it begins with the mark of UTF-16 or UTF-32.
+    Raises UserError for a damaged compressed file, and for UTF-16 without a mark.
     """
     with unpacked(path) as file:
         head = file.read(HEAD)
@@ -78,7 +78,7 @@ def refuse_foreign(head: bytes, path: Path) -> None:
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, unpacked if it is packed; what it begins with tells, not its name."""
+    """Open a file, decompressed if necessary: its first bytes decide, not its name."""
     with open(path, "rb") as file:
         begin = file.read(6)
     opener = next((opener for magic, opener in PACKED.items() if begin.startswith(magic)), None)
@@ -92,7 +92,7 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
         with opener(path) as file, io.BufferedReader(file) as buffered:
             yield buffered
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({reason_of(error)}); is the file whole?") from None
+        raise UserError(f"{path}: cannot be decompressed ({reason_of(error)}); is the file complete?") from None
 
 
 def open_zstandard(path: Path) -> BinaryIO:
@@ -105,7 +105,7 @@ def open_zstandard(path: Path) -> BinaryIO:
 
 
 def converted(content: bytes, encoding: str, path: Path) -> bytes:
-    """The same text in UTF-8.  Raises UserError if it is not in the encoding that its mark says."""
+    """Convert bytes to UTF-8.  Raises UserError if they are not in the encoding that their mark gives."""
     try:
         return content.decode(encoding).encode()
     except UnicodeError as error:
@@ -114,12 +114,12 @@ def converted(content: bytes, encoding: str, path: Path) -> bytes:
 
 
 class WholeFileError(UserError):
-    """An error whose cause is not one row: leaving rows out is not the way to deal with it."""
+    """An error that concerns more than one row: skipping rows would not help."""
 
 
 def decoded_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str | UserError]]:
-    """Yield (number, text) of each line; in the place of one that is not UTF-8 the UserError that says so."""
-    is_utf8 = False  # some line has shown it: converting the whole file would then do harm
+    """Yield (number, text) of each line; for a line that is not UTF-8, the text is a UserError that says so."""
+    is_utf8 = False  # whether a line has shown it: then converting the whole file would do harm
     for number, line in enumerate(file, start=1):
         try:
             text = line.decode()
@@ -131,7 +131,7 @@ def decoded_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str | UserE
 
 
 def decoded(content: bytes, place: object, is_utf8: bool = False) -> str:
-    """The text of bytes.  Raises UserError if they are not UTF-8; is_utf8: others of the file are."""
+    """Decode bytes.  Raises UserError if they are not UTF-8; is_utf8: whether others of the file are."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -139,7 +139,7 @@ def decoded(content: bytes, place: object, is_utf8: bool = False) -> str:
 
 
 def not_utf8(error: UnicodeDecodeError, place: object, is_utf8: bool = False) -> UserError:
-    """The error for bytes that are not UTF-8; is_utf8: other lines of the file are."""
+    """Return the error for bytes that are not UTF-8; is_utf8: whether other lines of the file are."""
     encoding = None if is_utf8 else encoding_of(error.object[max(0, error.start - 100) : error.start + 100])
     reason = f"{place}: not UTF-8 ({error.reason} at byte {error.start})"
     if encoding:
@@ -148,14 +148,14 @@ def not_utf8(error: UnicodeDecodeError, place: object, is_utf8: bool = False) ->
 
 
 def conversion(encoding: str) -> str:
-    """What to do about a file in an encoding."""
+    """Return what to do about a file in this encoding."""
     return f"save the file as UTF-8, or: iconv -f {encoding} -t UTF-8 FILE > NEWFILE"
 
 
 def encoding_of(content: bytes) -> str | None:
-    """The encoding that bytes which are not UTF-8 seem to have, if it is the usual one for an English text.
+    """Return the likely encoding of bytes that are not UTF-8, if it is the usual one for English text; otherwise None.
 
-    Windows-1252, which is Latin-1 with more signs, has one byte a letter; texts of other scripts have too many bytes
+    Windows-1252, which is Latin-1 with more signs, has one byte per letter.  Texts in other scripts have too many bytes
     above 127 for it.
     """
     high = [byte for byte in content if byte > 127]
@@ -164,10 +164,10 @@ def encoding_of(content: bytes) -> str | None:
 
 
 def unmarked_utf16(head: bytes) -> str | None:
-    """UTF-16LE or UTF-16BE where bytes seem to be that: English letters in it have a zero as every second byte.
+    """Return UTF-16LE or UTF-16BE if bytes seem to be that: in an English text, every second byte is then zero.
 
-    All of it would pass for UTF-8.  A text of UTF-8 that holds a zero is not taken for that: most of its pairs of bytes
-    are two letters.
+    Such bytes are also valid UTF-8.  A UTF-8 text that contains a zero is not mistaken for UTF-16, because most of its
+    pairs of bytes are two letters.
     """
     if b"\0" not in head:
         return None

@@ -1,6 +1,7 @@
-"""Which files of a folder are data, and of which split.
+"""Which files of a folder are data, and which split they belong to.
 
-In reading order: `files_of_splits`; `data_files`, what is data; `names_of_splits`; `are_stories`, a story a file.
+In reading order: `files_of_splits`; `data_files`, which finds the data; `names_of_splits`; `are_stories`, for one story
+per file.
 """
 
 import os
@@ -13,35 +14,35 @@ from corpus.json_files import begins_as_json
 from corpus.readers import KINDS, PACKED_SUFFIXES, holds_separator, kind_of
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval", "test")
-SURE_NAMES = ("validation", "valid")  # hardly stand in a name by chance
+SURE_NAMES = ("validation", "valid")  # unlikely to be in a name by chance
 OTHER_NAMES = {
     "training": "train", "trainset": "train", "testing": "test", "testset": "test", "devset": "dev", "valset": "val",
 }  # fmt: skip
-# Of the files of a split, those with the first of these suffixes that is found are read.
+# Only the files of a split that have the first of these suffixes are read.
 SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".txt")
-# A file's name without suffix, or a folder's: the split's name, maybe the number of a part, maybe words around it.
+# The name of a file without suffix, or of a folder: a split, maybe a part number, maybe words around it.
 SPLIT_NAME = re.compile(
     rf"(?:(?P<before>.*)[-_.])?(?P<name>{'|'.join(('train', *VALIDATION_NAMES, *OTHER_NAMES))})"
     r"(?:[-_. ]?(?:part)?[-_. ]?\d[\d\-_.of]*)?(?:-[0-9a-f]{16})?(?:[-_.](?P<after>.*))?"
 )
-NOT_DATA = re.compile(  # files beside the data, by their names in lower case without suffix
+NOT_DATA = re.compile(  # files that are not data, by their names in lower case without suffix
     "readme.*|licen[cs]e.*|changelog|notice|copying|authors|contributors|citation|requirements|credits|metadata|info|"
     "state|config|dataset_infos?|dataset_dict|dataset_metadata|tokenizer|tokenizer_config|package|package-lock|"
-    "cache-[0-9a-f]*"  # what `datasets` computed from the data
+    "cache-[0-9a-f]*"  # caches of `datasets`
 )
-MOST_FILES = 5  # that a line of the log names
-SMALL = 20_000  # bytes: a .txt file that may be one story
-SEVERAL = 3  # such files: then each is one
+MOST_FILES = 5  # named in a line of the log, at most
+SMALL = 20_000  # bytes: a .txt file up to this size may be one story
+SEVERAL = 3  # if there are this many such files, each is one story
 
 
 def files_of_splits(folder: Path) -> dict[str, list[Path]]:
-    """{name of a split: its files}: of `train.jsonl`, `validation.jsonl` and the like, or of the hub's layout.
+    """Return {name of a split: its files}, for files like `train.jsonl` and `validation.jsonl` or the hub's layout.
 
-    What is left out is logged.  Raises UserError if there is no data.
+    Logs what is left out.  Raises UserError if there is no data.
     """
     paths, left_out = data_files(folder)
     if not paths:
-        raise UserError(f"no data in the folder {folder}: it should hold train.jsonl, or .json, .txt, .csv or .parquet")
+        raise UserError(f"no data in the folder {folder}: it needs train.jsonl, or .json, .txt, .csv or .parquet")
     splits = {}
     for path, name in names_of_splits(folder, paths).items():
         splits.setdefault(name, []).append(path)
@@ -63,23 +64,23 @@ def files_of_splits(folder: Path) -> dict[str, list[Path]]:
 
 
 def names_of(paths: list[Path], folder: Path) -> str:
-    """The names of some files in a folder, for the log."""
+    """Return the names of some files in a folder, for the log."""
     shown = [one_line(path.relative_to(folder).as_posix(), 60) for path in paths[:MOST_FILES]]
     more = f" and {len(paths) - MOST_FILES:,} more" if len(paths) > MOST_FILES else ""
     return f"{', '.join(shown)}{more}"
 
 
 def data_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(the data files in a folder and below it, by name; what else the log should name).
+    """Return (the data files in a folder and its subfolders, sorted by name; other files that the log should name).
 
-    Hidden files and copies that macOS and Jupyter leave are neither.  Links to folders are followed, each folder once.
-    Raises UserError for a folder that cannot be read.
+    Hidden files, and the copies that macOS and Jupyter make, are in neither list.  Links to folders are followed, but
+    each folder only once.  Raises UserError for a folder that cannot be read.
     """
 
     def refuse(error):
         raise UserError(file_error(error))
 
-    found = {}  # {the real file: by what name it is found}
+    found = {}  # {real path: the path under which it was found}
     unknown = []
     beside = []
     seen = set()
@@ -101,24 +102,24 @@ def data_files(folder: Path) -> tuple[list[Path], list[Path]]:
                 found[real] = min(path, found.get(real, path), key=lambda place: (place.is_symlink(), place))
             elif has_kind and is_beside_data:
                 beside.append(path)
-            elif has_kind or not is_beside_data:  # a README.md or a LICENSE is not worth a line
+            elif has_kind or not is_beside_data:  # a README.md or a LICENSE is not worth naming
                 unknown.append(path)
     return sorted(found.values()), [*sorted(unknown), *sorted(beside)]
 
 
 def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
-    """{path: name of its split, or None}: by the name of the file, or of a folder that it is in.
+    """Return {path: name of its split, or None}, from the name of the file or of a folder that it is in.
 
-    Other words may stand around it, as in `TinyStories-valid.txt`.  Then it is a split's name only beside a file with
-    the same words around another one, as `TinyStories-train.txt`, or with these words alone: a `taste-test.txt`
-    among other stories is one of them.
+    The split's name may have other words around it, as in `TinyStories-valid.txt`.  Then it usually counts only if
+    another file has the same words around another split's name (`TinyStories-train.txt`), or only these words
+    (`TinyStories.txt`).  So a `taste-test.txt` among other stories is one of the stories.
     """
     matches = {}
     for path in paths:
         parts = [stem_of(path), *reversed(path.relative_to(folder).parts[:-1])]
         found = [match for part in parts if (match := SPLIT_NAME.fullmatch(part.lower()))]
         matches[path] = found[0] if found else None
-    words_around = {}  # {(words before, words after): the names of splits between them}
+    words_around = {}  # {(words before, words after): the split names that appear between them}
     for match in filter(None, matches.values()):
         words_around.setdefault(match.group("before", "after"), set()).add(match["name"])
     others = {stem_of(path).lower() for path in paths}
@@ -138,7 +139,7 @@ def names_of_splits(folder: Path, paths: list[Path]) -> dict[Path, str | None]:
 
 
 def stem_of(path: Path) -> str:
-    """A file's name without its suffixes of KINDS and of packing."""
+    """Return a file's name without the suffixes for its kind and its compression."""
     stem = path.name
     while (suffix := Path(stem).suffix.lower()) and (suffix in KINDS or suffix in PACKED_SUFFIXES):
         stem = stem[: -len(suffix)]
@@ -146,19 +147,19 @@ def stem_of(path: Path) -> str:
 
 
 def suffix_of(path: Path) -> str:
-    """A file's suffix of KINDS."""
+    """Return the suffix for a file's kind."""
     return next(suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() in KINDS)
 
 
 def without_copies(paths: list[Path]) -> list[Path]:
-    """Paths without packed files that lie unpacked beside."""
+    """Leave out compressed files if the same file is next to them without compression."""
     plain = {path.with_name(stem_of(path)) for path in paths if path.suffix.lower() not in PACKED_SUFFIXES}
     is_packed = lambda path: path.suffix.lower() in PACKED_SUFFIXES
     return [path for path in paths if not is_packed(path) or path.with_name(stem_of(path)) not in plain]
 
 
 def are_stories(splits: list[list[Path]]) -> bool:
-    """Whether the files of a folder, those of each split, are small .txt files that are one story each."""
+    """Whether the files of a folder, given by split, are small .txt files with one story each."""
     paths = [path for split in splits for path in split]
     return (
         max(map(len, splits)) >= SEVERAL

@@ -1,7 +1,7 @@
-"""Questions to the Hugging Face hub: with a time limit, and with an answer in one line where they fail.
+"""Requests to the Hugging Face hub, with a time limit and one-line errors.
 
-In reading order: `hub_files`, the files of a model; `hub_errors`, what the libraries raise, in one line; `within`, the
-time limit.  `corpus/sources.py` reads data sets with the last two.
+In reading order: `hub_files`, the files of a model; `hub_errors`, one line for what the libraries raise; `within`, the
+time limit.  `corpus/sources.py` uses the last two to read data sets.
 """
 
 import contextlib
@@ -18,16 +18,19 @@ from common.console import log
 from common.errors import UserError, file_error, reason_of
 from common.files import temporary_cache_folder
 
-HUB_SECONDS = 20  # to wait for the hub; a machine without a network may hang in many places
+HUB_SECONDS = 20  # to wait for the hub; without a network, a machine may hang in many places
 
 
 def hub_files(name: str, choices: list[list[str]], advice: str) -> list[Path]:
-    """Paths of the files of a model on the hub, downloaded: the first of the choices, lists of names, that it has."""
+    """Download files of a model on the hub, and return their paths.
+
+    choices: lists of file names; the first list that the model has is used.
+    """
     try:
         import huggingface_hub.constants
         import huggingface_hub.errors
     except ImportError:
-        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it; {advice}") from None
     with hub_errors("tokenizer", name, advice):
         wanted = " nor ".join(" with ".join(files) for files in choices)
         revision = None
@@ -39,14 +42,14 @@ def hub_files(name: str, choices: list[list[str]], advice: str) -> list[Path]:
             choices = [files for files in choices if names.issuperset(files)]
         missing = huggingface_hub.errors.EntryNotFoundError if offline else ()
         for files in choices:
-            with contextlib.suppress(missing):  # offline: what was downloaded is known only by asking for it
+            with contextlib.suppress(missing):  # offline, only asking for a file shows whether it was downloaded
                 return [Path(huggingface_hub.hf_hub_download(name, file, revision=revision)) for file in files]
-        raise UserError(f"{name} {'has here, offline,' if offline else 'has'} neither {wanted}; {advice}")
+        raise UserError(f"{name} has neither {wanted}{' among its downloads' if offline else ''}; {advice}")
 
 
 @contextlib.contextmanager
 def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
-    """Report in one line what the hub, the network and the libraries between raise here; advice: a way round."""
+    """Report errors of the hub, the network and the libraries in one line; advice: what to do instead."""
     import huggingface_hub.errors
     import huggingface_hub.utils
 
@@ -54,16 +57,16 @@ def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
         huggingface_hub.utils.disable_progress_bars()
     folder = os.environ.get("HF_HOME")
     if folder == str(temporary_cache_folder("huggingface")):
-        log.info(f"what comes from the hub is kept in {folder}, for temporary files; set HF_HOME to keep it elsewhere")
+        log.info(f"downloads from the hub go to {folder}, for temporary files; set HF_HOME to keep them elsewhere")
     try:
         yield
     except UserError:
         raise
     except huggingface_hub.errors.GatedRepoError:
-        raise UserError(f"{name} is gated: accept its terms on the hub, then `hf auth login`; {advice}") from None
+        raise UserError(f"{name} is gated: accept its terms on the hub, then run `hf auth login`; {advice}") from None
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.HFValidationError):
         raise UserError(f"no {kind} {name} here or on the hub; check the name; {advice}") from None
-    except Exception as error:  # the network, the hub, the disk: each library below raises its own kinds
+    except Exception as error:  # the network, the hub, the disk: each library raises its own kinds of errors
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
             raise UserError(f"{file_error(error)}, and set HF_HOME to it: the hub's libraries write there") from None
         reason = f"{type(error).__name__}: {reason_of(error)}"
@@ -71,7 +74,7 @@ def hub_errors(kind: str, name: str, advice: str) -> Iterator[None]:
 
 
 def within(seconds: float, function: Callable, *args, **options) -> Any:
-    """function(*args, **options), or TimeoutError if it has not returned after so many seconds."""
+    """Return function(*args, **options).  Raises TimeoutError if this takes more seconds than allowed."""
     results = queue.Queue()
 
     def call():

@@ -1,7 +1,7 @@
-"""JSON files, however they are laid out: a value a line, a list, an object with a list inside, objects in a row.
+"""JSON files in any layout: one value per line, a list, an object with a list inside, or a sequence of objects.
 
-In reading order: `json_lines`, a value a line; `json_rows`, any layout; `rows_inside`, the rows of a file that is one
-value; `begins_as_json`, for a file of another name.
+In reading order: `json_lines`, one value per line; `json_rows`, any layout; `rows_inside`, the rows of a file that is
+one value; `begins_as_json`, for files with another suffix.
 """
 
 import io
@@ -15,13 +15,13 @@ from common.errors import UserError, one_line, reason_of
 from corpus.encodings import HEAD, decoded, decoded_lines, opened
 from corpus.notes import Notes, Row, Wanted, plain_name
 
-FIRST_ITEMS = 20  # of a list, one of which shows what it holds
+FIRST_ITEMS = 20  # of a list: one of them shows what the list contains
 TEXT_LISTS = ("data", "rows", "texts", "stories", "items", "examples", "records", "samples", "prompts", "train")
 NOT_SPACE = re.compile(r"\S")
 
 
 def parsed(text: str, place: object) -> object:
-    """A text's JSON, its NaN None.  Raises UserError if it is none."""
+    """Parse JSON text; NaN becomes None.  Raises UserError if it is not JSON."""
     try:
         return DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -32,7 +32,7 @@ def parsed(text: str, place: object) -> object:
 
 
 def constant(name: str) -> float | None:
-    """What Infinity, -Infinity and NaN stand for."""
+    """Return the value for Infinity, -Infinity or NaN."""
     return None if name == "NaN" else float(name)
 
 
@@ -40,7 +40,7 @@ DECODER = json.JSONDecoder(parse_constant=constant)
 
 
 def json_lines(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file with one JSON value a line; empty lines are skipped."""
+    """Yield the rows of a file with one JSON value per line; empty lines are skipped."""
     with opened(path) as file:
         yield from values_of_lines(decoded_lines(file, path), path)
 
@@ -58,9 +58,9 @@ def values_of_lines(lines: Iterable[tuple[int, str | UserError]], path: Path) ->
 
 
 def json_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
-    """Yield the rows of a JSON file: one a line, a list, an object with a list inside, or objects one after the other.
+    """Yield the rows of a JSON file: one per line, a list, an object with a list inside, or a sequence of objects.
 
-    A file whose first line is a whole value is read line by line, so that it may be larger than the memory.
+    A file whose first line is a whole value is read line by line, so it may be larger than the memory.
     """
     with opened(path) as file:
         lines = values_of_lines(decoded_lines(file, path), path)
@@ -79,9 +79,9 @@ def json_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 
 
 def document_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
-    """Yield the rows of values that take several lines each; where there are none, of lines, the first of them broken.
+    """Yield the rows of a file with values that take several lines each, or of its lines if there are no such values.
 
-    Raises UserError for such a value that is broken: what comes after it cannot be read.
+    Raises UserError if such a value is broken: nothing after it can be read.
     """
     with opened(path) as file:
         content = file.read()
@@ -89,7 +89,7 @@ def document_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
         values = list(values_in(decoded(content, path), path))
     except UserError:
         first_line = content.split(b"\n", 1)[0].strip()
-        if first_line.endswith((b"{", b"[", b",")):  # a value that goes on in the next line
+        if first_line.endswith((b"{", b"[", b",")):  # a value that continues on the next line
             raise
         yield from values_of_lines(decoded_lines(io.BytesIO(content), path), path)
         return
@@ -101,7 +101,7 @@ def document_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 
 
 def values_in(text: str, path: Path) -> Iterator[Row]:
-    """Yield the JSON values that follow each other in a text.  Raises UserError where one is broken."""
+    """Yield the JSON values that follow each other in a text.  Raises UserError if one is broken."""
     end = 0
     line = 1
     while (start := NOT_SPACE.search(text, end)) is not None:
@@ -133,7 +133,7 @@ def rows_inside(value: object, place: str, path: Path, wanted: Wanted, notes: No
 
 
 def rows_of_table(table: dict, wanted: Wanted) -> list[dict] | None:
-    """The rows of an object that holds a table by its columns, as pandas and `datasets` write it; None: it is none."""
+    """Return the rows of an object that stores a table by columns, as pandas and `datasets` do; None if it does not."""
     cells = list(table.values())
     if isinstance(table.get("columns"), list) and isinstance(table.get("data"), list):
         names = [str(name) for name in table["columns"]]
@@ -149,7 +149,10 @@ def rows_of_table(table: dict, wanted: Wanted) -> list[dict] | None:
 
 
 def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> list | None:
-    """The rows in the one list inside an object, {"data": [...]}, or its values, {"1": {...}, "2": {...}}, if any."""
+    """Return the rows inside an object, or None if they cannot be found.
+
+    They are in its one list of rows, {"data": [...]}, or they are its values, {"1": {...}, "2": {...}}.
+    """
     items = list(value.values())
     if items and all(isinstance(item, (dict, list)) and wanted.holds_one(item) for item in items):
         return items
@@ -158,7 +161,7 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
 
     def holds_rows(name):
         first = collections[name][:FIRST_ITEMS]
-        if plain_name(name) not in TEXT_LISTS:  # texts there may be anything: the tags of a story, say
+        if plain_name(name) not in TEXT_LISTS:  # texts there may be anything, such as the tags of a story
             first = [item for item in first if not isinstance(item, str)]
         return any(map(wanted.holds_one, first))
 
@@ -166,16 +169,16 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
     for chosen in (wanted.name, "train"):
         found = [chosen] if chosen in found else found
     if len(found) != 1:
-        return None  # which of several lists it is cannot be known
+        return None  # it is unclear which of several lists contains the rows
     (name,) = found
-    others = one_line(", ".join(str(other) for other in value if other != name))  # of a split, other splits, too
+    others = one_line(", ".join(str(other) for other in value if other != name))  # maybe other splits
     left_out = f"; left out: {others}" if others else ""
     notes.guess(f'the rows of {path.name} are under "{one_line(name, 40)}"{left_out}')
     return collections[name]
 
 
 def lists_by_name(path: Path, names: Iterable[str]) -> list[str]:
-    """Those of some names under which a JSON file that is one object, and begins with one of them, has lists."""
+    """Return those names under which a JSON file has lists; it must be one object that begins with one of them."""
     with opened(path) as file:
         head = file.read(HEAD).decode(errors="replace")
     if not head.lstrip().startswith("{") or not re.search(rf'"({"|".join(names)})"\s*:\s*\[', head):
@@ -184,12 +187,12 @@ def lists_by_name(path: Path, names: Iterable[str]) -> list[str]:
         try:
             value = json.loads(file.read())
         except (ValueError, RecursionError):
-            return []  # an error when it is read
+            return []  # reported when the file is read
     return [name for name in names if isinstance(value, dict) and isinstance(value.get(name), list)]
 
 
 def begins_as_json(path: Path) -> bool:
-    """Whether the first line of a file is a JSON object or a list of them, or the beginning of one of several lines."""
+    """Whether a file's first line is a JSON object or a list of them, or begins one that takes several lines."""
     with opened(path) as file:
         lines = (line.strip() for line in file if line.strip())
         first_line = next(lines, b"")

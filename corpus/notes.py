@@ -1,7 +1,7 @@
-"""How files are read: what a user can say of it, and what the log should say of it.
+"""How files are read: the flags for it, and what the log should report.
 
-In reading order: `ReadingFlags`; `Notes`, which collects guesses, what is left out and rows that cannot be used;
-`usable` and `first_of`, which go through rows; `named` and `is_empty`, a cell of one.
+In reading order: `ReadingFlags`; `Notes`, which collects guesses, what is left out and unusable rows; `usable` and
+`first_of`, which go through rows; `named` and `is_empty`, for one cell of a row.
 """
 
 import contextlib
@@ -15,22 +15,21 @@ from common.errors import UserError, one_line
 from common.flags import add_fields, flag
 from corpus.encodings import WholeFileError
 
-STORY_ENDS = ("auto", "line", "blank_line", "file")  # where a story of a .txt file ends
-NO_KEY = "none"  # for --speaker_key: no key says who speaks
-LOOK_AHEAD = 100  # rows after a bad one, to see whether skipping it helps
-MOST_NAMES = 12  # of columns that a line of the log lists
+STORY_ENDS = ("auto", "line", "blank_line", "file")  # where a story ends in a .txt file
+NO_KEY = "none"  # value for --speaker_key: no key says who speaks
+LOOK_AHEAD = 100  # rows after a bad one that are tried, to see whether skipping it helps
+MOST_NAMES = 12  # of columns in one line of the log
 
 
-Row = tuple[object, str]  # (what stands there, or the UserError that says why it cannot be read; its place)
+Row = tuple[object, str]  # (the row, or the UserError that says why it cannot be read; its place)
 
 
 @dataclass
 class Wanted:
     """What rows are read for.
 
-    holds_one: whether a value of a JSON file is one row.  Where a whole file is one value that is none, the rows are
-    looked for inside it, under `name` if there is one.  story_ends: where a story of a .txt file ends, see
-    STORY_ENDS.
+    holds_one: whether a value of a JSON file is one row.  If a whole file is one value that is not a row, the rows are
+    searched inside it, under `name` if that is given.  story_ends: where a story ends in a .txt file, see STORY_ENDS.
     """
 
     holds_one: Callable[[object], bool]
@@ -40,26 +39,26 @@ class Wanted:
 
 @dataclass
 class ReadingFlags:
-    """How files are read; each field is a flag of the same name, see `add_reading_flags`."""
+    """How files are read; each field is a flag with the same name, see `add_reading_flags`."""
 
-    text_column: str = flag("text", "the column that holds the story")
+    text_column: str = flag("text", "the column that contains the story")
     story_ends: str = flag(
-        "auto", "where a story of a .txt file ends; auto: at <|endoftext|>, an empty line, or with its line or file",
+        "auto", "what ends a story in a .txt file; auto: <|endoftext|>, an empty line, or the end of the line or file",
         choices=STORY_ENDS,
     )  # fmt: skip
     speaker_key: str | None = flag(
-        None, "the key of a turn that says who speaks; none: user and assistant take turns (default: role, from, ...)",
+        None, "the key in a turn that says who speaks; none: user and assistant take turns (default: role, from, ...)",
         type=str, metavar="KEY",
     )  # fmt: skip
     assistant_name: str | None = flag(
-        None, "the speaker whose words are learned; all others are the user (default: as the log says)",
+        None, "the speaker to learn from; all others are the user (default: a guess, see the log)",
         type=str, metavar="NAME",
     )  # fmt: skip
-    skip_bad_rows: bool = flag(False, "count rows that cannot be read, instead of stopping", action="store_true")
+    skip_bad_rows: bool = flag(False, "skip rows that cannot be read, and count them", action="store_true")
 
 
 def add_reading_flags(group, stories: bool = False, dialogues: bool = False) -> None:
-    """The flags of `ReadingFlags` that stories or dialogues need."""
+    """Add the flags of `ReadingFlags` that stories or dialogues need."""
     without = []
     if not stories:
         without += ["text_column", "story_ends"]
@@ -70,34 +69,34 @@ def add_reading_flags(group, stories: bool = False, dialogues: bool = False) -> 
 
 @dataclass
 class Notes:
-    """What the log should say of how files were read.
+    """What the log should report about how files were read.
 
-    bad_rows: how many rows cannot be used; first_bad: why the first cannot.
+    bad_rows: how many rows cannot be used; first_bad: why the first one cannot.
     """
 
-    guesses: dict[str, list[str]] = field(default_factory=dict)  # {guess: the files that it is about}
+    guesses: dict[str, list[str]] = field(default_factory=dict)  # {guess: the files that it concerns}
     columns: dict[str, None] = field(default_factory=dict)  # that are not used
     keys: dict[str, None] = field(default_factory=dict)  # of turns, that are not used
-    counts: dict[str, int] = field(default_factory=dict)  # of what else is left out
+    counts: dict[str, int] = field(default_factory=dict)  # of everything else that is left out
     bad_rows: int = 0
     first_bad: str = ""
-    last_columns: object = None  # of the row before, which need not be looked at again
+    last_columns: object = None  # of the row before: the same columns are not examined again
 
     def guess(self, text: str, file: str | None = None) -> None:
-        """Note a guess, once, and the names of the files that it is about."""
+        """Note a guess once, with the names of the files that it concerns."""
         files = self.guesses.setdefault(text, [])
         if file and file not in files:
             files.append(file)
 
     def unused(self, row: dict, *used: str) -> None:
-        """Note the columns of a row that are not among those that are used; names count without case."""
+        """Note the columns of a row that are not used; names are compared without case."""
         if row.keys() != self.last_columns:
             self.last_columns = row.keys()
             for name in row.keys() - {name_in(row, column) for column in used}:
                 self.columns[one_line(str(name), 40)] = None
 
     def unused_keys(self, turn: dict, *used: str | None) -> None:
-        """Note the keys of a turn that are not among those that are used."""
+        """Note the keys of a turn that are not used."""
         for name in turn.keys() - {*used}:
             if not is_empty(turn[name]):
                 self.keys[one_line(str(name), 40)] = None
@@ -107,7 +106,7 @@ class Notes:
         self.counts[what] = self.counts.get(what, 0) + 1
 
     def lines(self) -> list[str]:
-        """All of it, in lines for the log."""
+        """Return everything as lines for the log."""
         left_out = [f"{what} ({count:,})" for what, count in self.counts.items()]
         if self.keys:
             left_out.insert(0, f"{'keys' if len(self.keys) > 1 else 'key'} of turns {list_of(sorted(self.keys))}")
@@ -125,7 +124,7 @@ class Notes:
 
 
 def list_of(names: list[str]) -> str:
-    """Names in a line: `a, b and 3 more`."""
+    """Return names in one line: `a, b and 3 more`."""
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     return f"{', '.join(names[:MOST_NAMES])}{more}"
 
@@ -133,10 +132,10 @@ def list_of(names: list[str]) -> str:
 def usable(
     rows: Iterable[Row], take: Callable, how: ReadingFlags, limit: int | None, notes: Notes, nothing: str
 ) -> Iterator:
-    """Yield up to limit results of take(row, place) for the (row, place) of rows, those that are None left out.
+    """Yield up to limit results of take(row, place) for rows of (row, place), without those that are None.
 
-    take raises UserError for a row that cannot be used: with how.skip_bad_rows it is counted.  Raises UserError, with
-    nothing as its message, if there is no result at all.
+    take raises UserError for a row that cannot be used; with how.skip_bad_rows such rows are only counted.  Raises
+    UserError, with `nothing` as its message, if there is no result at all.
     """
     count = 0
     rows = iter(rows)
@@ -166,7 +165,7 @@ def usable(
 def any_usable(rows: Iterable, take: Callable) -> bool:
     """Whether one of the next rows can be used."""
     rows = itertools.islice(rows, LOOK_AHEAD)
-    with contextlib.suppress(UserError):  # the file cannot be read further
+    with contextlib.suppress(UserError):  # the rest of the file cannot be read
         for row, place in rows:
             with contextlib.suppress(UserError):
                 if not isinstance(row, UserError) and take(row, place) is not None:
@@ -175,7 +174,7 @@ def any_usable(rows: Iterable, take: Callable) -> bool:
 
 
 def first_of(rows: Iterator[Row], count: int) -> tuple[list[Row], Iterator[Row]]:
-    """(the first rows, all rows).  An error after which nothing can be read is raised in its place, not here."""
+    """Return (the first rows, all rows).  An error that ends the reading is raised at its row, not here."""
     first = []
     try:
         first.extend(itertools.islice(rows, count))
@@ -185,25 +184,25 @@ def first_of(rows: Iterator[Row], count: int) -> tuple[list[Row], Iterator[Row]]
 
 
 def raise_later(error: UserError) -> Iterator[Row]:
-    """Raise an error when the next row is asked for."""
+    """Raise an error when the next row is requested."""
     raise error
     yield
 
 
 @functools.lru_cache(maxsize=10_000, typed=True)  # True is not 1
 def plain_name(name: object) -> str:
-    """A column's name as it is compared."""
+    """Return a column's name in the form in which names are compared."""
     return str(name).strip().casefold()
 
 
 def named(row: dict, column: str, missing: object = None) -> object:
-    """What stands in a column, whose name counts without case and spaces around it; missing: what if there is none."""
+    """Return the value in a column, or `missing`; the name is compared without case and surrounding spaces."""
     name = name_in(row, column)
     return missing if name is None else row[name]
 
 
 def name_in(row: dict, column: str) -> str | None:
-    """The name that a column has in a row: its own, or else the first that differs in case and spaces only."""
+    """Return a column's name in a row: the exact one, or the first that differs only in case or outer spaces."""
     if column in row:
         return column
     wanted = plain_name(column)
@@ -211,12 +210,12 @@ def name_in(row: dict, column: str) -> str | None:
 
 
 def in_words(row: object) -> str:
-    """What stands in the place of an object, for a message."""
+    """Describe a value that is not an object, for a message."""
     if isinstance(row, bool | int | float):
         return "a number"
     return {"NoneType": "null", "list": "a list", "str": "a text"}.get(type(row).__name__, "something else")
 
 
 def is_empty(value: object) -> bool:
-    """Whether a cell counts as empty: null, and NaN, which tables have in its place."""
+    """Whether a cell counts as empty: null, or NaN, which tables have instead."""
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -1,7 +1,7 @@
 """From a file to rows, by its kind: JSON (`json_files.py`), tables (`tables.py`), plain text, parquet and arrow.
 
-A row is whatever stands there: an object, a text, a list of turns.  Each comes with its place, for a message; in the
-place of a row that cannot be read comes the UserError that says why, so that reading can go on after it.
+A row is an object, a text or a list of turns.  Each row comes with its place, for messages.  A row that cannot be read
+is replaced by the UserError that says why, so that reading can continue.
 
 In reading order: `read_rows`, for any file; plain text; what pyarrow reads.
 """
@@ -25,12 +25,12 @@ KINDS = {
 PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 STORY_SEPARATOR = "<|endoftext|>"
 ENDS = {
-    "separator": f"at {STORY_SEPARATOR}", "line": "with its line", "blank_line": "at an empty line",
+    "separator": f"at {STORY_SEPARATOR}", "line": "at the end of its line", "blank_line": "at an empty line",
 }  # fmt: skip
 
 
 def kind_of(path: Path) -> str | None:
-    """The kind of file that a name stands for, a value of KINDS; packed or not, in capitals or not."""
+    """Return the kind of a file by its name, a value of KINDS or None; compression and capitals do not matter."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in PACKED_SUFFIXES:
         suffixes.pop()
@@ -38,19 +38,19 @@ def kind_of(path: Path) -> str | None:
 
 
 def check_kind(path: Path) -> str:
-    """The kind of a file.  Raises UserError if its name stands for none."""
+    """Return the kind of a file.  Raises UserError if its name shows none."""
     kind = kind_of(path)
     if kind is None:
         if not {".tar", ".tgz", ".zip", ".7z", ".rar"}.isdisjoint(suffix.lower() for suffix in path.suffixes):
             raise UserError(f"{path} is an archive of files: unpack it, and pass the folder")
         suffix = path.suffix or "a file without a suffix"
-        known = f"{' '.join(KINDS)}, packed too ({' '.join(PACKED_SUFFIXES)})"
-        raise UserError(f"{path}: cannot read {suffix}; known are {known}")
+        known = f"{' '.join(KINDS)}, also compressed ({' '.join(PACKED_SUFFIXES)})"
+        raise UserError(f"{path}: cannot read {suffix}; supported are {known}")
     return kind
 
 
 def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
-    """Yield the rows of a file.  Raises UserError for a file that cannot be read at all."""
+    """Yield the rows of a file.  Raises UserError if the file cannot be read at all."""
     kind = check_kind(path)
     if kind in ("parquet", "arrow"):
         yield from arrow_rows(kind, path)
@@ -59,10 +59,10 @@ def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
     elif kind == "json":
         yield from json_rows(path, wanted, notes)
     elif wanted.story_ends == "auto" and begins_as_table(path, wanted):
-        notes.guess("holds a table, and is read as one", path.name)
+        notes.guess("contains a table, and is read as one", path.name)
         yield from table_rows(path, notes)
     elif wanted.story_ends == "auto" and begins_as_json(path):
-        notes.guess("holds JSON, and is read so", path.name)
+        notes.guess("contains JSON, and is read as JSON", path.name)
         yield from json_rows(path, wanted, notes)
     else:
         yield from text_rows(path, wanted, notes)
@@ -72,14 +72,14 @@ def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 
 
 def text_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
-    """Yield ({"text": story}, place) of a .txt file, its line ends all \\n.
+    """Yield ({"text": story}, place) for each story in a .txt file, with \\n for all line ends.
 
-    A line that is not UTF-8 makes an error of its story.
+    A story with a line that is not UTF-8 becomes an error.
     """
     end = wanted.story_ends
     if end == "auto":
         end = story_end(path)
-        notes.guess(f"a story ends {ENDS[end]}; --story_ends decides otherwise", path.name)
+        notes.guess(f"a story ends {ENDS[end]}; --story_ends changes this", path.name)
     story = []  # lines so far
     first = 1
     error = None
@@ -108,7 +108,7 @@ def text_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
 
 
 def story_row(lines: list[str], error: UserError | None, place: str) -> Iterator[Row]:
-    """Yield the row that the lines of a story make, or the error that stands among them; nothing for no text."""
+    """Yield the row that the lines of a story form, or the error in them; nothing if there is no text."""
     text = "\n".join(lines).strip()
     if error:
         yield error, place
@@ -117,8 +117,10 @@ def story_row(lines: list[str], error: UserError | None, place: str) -> Iterator
 
 
 def story_end(path: Path) -> str:
-    """Where the stories of a .txt file end: at `<|endoftext|>` where it stands anywhere, else at empty lines where
-    these are as many as between stories of several lines, else at the end of each line.
+    """Return where the stories of a .txt file end.
+
+    At `<|endoftext|>` if it is anywhere in the file; at empty lines if there are about as many as between stories of
+    several lines; otherwise at the end of each line.
     """
     if holds_separator(path):
         return "separator"
@@ -134,9 +136,9 @@ def story_end(path: Path) -> str:
 
 
 def holds_separator(path: Path) -> bool:
-    """Whether `<|endoftext|>` stands anywhere in a file, which is not read into memory."""
+    """Whether `<|endoftext|>` is anywhere in a file, which is not read into memory as a whole."""
     separator = STORY_SEPARATOR.encode()
-    end = b""  # of the part before: the separator may stand across two parts
+    end = b""  # the end of the part before: the separator may be split between two parts
     with opened(path) as file:
         while part := file.read(1 << 20):
             if separator in end + part:
@@ -149,7 +151,7 @@ def holds_separator(path: Path) -> bool:
 
 
 def arrow_rows(kind: str, path: Path) -> Iterator[Row]:
-    """Yield the rows of a parquet or arrow file, as `datasets` saves it."""
+    """Yield the rows of a parquet file, or of an arrow file as `datasets` saves it."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -165,20 +167,20 @@ def arrow_rows(kind: str, path: Path) -> Iterator[Row]:
                 batches = arrow_batches(pyarrow, source)
             for batch in batches:
                 if len(set(batch.schema.names)) < len(batch.schema.names):
-                    raise UserError(f"{path}: two columns have one name; name each column once")
+                    raise UserError(f"{path}: two columns have the same name; give each its own name")
                 for row in batch.to_pylist():
                     number += 1
                     yield row, f"{path}, row {number}"
     except UserError:
         raise
-    except Exception as error:  # pyarrow raises many kinds
+    except Exception as error:  # pyarrow raises many kinds of errors
         raise UserError(
-            f"{path}, after row {number}: cannot be read ({reason_of(error)}); is the file whole?"
+            f"{path}, after row {number}: cannot be read ({reason_of(error)}); is the file complete?"
         ) from None
 
 
 def arrow_batches(pyarrow: Any, source: BinaryIO) -> Iterator:
-    """Yield the batches of an arrow file: of the stream that `save_to_disk` writes, or of the file format."""
+    """Yield the batches of an arrow file: a stream from `save_to_disk`, or the file format."""
     if source.read(6) == b"ARROW1":
         reader = pyarrow.ipc.open_file(source)
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))

@@ -1,7 +1,7 @@
-"""Where stories and dialogues come from: local files, folders, and data sets of the hub.
+"""Where stories and dialogues come from: local files, folders, and data sets on the hub.
 
-In reading order: `open_dataset`, which finds the splits of a name; local files; the hub.  For folders see `folders.py`.
-What files hold is read by `readers.py`; the `datasets` library is imported for the hub only.
+In reading order: `open_dataset`, which finds the splits of a data set; local files; the hub.  For folders see
+`folders.py`.  `readers.py` reads the files; the `datasets` library is imported only for the hub.
 """
 
 import hashlib
@@ -18,14 +18,15 @@ from corpus.json_files import lists_by_name
 from corpus.notes import Notes, Row, Wanted
 from corpus.readers import check_kind, kind_of, read_rows
 
-MODEL_BYTES = 1 << 20  # at the beginning of the training data, that say how the validation data are read
+MODEL_BYTES = 1 << 20  # bytes at the beginning of the training data; they decide how validation data are read
 
 
 @dataclass
 class Split:
-    """One split of a data set: `rows(wanted, notes)` yields (row, place) anew at each call, see `readers.py`.
+    """One split of a data set: each call of `rows(wanted, notes)` yields all its (row, place), see `readers.py`.
 
-    beginning: a fingerprint of its first rows.  like: the training split, whose first rows say how this one is read.
+    fingerprint: of all its data.  beginning: a fingerprint of its first rows.  like: the training split, whose first
+    rows decide how this split is read.
     """
 
     name: str
@@ -38,10 +39,10 @@ class Split:
 def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/stories") -> dict[str, Split]:
     """Find the splits of a data set: {"train": Split, maybe "validation": Split}.
 
-    name: a file of one of `readers.KINDS`, packed or not, a folder of such files, or a data set of the hub.
-    streaming: read from the hub only what is used, instead of downloading all of it first.
-    example: what to name as a way to go on where the hub cannot be reached.
-    Raises UserError if there is no such thing, or the hub does not answer.
+    name: a file of one of `readers.KINDS`, compressed or not, a folder of such files, or a data set on the hub.
+    streaming: read only what is used from the hub, instead of downloading everything first.
+    example: what to use instead if the hub cannot be reached, for the message.
+    Raises UserError if there is no such data set, or if the hub does not answer.
     """
     path = Path(name)
     if path.is_file():
@@ -51,7 +52,7 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
         story_a_file = are_stories(list(files.values()))
         splits = {part: file_split(*paths, story_a_file=story_a_file) for part, paths in files.items()}
     elif kind_of(path) or path.is_absolute() or len(path.parts) > 2 or "\\" in name:
-        raise UserError(f"no file or folder {name}; pass --dataset the path of your data")
+        raise UserError(f"no file or folder {name}; pass --dataset with the path of your data")
     else:
         splits = hub_splits(name, streaming, example)
     if "train" not in splits:
@@ -73,13 +74,13 @@ def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/
 
 
 def file_split(*paths: Path, story_a_file: bool = False) -> Split:
-    """A split made of local files; story_a_file: where no flag says otherwise, a .txt file is one story."""
+    """Make a split of local files; story_a_file: each .txt file is one story, unless a flag says otherwise."""
     for path in paths:
         check_kind(path)
 
     def rows(wanted, notes):
         if story_a_file and wanted.story_ends == "auto":
-            notes.guess("each .txt file is a story; --story_ends decides otherwise")
+            notes.guess("each .txt file is a story; --story_ends changes this")
             wanted = replace(wanted, story_ends="file")
         for path in paths:
             yield from read_rows(path, wanted, notes)
@@ -93,7 +94,7 @@ def file_split(*paths: Path, story_a_file: bool = False) -> Split:
 
 
 def splits_inside(path: Path) -> dict[str, Split]:
-    """The splits of a JSON file that is {"train": [...], "validation": [...]}; none for any other file."""
+    """Return the splits of a JSON file {"train": [...], "validation": [...]}; {} for any other file."""
 
     def split(name):
         return Split(
@@ -108,12 +109,12 @@ def splits_inside(path: Path) -> dict[str, Split]:
 
 
 def read_alike(split: Split, train: Split) -> Split:
-    """A validation split that is read as the training split is, where that is a guess from first rows."""
+    """Return a validation split for which the first rows of the training split decide how it is read."""
     return replace(split, like=train, fingerprint=lambda: f"{split.fingerprint()} like {train.beginning()}")
 
 
 def hash_files(paths: Iterable[Path], most: int | None = None) -> str:
-    """A fingerprint of what files hold, or of the first bytes of each."""
+    """Return a fingerprint of the contents of files, or of the first bytes of each."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         left = most
@@ -121,7 +122,7 @@ def hash_files(paths: Iterable[Path], most: int | None = None) -> str:
             while block := file.read(1 << 20 if left is None else min(left, 1 << 20)):
                 digest.update(block)
                 left = None if left is None else left - len(block)
-        digest.update(f"{path.suffix} {kind_of(path)}".encode())  # how it is read
+        digest.update(f"{path.suffix} {kind_of(path)}".encode())  # its name decides how it is read
     return digest.hexdigest()
 
 
@@ -129,13 +130,13 @@ def hash_files(paths: Iterable[Path], most: int | None = None) -> str:
 
 
 def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
-    """The splits of a data set on the Hugging Face hub."""
-    advice = f"to go on without it: --dataset {example}"
+    """Return the splits of a data set on the Hugging Face hub."""
+    advice = f"to work without the hub: --dataset {example}"
     try:
         import datasets
         import huggingface_hub
     except ImportError:
-        raise UserError(f"{name} is on the hub, which needs the package datasets; install it, or {advice}") from None
+        raise UserError(f"{name} is on the hub, which needs the package datasets; install it; {advice}") from None
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     datasets.config.STREAMING_READ_MAX_RETRIES = 3
     datasets.config.STREAMING_OPEN_MAX_RETRIES = 3
@@ -159,7 +160,7 @@ def hub_splits(name: str, streaming: bool, example: str) -> dict[str, Split]:
 
 
 def hub_rows(loaded, name: str, advice: str) -> Iterator[Row]:
-    """Yield (row, place) of a `datasets` data set: in batches, many times faster than by rows."""
+    """Yield (row, place) from a `datasets` data set, in batches: this is many times faster than by rows."""
     number = 0
     try:
         for batch in loaded.iter(batch_size=1000):
@@ -169,5 +170,5 @@ def hub_rows(loaded, name: str, advice: str) -> Iterator[Row]:
                 yield dict(zip(columns, values, strict=True)), f"{name}, row {number}"
     except UserError:
         raise
-    except Exception as error:  # pyarrow, csv and the network raise their own kinds
+    except Exception as error:  # pyarrow, csv and the network raise their own kinds of errors
         raise UserError(f"{name}, after row {number}: cannot be read ({reason_of(error)}); {advice}") from None

@@ -1,4 +1,4 @@
-"""Who of the speakers of a file is the assistant: by their roles, by --assistant_name, or by a guess that is logged."""
+"""Which speaker of a file is the assistant: by roles, by --assistant_name, or by a guess that is logged."""
 
 from collections import Counter
 
@@ -7,12 +7,12 @@ from corpus.dialogues import Turn
 from corpus.notes import NO_KEY, Notes, ReadingFlags, plain_name
 from corpus.turns import ROLES, TEXT_KEYS, TOOLS, Spoken, spoken_turns
 
-SURE_KEYS = ("role", "from")  # hold a role: another word is a mistake, not a name
-MOST_VALUES = 3  # of a key that may be the speaker's
+SURE_KEYS = ("role", "from")  # these contain a role: any other word is a mistake, not a name
+MOST_VALUES = 3  # different values of a key that may name the speaker, at most
 
 
 class Speakers:
-    """Who of the speakers of a file is the assistant: by their roles, by --assistant_name, or by a guess."""
+    """Knows which speaker of a file is the assistant: by roles, by --assistant_name, or by a guess."""
 
     def __init__(self, how: ReadingFlags | None = None, notes: Notes | None = None):
         how = how or ReadingFlags()
@@ -22,9 +22,9 @@ class Speakers:
         self.notes = notes
 
     def find(self, dialogues: list[list[Spoken]], name: str) -> None:
-        """Find the assistant from the first dialogues of a file, and note how.
+        """Find the assistant in the first dialogues of a file, and note how.
 
-        Raises UserError where a key of the turns may be the speaker's, and for an assistant who never speaks.
+        Raises UserError if an unknown key of the turns may name the speaker, and if the assistant never speaks.
         """
         spoken = [turn for turns in dialogues for turn in turns]
         everybody = list(dict.fromkeys(turn.speaker for turn in spoken if turn.speaker is not None))
@@ -48,7 +48,7 @@ class Speakers:
             self.guess_assistant(dialogues)
 
     def refuse_unknown_key(self, spoken: list[Spoken], name: str) -> None:
-        """Raise UserError where all turns have a key with the same two or three values: it may say who speaks."""
+        """Raise UserError if all turns have a key with the same two or three values: it may say who speaks."""
         objects = [turn.fields for turn in spoken if turn.fields is not None]
         if len(objects) < len(spoken):
             return
@@ -60,14 +60,14 @@ class Speakers:
             if 1 < len(found) <= MOST_VALUES and len(found) < len(values):
                 shown = one_line(" or ".join(found))
                 raise UserError(
-                    f'{name}: no key that is known says who speaks, but each turn has "{one_line(key, 40)}", {shown}; '
-                    f"pass --speaker_key {one_line(key, 40)} and, as --assistant_name, which of them is the assistant; "
+                    f'{name}: no known key says who speaks, but each turn has "{one_line(key, 40)}", {shown}; '
+                    f"pass --speaker_key {one_line(key, 40)}, and the assistant as --assistant_name; "
                     f"or, if it does not say who speaks, --speaker_key {NO_KEY}"
                 )
 
     def guess_assistant(self, dialogues: list[list[Spoken]]) -> None:
-        """Where speakers are names, the one who speaks in every dialogue, or does not speak first, is the assistant."""
-        by_name = []  # for each dialogue of names alone: those who speak, in order
+        """If speakers have names, the assistant is who speaks in every dialogue, or does not speak first."""
+        by_name = []  # for each dialogue with only names: its speakers, in order
         for turns in dialogues:
             names = list(dict.fromkeys(turn.speaker for turn in turns if turn.speaker is not None))
             if not self.key and any(turn.key in SURE_KEYS for turn in turns):
@@ -79,20 +79,20 @@ class Speakers:
         everybody = list(dict.fromkeys(name for names in by_name for name in names))
         if len(everybody) == 2:
             firsts = Counter(names[0] for names in by_name)
-            user = max(everybody, key=lambda name: firsts[name])  # of equals the first who speaks
+            user = max(everybody, key=lambda name: firsts[name])  # if equal, the first to speak
             (self.assistant,) = (name for name in everybody if name != user)
-            why = f'"{self.assistant}" is the assistant, "{user}", who begins, the user'
+            why = f'"{self.assistant}" is the assistant, and "{user}", who speaks first, is the user'
         else:
             always = [name for name in everybody if all(name in names for names in by_name)]
             if len(always) == 1:
                 self.assistant = always[0]
-                why = f'"{self.assistant}", who speaks in all dialogues, is the assistant, the others the user'
+                why = f'"{self.assistant}", who speaks in all dialogues, is the assistant; the others are the user'
             else:
-                why = "in each dialogue the first to speak is the user, the other one the assistant"
-        self.notes.guess(f"speakers are names: {why}; --assistant_name decides otherwise")
+                why = "the first to speak in each dialogue is the user, the other one is the assistant"
+        self.notes.guess(f"speakers are names: {why}; --assistant_name changes this")
 
     def turns(self, value: object, notes: Notes) -> list[Turn]:
-        """The (role, text) of a list of turns in any accepted shape.  Raises ValueError as `spoken_turns`."""
+        """Return the (role, text) of a list of turns in any accepted shape.  Raises as `spoken_turns` does."""
         turns = []
         for number, turn in enumerate(spoken_turns(value, self.key, notes, self.assistant), start=1):
             if turn.speaker in TOOLS:
@@ -105,7 +105,7 @@ class Speakers:
         return [(roles.get(role, role), text) for role, text in turns]
 
     def role_of(self, turn: Spoken, number: int) -> str:
-        """A speaker's role; "name ..." for a name, whose role depends on who else speaks."""
+        """Return the role of a speaker, or "name ..." for a name, whose role depends on the other speakers."""
         role = ROLES.get(turn.speaker)
         if self.given:
             if turn.speaker == self.assistant:
@@ -114,16 +114,16 @@ class Speakers:
         if role is None and turn.key in SURE_KEYS and not self.key:
             shown = one_line_json(turn.speaker)
             raise ValueError(
-                f"turn {number} has the {turn.key} {shown}, not user, assistant or system; --assistant_name says "
-                "who the assistant is"
+                f"turn {number} has the {turn.key} {shown}, not user, assistant or system; name the "
+                "assistant with --assistant_name"
             )
         return role or f"name {turn.speaker}"
 
     def roles_of_names(self, spoken: list[str]) -> dict[str, str]:
-        """{"name ...": role} for the names among those who speak in a dialogue.
+        """Return {"name ...": role} for the names among the speakers of a dialogue.
 
-        Where the assistant's name is known, all others are the user; else, and beside roles, the names take the roles
-        that nobody has, in order.
+        If the assistant's name is known, all others are the user.  Otherwise, or if there are also roles, the names get
+        the unused roles in order.
         """
         names = [role for role in spoken if role.startswith("name ")]
         free = [role for role in ("user", "assistant") if role not in spoken]
@@ -131,12 +131,12 @@ class Speakers:
             return {name: "assistant" if name == f"name {self.assistant}" else "user" for name in names}
         if len(names) > len(free):
             raise ValueError(
-                f"{len(names) + 2 - len(free)} speakers, where user and assistant were expected; "
-                "--assistant_name says who the assistant is"
+                f"{len(names) + 2 - len(free)} speakers, but only user and assistant were expected; "
+                "name the assistant with --assistant_name"
             )
         return dict(zip(names, free, strict=False))
 
 
 def read_turns(value: object) -> list[Turn]:
-    """The (role, text) of one list of turns in any accepted shape.  Raises ValueError as `spoken_turns`."""
+    """Return the (role, text) of one list of turns in any accepted shape.  Raises ValueError as `spoken_turns` does."""
     return Speakers().turns(value, Notes())

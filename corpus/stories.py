@@ -1,6 +1,7 @@
 """From rows to stories.
 
-In reading order: `read_stories`; `whole_stories`, rows that are parts of a story; the errors for rows that hold none.
+In reading order: `read_stories`; `whole_stories`, for rows that are parts of a story; the errors for rows without a
+story.
 """
 
 from collections.abc import Iterator
@@ -12,24 +13,24 @@ from corpus.readers import STORY_SEPARATOR
 from corpus.sources import Split
 from corpus.turns import ROLE_KEYS, plain_keys
 
-FIRST_ROWS = 1000  # are looked at for the separator
-MOST_ROWS = 40  # of a story, on the average: TinyStories-Instruct has some 15
+FIRST_ROWS = 1000  # rows that are searched for the separator
+MOST_ROWS = 40  # rows per story, on average, at most: TinyStories-Instruct has about 15
 
 
 def read_stories(
     split: Split, how: ReadingFlags | None = None, limit: int | None = None, notes: Notes | None = None
 ) -> Iterator[str]:
-    """Yield up to limit stories, stripped of white space at their ends; empty ones are left out.
+    """Yield up to limit stories, stripped of white space at both ends; empty ones are skipped.
 
-    notes: hears what the log should say.  Raises UserError for a row without the column, for one that is not text, and
-    if there is no story at all; with how.skip_bad_rows such rows are counted.
+    notes: collects what the log should report.  Raises UserError for a row without the column, for a value that is not
+    text, and if there is no story at all; with how.skip_bad_rows such rows are only counted.
     """
     how = how or ReadingFlags()
     notes = notes if notes is not None else Notes()
     column = how.text_column
     rows = split.rows(Wanted(lambda value: holds_story(value, column), how.story_ends), notes)
     first, rows = first_of(rows, FIRST_ROWS)
-    are_texts = any(holds_story(row, column) for row, _ in first)  # not all numbers: these would be another column's
+    are_texts = any(holds_story(row, column) for row, _ in first)  # if all values are numbers, it is the wrong column
 
     def story(row, place):
         text = row
@@ -42,7 +43,7 @@ def read_stories(
         if are_texts and isinstance(text, (int, float)) and not is_empty(text):
             text = str(text)
         if not isinstance(text, str) and not is_empty(text):
-            raise UserError(f'{place}: column "{column}" holds {one_line_json(text)}, not text{other_column(row)}')
+            raise UserError(f'{place}: column "{column}" contains {one_line_json(text)}, not text{other_column(row)}')
         if is_empty(text) or not text.strip():
             notes.leave_out("rows without a text")
             return None
@@ -50,26 +51,26 @@ def read_stories(
 
     if how.story_ends == "auto":
         rows = whole_stories(rows, [row for row, _ in first], column, notes)
-    nothing = f"no stories in {split.name}; pass --dataset a file or folder that holds some"
+    nothing = f"no stories in {split.name}; pass --dataset with a file or folder that contains some"
     return usable(rows, story, how, limit, notes, nothing)
 
 
 def holds_story(value: object, column: str) -> bool:
-    """Whether a value of a file is a story: a text, or an object with one in the column."""
+    """Whether a value from a file is a story: a text, or an object with a text in the column."""
     return isinstance(value, str) or (isinstance(value, dict) and isinstance(named(value, column), str))
 
 
 def whole_stories(rows: Iterator[Row], first: list, column: str, notes: Notes) -> Iterator[Row]:
-    """Yield rows; where some of the first are `<|endoftext|>`, the others joined to stories.
+    """Yield rows; if some of the first are `<|endoftext|>`, join the rows between them into stories.
 
-    So TinyStories-Instruct has them: a line of a story in each row, and such a row after its last line.  Inside a text
-    the same letters are text.
+    TinyStories-Instruct has each line of a story in a row of its own, and `<|endoftext|>` in the row after its last
+    line.  Inside a longer text, `<|endoftext|>` is plain text.
     """
     texts = [text for row in first if isinstance(text := story_in(row, column), str)]
     separators = sum(text.strip() == STORY_SEPARATOR for text in texts)
-    if separators * MOST_ROWS < len(texts):  # one among many may stand there by chance
+    if separators * MOST_ROWS < len(texts):  # one among many may be there by chance
         if separators or any(STORY_SEPARATOR in text for text in texts):
-            notes.guess(f"{STORY_SEPARATOR} stands inside texts, and is learned as a part of them")
+            notes.guess(f"{STORY_SEPARATOR} is inside texts, and is learned as a part of them")
         yield from rows
         return
     notes.guess(f"a row {STORY_SEPARATOR} ends a story: the rows before it are joined")
@@ -92,29 +93,29 @@ def whole_stories(rows: Iterator[Row], first: list, column: str, notes: Notes) -
 
 
 def joined(story: list[str], place: str) -> Iterator[Row]:
-    """Yield the row that the lines of a story make, if there are any."""
+    """Yield the row that the lines of a story form, if there are any."""
     if text := "\n".join(story).strip():
         yield text, place
 
 
 def story_in(row: object, column: str) -> object:
-    """What stands in a row's column; the row itself where it is no object."""
+    """Return the value in a row's column, or the row itself if it is not an object."""
     return named(row, column) if isinstance(row, dict) else row
 
 
 def no_column(row: object, column: str, place: str) -> UserError:
-    """The error for a row that lacks the column of the stories."""
+    """Return the error for a row without the column of the stories."""
     if not isinstance(row, dict):
-        return UserError(f'{place}: {in_words(row)} found where an object with "{column}" was expected')
+        return UserError(f'{place}: found {in_words(row)}, but expected an object with "{column}"')
     columns = one_line(", ".join(map(str, row)))
     advice = other_column(row)
     if any(str(name).endswith((".", "!", "?", '"')) for name in row):  # they are texts
-        advice = "; the first line must be the names of the columns"
-    return UserError(f'{place}: the columns {columns} found where "{column}" was expected{advice}')
+        advice = "; the first line must contain the column names"
+    return UserError(f'{place}: found the columns {columns}, but expected "{column}"{advice}')
 
 
 def other_column(row: dict) -> str:
-    """What to do about a row in which the column of the stories is not what it should be."""
+    """Return what to do about a row if the column of the stories is missing or is not text."""
     texts = {name: len(text) for name, text in row.items() if isinstance(text, str) and text.strip()}
     if texts:
         longest = max(texts, key=texts.get)

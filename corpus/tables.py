@@ -1,7 +1,7 @@
-"""Tables of text: csv files by commas, semicolons or tabs.  A cell is the text that stands there, never a number.
+"""Tables of text: csv files with commas, semicolons or tabs.  A cell is text as it is in the file, never a number.
 
-In reading order: `table_rows`; the lines and what separates their cells; `cells_of`, lines to cells; `column_names` and
-`row_of`, cells to rows; `begins_as_table`, for a file of another name.
+In reading order: `table_rows`; lines, and what separates their cells; `cells_of`, from lines to cells; `column_names`
+and `row_of`, from cells to rows; `begins_as_table`, for files with another suffix.
 """
 
 import csv
@@ -15,21 +15,21 @@ from common.errors import UserError, one_line
 from corpus.encodings import HEAD, decoded, opened
 from corpus.notes import Notes, Row, Wanted, plain_name
 
-NO_DELIMITER = "\ud800"  # for a table of one column, whose texts may have commas without quotes: it is in no text
+NO_DELIMITER = "\ud800"  # for a table with one column, whose texts may have commas without quotes: no text contains it
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 EXCELS_FIRST_LINE = re.compile("sep=(.)")
-LARGEST_CELL = 2**31 - 1  # characters; more than Windows' C library can count
+LARGEST_CELL = 2**31 - 1  # characters; the most that the csv module accepts on Windows
 
 
 def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
-    """Yield the rows of a csv file, {column: text as it stands}, by commas, semicolons or tabs.
+    """Yield the rows of a csv file, {column: text}, with commas, semicolons, tabs or bars between cells.
 
-    Raises UserError if the first line does not name the columns, each once.
+    Raises UserError if the first line does not name each column once.
     """
     csv.field_size_limit(LARGEST_CELL)
     with opened(path) as file:
         lines = table_lines(file)
-        before = []  # empty lines, which count
+        before = []  # empty lines, which count as lines
         while (first := next(lines, "")) and not first.strip():
             before.append(first)
         if match := EXCELS_FIRST_LINE.fullmatch(first.strip()):
@@ -39,7 +39,7 @@ def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
         reader = csv.reader(
             chain(before, [first], lines), delimiter=delimiter, strict=True,
             quoting=csv.QUOTE_NONE if delimiter == "\t" and quotes_are_text(path) else csv.QUOTE_MINIMAL,
-            skipinitialspace=f"{delimiter} " in first,  # where the names have spaces before them, the texts have, too
+            skipinitialspace=f"{delimiter} " in first,  # if names have a space before them, texts have it, too
         )  # fmt: skip
         rows = (row for row in cells_of(reader, path) if row[0])
         names = column_names(next(rows, ([], ""))[0], path)
@@ -53,7 +53,7 @@ def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
 
 
 def table_lines(file: BinaryIO) -> Iterator[str]:
-    """Yield lines that end as they stand; what is not UTF-8 is marked by surrogates, which `cells_of` finds."""
+    """Yield lines with their line ends; bytes that are not UTF-8 become surrogates, which `cells_of` finds."""
     for line in file:
         yield line.decode("utf-8", "surrogateescape")
 
@@ -61,14 +61,14 @@ def table_lines(file: BinaryIO) -> Iterator[str]:
 def quotes_are_text(path: Path) -> bool:
     """Whether quotes in a table with tabs are part of its texts, as in raw dumps.
 
-    So it is where each line has as many tabs as the first one, and quotes around cells would not be closed, or would
-    make one cell of parts of two lines.
+    They are if each line has as many tabs as the first one, and if quotes around cells would stay open, or would join
+    parts of two lines in one cell.
     """
     with opened(path) as file:
         head = file.read(HEAD).decode("utf-8", "replace")
     lines = [f"{line}\n" for line in head.split("\n") if line.strip()]
     if len(head) >= HEAD / 4:
-        lines = lines[:-1]  # which may be cut
+        lines = lines[:-1]  # the last line may be cut
     if any(line.count("\t") != lines[0].count("\t") for line in lines):
         return False
     try:
@@ -79,7 +79,7 @@ def quotes_are_text(path: Path) -> bool:
 
 
 def delimiter_of(line: str) -> str:
-    """What separates the column names in the first line of a table; NO_DELIMITER where it has one name."""
+    """Return what separates the column names in a table's first line; NO_DELIMITER if there is only one name."""
 
     def columns(delimiter):
         try:
@@ -87,12 +87,12 @@ def delimiter_of(line: str) -> str:
         except csv.Error:
             return 0
 
-    likeliest = max(DELIMITERS, key=columns)  # the first of equals: commas
+    likeliest = max(DELIMITERS, key=columns)  # if equal, the first: commas
     return likeliest if columns(likeliest) > 1 else NO_DELIMITER
 
 
 def cells_of(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[list[str] | UserError, str]]:
-    """Yield (cells, place) of a csv.reader, with errors in the place of rows that cannot be read."""
+    """Yield (cells, place) from a csv.reader; for a row that cannot be read, cells is an error."""
     is_utf8 = False
     while True:
         place = f"{path}, line {reader.line_num + 1}"
@@ -102,8 +102,8 @@ def cells_of(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[list[str
             return
         except csv.Error as error:
             if "unexpected end of data" in str(error):
-                raise UserError(f"{place}: the quote that is opened here is never closed; fix it") from None
-            # What stands before the next quote may be rows or a part of this one: nothing can be skipped.
+                raise UserError(f"{place}: the quote that opens here is never closed; fix it") from None
+            # The text up to the next quote may be rows or a part of this one: nothing can be skipped.
             reason = "text after a closing quote" if "expected after" in str(error) else str(error)
             advice = "close each quote, and write a quote inside quotes twice"
             raise UserError(f"{place}: not csv ({reason}); {advice}") from None
@@ -120,23 +120,23 @@ def cells_of(reader: Iterator[list[str]], path: Path) -> Iterator[tuple[list[str
 
 
 def column_names(cells: list[str] | UserError, path: Path) -> list[str]:
-    """The names of a table's columns, without spaces around them."""
+    """Return the names of a table's columns, without spaces around them."""
     if isinstance(cells, UserError):
         raise cells
     if not any(cell.strip() for cell in cells):
-        raise UserError(f"{path}: no names of columns in the first line; begin the file with them")
+        raise UserError(f"{path}: no column names in the first line; begin the file with them")
     while not cells[-1].strip():  # a delimiter at the end of each line
         cells.pop()
     names = [cell.strip() or f"unnamed {number}" for number, cell in enumerate(cells, start=1)]
     plain = [plain_name(name) for name in names]
     twice = [name for name in names if plain.count(plain_name(name)) > 1]
     if twice:
-        raise UserError(f'{path}: two columns are named "{one_line(twice[0])}"; name each column once')
+        raise UserError(f'{path}: two columns are named "{one_line(twice[0])}"; give each its own name')
     return names
 
 
 def row_of(names: list[str], cells: list[str], place: str) -> dict | UserError:
-    """The row that the cells make, or the error if there are not as many as columns."""
+    """Return the row that these cells form, or an error if there are more or fewer cells than columns."""
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) < len(names):
@@ -144,12 +144,12 @@ def row_of(names: list[str], cells: list[str], place: str) -> dict | UserError:
         return UserError(f"{place}: {len(cells)} of {len(names)} values; {missing}")
     if len(cells) > len(names):
         values = f"{len(cells)} value{'s' * (len(cells) > 1)}, but {len(names)} column{'s' * (len(names) > 1)}"
-        return UserError(f"{place}: {values}; put quotes around texts that hold a comma")
+        return UserError(f"{place}: {values}; put quotes around texts that contain a comma")
     return dict(zip(names, cells, strict=True))
 
 
 def begins_as_table(path: Path, wanted: Wanted) -> bool:
-    """Whether the first line of a file is the names of several columns, those that are wanted among them."""
+    """Whether the first line of a file is several column names, including those that are wanted."""
     with opened(path) as file:
         first_line = file.readline(HEAD).decode(errors="replace").strip("\r\n")
     try:

@@ -1,4 +1,4 @@
-"""Tokens on disk, whole or not at all: what a data set became under a tokenizer, to be trained on many times.
+"""Tokens on disk, complete or not at all: a data set is tokenized once, and then used for many runs.
 
 In reading order: `TokenCache`; `cache_stories` and `cache_dialogues`, which open the cache of a split or make it;
 `TokenCacheWriter`, which makes one; `open_cache`.
@@ -32,13 +32,13 @@ from corpus.notes import Notes, ReadingFlags
 from corpus.sources import Split
 from corpus.stories import read_stories
 
-VERSION = 4  # raised where the same files are read otherwise
-SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # where byte-level BPE never merges across
-BATCH_BYTES = 1 << 20  # text that is tokenized at a time: its tokens take some 80 times as much memory for a moment
+VERSION = 4  # increased whenever the same files are read differently
+SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # byte-level BPE never merges across it
+BATCH_BYTES = 1 << 20  # text that is tokenized at a time: for a moment, its tokens take about 80 times as much memory
 
 
 def default_cache_dir() -> Path:
-    """Where caches lie unless --cache_dir says otherwise."""
+    """Return the folder for caches, unless --cache_dir names another one."""
     return cache_folder("tinystories_course")
 
 
@@ -46,9 +46,10 @@ def default_cache_dir() -> Path:
 class TokenCache:
     """Tokenized texts (stories or dialogues) on disk, one after the other.
 
-    tokens: (all tokens,) uint16 or uint32, memory-mapped.  starts: int64 (texts + 1,), where each text begins, the end
-    last.  sizes: int64 (texts,), the UTF-8 bytes of what is predicted of each text.  checksum: of the file's tokens.
-    remarks: how the texts were read, in lines for the log.
+    tokens: (all tokens,) uint16 or uint32, memory-mapped.  starts: int64 (texts + 1,), where each text begins, and the
+    end of the last one.  sizes: int64 (texts,), the UTF-8 bytes of each text's predicted part.  checksum: of the file's
+    tokens.
+    remarks: how the texts were read, as lines for the log.
     """
 
     tokens: np.ndarray
@@ -61,22 +62,22 @@ class TokenCache:
         return len(self.sizes)
 
     def part(self, first: int, last: int) -> "TokenCache":
-        """The texts first, first + 1, ..., last - 1."""
+        """Return a cache with the texts first, first + 1, ..., last - 1."""
         return dataclasses.replace(self, starts=self.starts[first : last + 1], sizes=self.sizes[first:last])
 
     def lengths(self) -> np.ndarray:
-        """int64 (texts,): the tokens of each text."""
+        """Return the number of tokens of each text, int64 (texts,)."""
         return np.diff(self.starts)
 
     def text(self, index: int) -> np.ndarray:
         return np.asarray(self.tokens[self.starts[index] : self.starts[index + 1]])
 
     def chosen(self, seed: int, epoch: int) -> np.ndarray:
-        """The texts that an epoch has, by number: all of them."""
+        """Return the numbers of the texts in an epoch: all of them."""
         return np.arange(len(self))
 
     def fingerprint(self) -> list[int]:
-        """What another cache of the same texts has in common with this one."""
+        """Return numbers that are the same for another cache of the same texts."""
         return [len(self), int(self.lengths().sum()), self.checksum]
 
 
@@ -86,11 +87,11 @@ class TokenCache:
 def cache_stories(
     split: Split, tokenizer, cache_dir: str | Path, how: ReadingFlags | None = None, limit: int | None = None
 ) -> TokenCache:  # fmt: skip
-    """Tokenize stories, each as `<bos> story <eos>`, into a TokenCache, or open the one that is already there."""
+    """Open the TokenCache of a split's stories, or make it: each is tokenized as `<bos> story <eos>`."""
     begin, end = tokenizer.special["<bos>"], tokenizer.special["<eos>"]
 
     def encode(stories):
-        if len(stories) == 1:  # perhaps a very long one: piece by piece, its tokens in an array
+        if len(stories) == 1:  # it may be very long: tokenize it in pieces, and keep its tokens in an array
             (story,) = stories
             parts = [np.array(tokenizer.encode(piece), np.uint32) for piece in pieces(story)]
             return [(np.concatenate([[begin], *parts, [end]]), len(story.encode()))]
@@ -114,7 +115,7 @@ def cache_dialogues(
     split: Split, tokenizer, cache_dir: str | Path, max_tokens: int, how: ReadingFlags | None = None,
     limit: int | None = None,
 ) -> TokenCache:  # fmt: skip
-    """The same for dialogues, each rendered into at most max_tokens tokens, its oldest turns dropped where need be."""
+    """Do the same for dialogues; one that is longer than max_tokens tokens loses its oldest turns."""
 
     def render(dialogues):
         return [dialogue for dialogue in render_dialogues(tokenizer, dialogues, max_tokens) if dialogue.size]
@@ -134,14 +135,14 @@ def cache_dialogues(
         writer.remarks = notes.lines()
         longer = f"longer than {max_tokens:,} tokens"
         if shortened:
-            writer.remarks.append(f"dialogues {longer}, without their oldest turns or words: {shortened:,}")
+            writer.remarks.append(f"dialogues {longer}, which lost their oldest turns or words: {shortened:,}")
         if cut:
-            writer.remarks.append(f"replies {longer}, learned as far as they fit: {cut:,}")
+            writer.remarks.append(f"replies {longer}, of which only the beginning is learned: {cut:,}")
     return writer.result()
 
 
 def pieces(text: str, size: int = BATCH_BYTES) -> Iterator[str]:
-    """Cut a text before single spaces into pieces of about size characters; their tokens are those of the whole."""
+    """Cut a text before single spaces into pieces of about size characters; this does not change its tokens."""
     start = 0
     while len(text) - start > size and (cut := SINGLE_SPACE.search(text, start + size)):
         yield text[start : cut.start()]
@@ -150,7 +151,7 @@ def pieces(text: str, size: int = BATCH_BYTES) -> Iterator[str]:
 
 
 def batches_of_text(texts: Iterable) -> Iterator[list]:
-    """Group an iterator of stories or dialogues into lists of about BATCH_BYTES characters."""
+    """Group stories or dialogues into lists of about BATCH_BYTES characters."""
     batch = []
     size = 0
     for text in texts:
@@ -168,9 +169,9 @@ def batches_of_text(texts: Iterable) -> Iterator[list]:
 
 
 class TokenCacheWriter:
-    """Makes a cache in a `with` block: it is there, complete, when the block ends, or it is not there.
+    """Makes a cache in a `with` block: when the block ends, the cache is complete, or it is not there.
 
-    It is found again by the fingerprints of the data and of the tokenizer and the settings.
+    The fingerprints of the data, the tokenizer and the settings identify it.
     """
 
     def __init__(self, split: Split, tokenizer, cache_dir: str | Path, settings: list):
@@ -210,7 +211,7 @@ class TokenCacheWriter:
         return self
 
     def add(self, encoded: list[tuple]) -> None:
-        """Write texts, each (ids, bytes of what is predicted)."""
+        """Write texts, each (ids, bytes of its predicted part)."""
         lengths = [len(ids) for ids, _ in encoded]
         tokens = itertools.chain.from_iterable(ids for ids, _ in encoded)
         content = np.fromiter(tokens, self.dtype, count=sum(lengths)).data
@@ -227,28 +228,28 @@ class TokenCacheWriter:
                 self.finish()
         finally:
             self.bar.close()
-            with contextlib.suppress(OSError):  # of a full disk, which was raised already
+            with contextlib.suppress(OSError):  # a full disk: that error was already raised
                 self.file.close()
             shutil.rmtree(self.partial, ignore_errors=True)
 
     def finish(self) -> None:
-        """Write what describes the tokens, and move the folder into its place."""
+        """Write the description of the tokens, and move the folder to its place."""
         if not self.lengths:
             raise UserError(f"nothing to predict in {self.name}: no dialogue in which the assistant answers the user")
         tokens = {"dtype": np.dtype(self.dtype).name, "tokens": sum(self.lengths), "crc32": self.checksum}
         with naming(self.folder):
             on_disk(self.file)
-            with written_atomically(self.partial / "lengths.npz") as file:  # numpy's archives have check sums
+            with written_atomically(self.partial / "lengths.npz") as file:  # numpy's archives have checksums
                 np.savez(file, lengths=np.array(self.lengths), sizes=np.array(self.sizes))
             write_json(self.partial / "description.json", self.description | tokens | {"remarks": self.remarks})
         if os.name == "nt":
-            self.file.close()  # Windows moves no folder that holds an open file
-        shutil.rmtree(self.folder, ignore_errors=True)  # what `open_cache` did not find whole
+            self.file.close()  # Windows cannot move a folder with an open file
+        shutil.rmtree(self.folder, ignore_errors=True)  # an incomplete cache, which `open_cache` refused
         with contextlib.suppress(OSError):  # another run was faster
             self.partial.rename(self.folder)
 
     def result(self) -> TokenCache:
-        """What was made, opened.  Raises UserError if it cannot be read back."""
+        """Open the finished cache.  Raises UserError if it cannot be read back."""
         cache = open_cache(self.folder)
         if cache is None:
             message = f"the token cache {self.folder} cannot be written or read back; pass another --cache_dir"
@@ -258,26 +259,26 @@ class TokenCacheWriter:
 
 
 def report(cache: TokenCache, name: str, where: str) -> None:
-    """Log how a cache's texts were read and what it holds."""
+    """Log how a cache's texts were read, and what the cache contains."""
     for remark in cache.remarks:
         log.info(f"{name}: {remark}")
     tokens = cache.starts[-1]
     bytes_per_token = cache.sizes.sum() / tokens
-    log.info(f"{name}: {len(cache):,} texts, {tokens:,} tokens ({bytes_per_token:.2f} bytes a token), {where}")
+    log.info(f"{name}: {len(cache):,} texts, {tokens:,} tokens ({bytes_per_token:.2f} bytes per token), {where}")
 
 
 def remove_abandoned(folders: Iterable[Path]) -> None:
-    """Remove half-written caches whose process has ended: nobody holds the lock on their tokens."""
+    """Remove half-written caches of processes that have ended: their tokens are not locked."""
     for folder in folders:
         with contextlib.suppress(OSError):
             with open(folder / "tokens.bin", "r+b") as file:
                 abandoned = locked(file)
-            if abandoned:  # not None
+            if abandoned:  # not None: without file locks, nobody knows
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_cache(folder: Path) -> TokenCache | None:
-    """The TokenCache in a folder, or None if it is not there or not whole."""
+    """Return the TokenCache in a folder, or None if it is missing or incomplete."""
     try:
         description = json.loads((folder / "description.json").read_text())
         tokens = np.memmap(folder / "tokens.bin", dtype=description["dtype"], mode="r")
@@ -289,6 +290,6 @@ def open_cache(folder: Path) -> TokenCache | None:
             and zlib.crc32(tokens.data) == description["crc32"]
         )
         cache = TokenCache(tokens, starts, sizes, description["crc32"], [*map(str, description["remarks"])])
-    except Exception:  # damaged bytes raise nearly every kind
+    except Exception:  # damaged bytes raise nearly every kind of error
         return None
     return cache if whole else None

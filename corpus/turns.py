@@ -1,7 +1,7 @@
-"""Turns of a dialogue in any shape that files have: who speaks, and the text.
+"""Turns of a dialogue in any shape that files use: who speaks, and the text.
 
-In reading order: the words that are known; `Spoken`; `spoken_turns`, a list of turns; `text_of`, what a turn says;
-`from_text`, a list that a cell of a table holds; `as_object`, names in lower case.
+In reading order: the known words; `Spoken`; `spoken_turns`, a list of turns; `text_of`, the text of a turn;
+`from_text`, a list in a cell of a table; `as_object`, names in lower case.
 """
 
 import ast
@@ -18,7 +18,7 @@ ROLES = {
     "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant", "ai": "assistant",
     "chatbot": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
-TOOLS = (  # speakers whose turns are left out
+TOOLS = (  # speakers whose turns are skipped
     "tool", "tool_call", "tool_response", "function", "function_call", "function_response", "observation", "ipython",
 )  # fmt: skip
 ROLE_KEYS = (
@@ -31,12 +31,15 @@ ANSWERS = (
     "output", "response", "completion", "answer", "reply", "a", "assistant", "bot", "gpt", "ai", "chatbot", "target",
     "targets", "outputs",
 )  # fmt: skip
-BARE = "turns"  # what the column is called where a row is a list of turns
+BARE = "turns"  # the name of the column if a row is a list of turns
 
 
 @dataclass
 class Spoken:
-    """A turn as a file has it.  speaker: as it is compared, None if nothing says it; key: where that stands."""
+    """A turn as it is in a file.
+
+    speaker: in the form in which names are compared; None if the turn does not say.  key: the key that says who speaks.
+    """
 
     speaker: str | None
     text: str
@@ -45,23 +48,24 @@ class Spoken:
 
 
 def spoken_turns(value: object, speaker_key: str | None, notes: Notes, assistant: str | None = None) -> list[Spoken]:
-    """The turns of a list in any accepted shape.
+    """Return the turns of a list in any accepted shape.
 
     A turn is a text, [role, text], or an object with the text under one of TEXT_KEYS and maybe the speaker under one of
-    ROLE_KEYS; a pair, [question, answer] or {"human": ..., "assistant": ...}, is two turns.  Lists in columns,
-    {"text": [...], "role": [...]}, are turns too.  speaker_key: the only key that says who speaks.  assistant: a name.
-    Raises ValueError, its message one line that says which turn is wrong and how.
+    ROLE_KEYS.  A pair, [question, answer] or {"human": ..., "assistant": ...}, is two turns.  Lists in columns,
+    {"text": [...], "role": [...]}, are turns, too.  speaker_key: the only key that says who speaks.  assistant: the
+    assistant's name.
+    Raises ValueError with a message of one line: which turn is wrong, and how.
     """
     if isinstance(value, dict):
         value = turns_in_columns(value)
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{one_line_json(value)} where a list of turns was expected")
+        raise ValueError(f"found {one_line_json(value)}, but expected a list of turns")
     turns = []
     begins = [turn[0] for turn in value if isinstance(turn, (list, tuple)) and len(turn) == 2]
     names = {plain_name(begin) for begin in begins if isinstance(begin, str)}
     name_speakers = not names.isdisjoint({*ROLES, assistant})
     if begins and not name_speakers:
-        notes.guess("pairs are the words of the user and those of the assistant")
+        notes.guess("each pair is a turn of the user and one of the assistant")
     for number, turn in enumerate(value, start=1):
         if isinstance(turn, str):
             turns.append(Spoken(None, turn))
@@ -78,15 +82,15 @@ def spoken_turns(value: object, speaker_key: str | None, notes: Notes, assistant
 
 
 def turns_in_columns(columns: dict) -> list[dict]:
-    """[{"text": ..., "role": ...}, ...] of {"text": [...], "role": [...]}."""
+    """Turn {"text": [...], "role": [...]} into [{"text": ..., "role": ...}, ...]."""
     columns = {name: texts for name, texts in columns.items() if texts is not None}
     if not columns or not all(isinstance(texts, list) for texts in columns.values()):
-        raise ValueError("an object where a list of turns was expected")
+        raise ValueError("found an object, but expected a list of turns")
     return [dict(zip(columns, texts, strict=True)) for texts in zip(*columns.values(), strict=False)]
 
 
 def spoken_object(turn: dict, number: int, speaker_key: str | None, notes: Notes) -> list[Spoken]:
-    """The turn, or the two turns, that an object in a list of turns stands for."""
+    """Return the turn, or the two turns, in an object from a list of turns."""
     fields = as_object(turn)
     for inside in ("message", "data"):
         if isinstance(fields.get(inside), dict):
@@ -113,9 +117,9 @@ def spoken_object(turn: dict, number: int, speaker_key: str | None, notes: Notes
 
 
 def find_speaker(fields: dict, speaker_key: str | None) -> tuple[str | None, str]:
-    """(who speaks, the key that says it): a role that is known, else the first name; (None, "") where nothing says it.
+    """Return (who speaks, the key that says it): a known role, or else the first name; (None, "") if no key says it.
 
-    `type` says what a turn is, and who speaks only where it is a role.
+    `type` is the kind of a turn; it says who speaks only if its value is a role.
     """
     found = None, ""
     for key in (plain_name(speaker_key),) if speaker_key else ROLE_KEYS:
@@ -128,7 +132,7 @@ def find_speaker(fields: dict, speaker_key: str | None) -> tuple[str | None, str
 
 
 def speaker_of(value: object) -> str | None:
-    """Who speaks, as it is compared; None if a value says nothing."""
+    """Return who speaks, in the form in which names are compared; None if a value does not say."""
     if isinstance(value, dict):  # {"role": ..., "name": ...}
         value = next((value[key] for key in ROLE_KEYS if value.get(key)), None)
     if isinstance(value, (str, int)):
@@ -137,7 +141,7 @@ def speaker_of(value: object) -> str | None:
 
 
 def text_of(value: object, where: int | str, notes: Notes) -> str:
-    """The text of a turn's content: a text, a number, or a list of parts, of which those that are no text are left out.
+    """Return the text of a turn's content: a text, a number, or a list of parts; parts that are not text are left out.
 
     where: the turn's number, or the column.  Raises ValueError for anything else.
     """
@@ -157,14 +161,14 @@ def text_of(value: object, where: int | str, notes: Notes) -> str:
             if not isinstance(text, str):
                 kind = part.get("type") if isinstance(part, dict) else type(part).__name__
                 notes.leave_out(f"parts of a turn of the type {one_line(kind, 40)}")
-        between = "" if any(isinstance(part, str) for part in value) else "\n"  # parts of a line, or lines
+        between = "" if any(isinstance(part, str) for part in value) else "\n"  # parts of one line, or lines
         return between.join(text for text in texts if isinstance(text, str))
-    place = f"turn {where} has" if isinstance(where, int) else f'column "{where}" holds'
+    place = f"turn {where} has" if isinstance(where, int) else f'column "{where}" has'
     raise ValueError(f'{place} no "content" or "text" that is text: {one_line_json(value)}')
 
 
 def from_text(value: object) -> object:
-    """A list of turns that a cell of a table holds as JSON or in Python's notation; anything else as it is."""
+    """Return the list of turns that a cell contains as JSON or in Python's notation; any other value as it is."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:
@@ -178,7 +182,7 @@ def from_text(value: object) -> object:
 
 
 def with_commas(text: str) -> str:
-    """A list in Python's notation with the commas that NumPy leaves out: ['Hi' 'Hello!'] would be one text."""
+    """Add the commas that NumPy leaves out of lists in Python's notation: ['Hi' 'Hello!'] would be one text."""
     parts = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         begins = token.type == tokenize.STRING or token.string in ("{", "[")
@@ -190,7 +194,7 @@ def with_commas(text: str) -> str:
 
 
 def as_object(row: object) -> dict | None:
-    """A row with its names in lower case; a list of turns becomes an object with the column BARE; else None."""
+    """Return a row with names in lower case; a list of turns as an object with the column BARE; otherwise None."""
     if isinstance(row, list):
         return {BARE: row}
     if not isinstance(row, dict):
@@ -198,7 +202,7 @@ def as_object(row: object) -> dict | None:
     fields = {}
     for name, value in row.items():
         plain = plain_name(name)
-        if plain not in fields or name == plain:  # of names that differ in case only, as `notes.name_in` says
+        if plain not in fields or name == plain:  # if names differ only in case, the lower-case one is used
             fields[plain] = value
     return fields
 

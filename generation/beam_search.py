@@ -1,4 +1,4 @@
-"""The likeliest text that a search with several beams finds; nothing is drawn."""
+"""Beam search: look for the most likely text instead of sampling."""
 
 import math
 from typing import NamedTuple
@@ -12,31 +12,31 @@ from model import Transformer
 
 
 class Beam(NamedTuple):
-    """The beginning of a text.  score: the sum of its tokens' log-probabilities; ids: the new ones."""
+    """The beginning of a text.  score: the sum of its tokens' log-probabilities; ids: its new tokens."""
 
     score: float
     ids: list[int]
-    parent: int = 0  # which of its prompt's beams it was before its last token
+    parent: int = 0  # which of the prompt's beams its last token was added to
 
 
 @torch.inference_mode()
 def beam_search(
     model: Transformer, prompts: list[list[int]], sampling: Sampling, rules: Rules = NO_RULES
 ) -> list[list[int]]:  # fmt: skip
-    """The likeliest continuations of prompts that sampling.num_beams beams a prompt find: lists of new ids.
+    """Return the most likely continuations that sampling.num_beams beams per prompt find, as lists of new ids.
 
-    A text's score is the sum of the log-probabilities of its tokens, that of its end included (no bonus for length):
-    each step keeps the num_beams likeliest beginnings that have not ended; a text is found when none of them can become
-    likelier than the likeliest that has.  With as many beams as there are beginnings this is the likeliest of all.
-    The repetition penalty changes what counts as likely.  Raises ValueError as `generate` does.
+    A text's score is the sum of the log-probabilities of its tokens, including its end (no bonus for length).  Each
+    step keeps the num_beams most likely beginnings that have not ended.  The search ends when none of them can become
+    more likely than the best finished text.  With as many beams as there are beginnings, it finds the most likely text
+    of all.  The repetition penalty changes what counts as likely.  Raises ValueError as `generate` does.
     """
     check_prompts(model, prompts)
     device = model.tokens.weight.device
     cache = KVCache(model, prompts)
-    logits = cache.fill(list(range(len(prompts))))  # (rows, V): a row is a beam, those of a prompt side by side
+    logits = cache.fill(list(range(len(prompts))))  # (rows, V): one row per beam, those of a prompt side by side
     seen = tokens_seen(prompts, logits.size(-1), rules.forbidden(may_end=False), device)
     beams = [[Beam(0.0, [])] for _ in prompts]
-    best = [Beam(-math.inf, []) for _ in prompts]  # the likeliest text of each prompt that has ended
+    best = [Beam(-math.inf, []) for _ in prompts]  # the best finished text of each prompt
     for step in range(sampling.max_new_tokens):
         if sampling.repetition_penalty != 1:
             logits = penalize(logits, seen, sampling.repetition_penalty)
@@ -58,7 +58,7 @@ def beam_search(
 
 
 def likeliest_continuations(beams: list[Beam], chances: torch.Tensor, count: int) -> list[Beam]:
-    """The likeliest beams with one token more, of a prompt's beams and log-probabilities (beams, V)."""
+    """Return the most likely beams with one more token; chances: log-probabilities (beams, V), of a prompt's beams."""
     scores = torch.tensor([beam.score for beam in beams])[:, None] + chances
     values, places = scores.flatten().topk(min(count, scores.numel()))
     longer = []
@@ -69,15 +69,16 @@ def likeliest_continuations(beams: list[Beam], chances: torch.Tensor, count: int
 
 
 def select(longer: list[Beam], best: Beam, num_beams: int, rules: Rules) -> tuple[list[Beam], Beam]:
-    """(the likeliest beams that have not ended, the likeliest text that has), of beams from the likeliest on.
+    """Return (the most likely unfinished beams, the best finished text); longer: beams, the most likely first.
 
-    Each beam has at most one end, so that twice as many beams as are kept are enough.
+    Each beam can end in one way, with <eos>, so twice as many beams as are kept are enough.  With --stop texts there
+    are more ways, and fewer beams may be left.
     """
     kept = []
     for beam in longer:
         if rules.has_ended(beam.ids):
             best = max(best, beam)
-        elif len(kept) < num_beams and beam.score > best.score:  # what is less likely cannot catch up
+        elif len(kept) < num_beams and beam.score > best.score:  # a less likely beam cannot catch up
             kept.append(beam)
-    hopeless = Beam(-math.inf, longer[0].ids, longer[0].parent)  # fills up the rows
+    hopeless = Beam(-math.inf, longer[0].ids, longer[0].parent)  # fills the remaining rows
     return kept + [hopeless] * (num_beams - len(kept)), best

@@ -1,8 +1,7 @@
 """The sampling loop: from prompts to new tokens, one at a time, many texts side by side.
 
-It works on token ids and knows nothing of text.  Each part has a file of its own: `kv_cache.py` keeps what need not be
-computed again, `sampling.py` turns logits into a token; `beam_search.py` is another loop, which looks for the likeliest
-text.
+It works on token ids and knows nothing of text.  `kv_cache.py` keeps results, so that nothing is computed twice;
+`sampling.py` turns logits into a token; `beam_search.py` is another loop, which looks for the most likely text.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ class Rules:
     """Which tokens may be written, and where a text ends.
 
     end: the id that ends a text; banned: ids that are never written.
-    stopped: a function of a text's new ids; where it is true, the text has ended, too (the flag --stop).
+    stopped: a function of a text's new ids; if it returns True, the text has ended too (the flag --stop).
     """
 
     end: int | None = None
@@ -29,13 +28,13 @@ class Rules:
     stopped: Callable[[list[int]], bool] | None = None
 
     def forbidden(self, may_end: bool) -> list[int]:
-        """The ids that must not be written next: the banned ones, and the end of a text that may not end yet."""
+        """Return the ids that must not come next: the banned ones, and the end of a text that may not end yet."""
         if may_end or self.end is None:
             return list(self.banned)
         return [*self.banned, self.end]
 
     def has_ended(self, ids: list[int]) -> bool:
-        """Whether a text's new ids end it."""
+        """Return whether a text's new ids end it."""
         return ids[-1] == self.end or (self.stopped is not None and self.stopped(ids))
 
 
@@ -47,30 +46,30 @@ def generate(
     model: Transformer, prompts: list[list[int]], sampling: Sampling, rules: Rules = NO_RULES,
     row_seeds: list[int] | None = None,
 ) -> Iterator[list[int | None]]:  # fmt: skip
-    """Continue prompts, yielding for every new position a list with one token id a row, None for rows that have ended.
+    """Continue prompts; yield a list for every new position: one token id per row, None for rows that have ended.
 
-    prompts: lists of ids, of any lengths from 1 to the model's max_seq_len; they are continued side by side.
-    row_seeds: a number, 0 or more, for each prompt (default: 0, 1, ...).  A prompt's random numbers come from a
-    generator of its own, made of the seed and its number, so that its text does not depend on those beside it.
-    Past the context: when a row is full, the cache drops its oldest half and computes the rest again.
+    prompts: lists of ids, with lengths from 1 to the model's max_seq_len; they are continued side by side.
+    row_seeds: a number, 0 or more, for each prompt (default: 0, 1, ...).  Each prompt has its own random generator,
+    seeded with the sampling seed and this number, so its text does not depend on the prompts next to it.
+    When a row reaches the end of the context, the cache drops its oldest half and computes the rest again.
     Raises ValueError for a prompt that is empty or longer than the context.
     """
-    # 1. All random numbers are made before the first token: (prompts, max_new_tokens)
+    # 1. Draw all random numbers before the first token: (prompts, max_new_tokens)
     check_prompts(model, prompts)
     device = model.tokens.weight.device
     random_numbers = numbers_for(sampling, range(len(prompts)) if row_seeds is None else row_seeds).to(device)
 
-    # 2. The prompts go through the network
+    # 2. Run the prompts through the network
     cache = KVCache(model, prompts)
-    computed = list(range(len(prompts)))  # row r of the cache and the logits is of prompt computed[r]
-    logits = cache.fill(computed)  # (rows, V), of the position after each prompt
+    computed = list(range(len(prompts)))  # row r of the cache and the logits belongs to prompt computed[r]
+    logits = cache.fill(computed)  # (rows, V), for the position after each prompt
     seen = None
     if sampling.repetition_penalty != 1:
         seen = tokens_seen(prompts, logits.size(-1), rules.forbidden(may_end=False), device)
     new_ids = [[] for _ in prompts]
-    ended = set()  # of the prompts
+    ended = set()  # the prompts whose text has ended
     for step in range(sampling.max_new_tokens):
-        # 3. From logits to a token, for each row
+        # 3. Turn the logits into a token for each row
         if seen is not None:
             logits = penalize(logits, seen, sampling.repetition_penalty)
         logits = ban(logits, rules.forbidden(may_end=step >= sampling.min_new_tokens))
@@ -79,7 +78,7 @@ def generate(
         )
         tokens = draw(chances, candidates, random_numbers[computed, step])
 
-        # 4. A text that ends is yielded with its end, and then no more
+        # 4. Yield the new tokens, including the one that ends a text
         news = [None] * len(prompts)
         for prompt, token in zip(computed, tokens.tolist(), strict=True):
             if prompt not in ended:
@@ -91,7 +90,7 @@ def generate(
         if len(ended) == len(prompts) or step + 1 == sampling.max_new_tokens:
             return
 
-        # 5. Once half of the rows have ended, they are left out: to move the others costs time, too
+        # 5. Drop the ended rows once they are half of all: moving the others costs time too
         going_on = [row for row, prompt in enumerate(computed) if prompt not in ended]
         if len(going_on) <= len(computed) // 2:
             cache.take(going_on)
@@ -99,20 +98,20 @@ def generate(
             tokens = tokens[going_on]
             seen = None if seen is None else seen[going_on]
 
-        # 6. The new tokens go through the network
+        # 6. Run the new tokens through the network
         if seen is not None:
             seen.scatter_(1, tokens[:, None], True)
         logits = cache.step(tokens)
 
 
 def numbers_for(sampling: Sampling, row_seeds) -> torch.Tensor:
-    """Uniform in [0, 1), float32 (len(row_seeds), max_new_tokens); a generator a row, made of both seeds."""
+    """Return random numbers in [0, 1), float32 (len(row_seeds), max_new_tokens), from one generator per row."""
     generators = [np.random.default_rng([sampling.seed, row_seed]) for row_seed in row_seeds]
     return torch.from_numpy(np.stack([g.random(sampling.max_new_tokens, np.float32) for g in generators]))
 
 
 def check_prompts(model: Transformer, prompts: list[list[int]]) -> None:
-    """Raise ValueError for a prompt that does not fit into the context, or is empty."""
+    """Raise ValueError for a prompt that is empty or does not fit into the context."""
     context = model.config.max_seq_len
     lengths = [len(prompt) for prompt in prompts]
     if not all(0 < length <= context for length in lengths):

@@ -1,7 +1,7 @@
-"""Keys and values of what was already computed, so that a new token costs one position, not all.
+"""The KV cache: it keeps the keys and values of earlier tokens, so that a new token costs one position, not all.
 
-In the comments B is the rows, T the new positions, S the tokens that a row holds, H the heads, D the size of a head, V
-the vocabulary.
+In the comments B is the number of rows, T of new positions, S of tokens in a row, H of heads, D the size of a head, V
+the size of the vocabulary.
 """
 
 import torch
@@ -10,9 +10,9 @@ from model import Transformer
 
 
 class KVCache:
-    """Texts that grow, and the keys and values of their tokens.
+    """Growing texts, with the keys and values of their tokens.
 
-    texts: the ids of each row, lists.  keys, values: (layers, B, H, max_seq_len, D).
+    texts: a list of ids for each row.  keys, values: (layers, B, H, max_seq_len, D).
     Rows are independent: each has its own length, and a full row starts again with its newest half.
     """
 
@@ -25,14 +25,14 @@ class KVCache:
         self.texts = [list(text) for text in texts]
         self.keys = torch.zeros(shape, device=weight.device, dtype=dtype)
         self.values = torch.zeros(shape, device=weight.device, dtype=dtype)
-        self.filling = None  # while `fill` works: which rows it fills
+        self.filling = None  # the rows that `fill` is filling
 
     def fill(self, rows: list[int]) -> torch.Tensor:
-        """Compute the keys and values of all that these rows hold; returns the logits (len(rows), V) after each."""
+        """Compute the keys and values of all tokens in these rows; return the logits (len(rows), V) after each row."""
         device = self.keys.device
         texts = [self.texts[row] for row in rows]
         lengths = torch.tensor([len(text) for text in texts], device=device)
-        ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)  # padded on the right: never seen
+        ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)  # padding on the right is never seen
         for row, text in enumerate(texts):
             ids[row, : len(text)] = torch.tensor(text)
         self.filling = rows
@@ -42,13 +42,13 @@ class KVCache:
         return self.model.logits(last)
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Add one token to every row; tokens int64 (B,).  Returns the logits (B, V) after it."""
+        """Add one token to every row, tokens int64 (B,); return the logits (B, V) after it."""
         self.make_room()
         window = self.model.config.window_size
         self.lengths = [len(text) for text in self.texts]
         self.longest = max(self.lengths) + 1  # the new token included
-        self.is_even = len(set(self.lengths)) == 1  # all rows of one length, which is faster
-        self.places = torch.tensor(self.lengths, device=tokens.device)  # (B,), where the new token stands
+        self.is_even = len(set(self.lengths)) == 1  # all rows have the same length, which is faster
+        self.places = torch.tensor(self.lengths, device=tokens.device)  # (B,), the new token's position
         positions = self.places[:, None]
         mask = None
         if not self.is_even or (window is not None and self.longest > window):
@@ -60,12 +60,12 @@ class KVCache:
         return self.model.logits(x[:, -1])
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep the new keys and values (B, H, T, D) of a layer; returns those of all positions, (B, H, S, D).
+        """Store a layer's new keys and values (B, H, T, D); return those of all positions, (B, H, S, D).
 
-        S is the length of the longest row; what a shorter row does not have, the mask of `step` hides.
+        S is the length of the longest row; the mask of `step` hides the positions that a shorter row does not have.
         """
         keys, values = self.keys[layer], self.values[layer]
-        if self.filling is not None:  # the new positions are all that there are
+        if self.filling is not None:  # there are no positions before the new ones
             keys[self.filling, :, : k.size(2)] = k.type_as(keys)
             values[self.filling, :, : v.size(2)] = v.type_as(values)
             return k, v
@@ -80,7 +80,7 @@ class KVCache:
         return keys[:, :, : self.longest], values[:, :, : self.longest]
 
     def make_room(self) -> None:
-        """Leave full rows their newest half, computed once more."""
+        """Shorten full rows to their newest half, and compute it again."""
         context = self.model.config.max_seq_len
         full = [row for row, text in enumerate(self.texts) if len(text) == context]
         for row in full:
@@ -89,7 +89,7 @@ class KVCache:
             self.fill(full)
 
     def take(self, rows: list[int]) -> None:
-        """Let row r hold what row rows[r] held: rows change places, are repeated, or left out."""
+        """Make row r what row rows[r] was: rows can change places, be repeated, or be dropped."""
         used = max(len(text) for text in self.texts)
         if len(rows) == len(self.texts):
             self.keys[..., :used, :] = self.keys[:, rows, :, :used]

@@ -1,7 +1,7 @@
-"""A file of prompts in, a file of samples out: one JSON object a sample, with all that is needed to score it.
+"""A file of prompts in, a file of samples out: one JSON object per sample, with everything needed to score it.
 
-In reading order: `read_prompts`; `Samples`, what is asked of whom, and `Samples.rows`, the answers; `write_samples`,
-which resumes where a run was cut off; the flags.
+In reading order: `read_prompts`; `Samples`, which samples to write, and `Samples.rows`, which writes them;
+`write_samples`, which resumes an interrupted run; the flags.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from generation.prompts import chat_prompt, story_prompt
 from generation.writer import Writer
 
 BATCH_SIZE = 64  # samples at once
-OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row beside its prompt's
+OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row, in addition to its prompt's
 
 
 # Prompts --------------------------------------------------------------------------------------------------------------
@@ -40,9 +40,10 @@ OF_A_SAMPLE = ("sample", "text", "tokens", "ended")  # keys of a sample's row be
 
 @dataclass
 class Prompt:
-    """id: from the file, or the prompt's number from 0 on.  prompt: a text, or a list of turns.  extra: other keys.
+    """One prompt of a file.
 
-    turns: those of the list as (role, text).  is_saved: it is a dialogue that may end with a reply.
+    id: from the file, or the prompt's number, from 0.  prompt: a text or a list of turns.  extra: its other keys.
+    turns: those of the list as (role, text).  is_saved: it is a saved dialogue, which may end with a reply.
     """
 
     id: int | str
@@ -54,15 +55,15 @@ class Prompt:
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """The prompts of a file of one of `readers.KINDS`; a `.txt` file has one a line, a table a column `prompt`.
+    """Read the prompts of a file of one of `readers.KINDS`; a `.txt` file has one per line, a table a column `prompt`.
 
-    A prompt is a text, a list of turns, or an object with either as `prompt`, maybe an `id`, and keys of its own.  Of a
-    dialogue as `messages`, which the chat's /save writes, the last reply is left out: it is written anew.
-    Raises UserError, naming the place.
+    A prompt is a text, a list of turns, or an object with one of these as `prompt`, perhaps an `id`, and other
+    keys.  If an object has a dialogue as `messages`, as the chat's /save writes it, its last reply is dropped and
+    written again.  Raises UserError, naming the place.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no file {path}; pass --prompts_file a {', '.join(KINDS)} file")
+        raise UserError(f"no file {path}; --prompts_file needs the path of a {', '.join(KINDS)} file")
     notes = Notes()
     prompts = []
     for row, place in read_rows(path, Wanted(is_prompt, story_ends="line"), notes):
@@ -73,14 +74,14 @@ def read_prompts(path: str | Path) -> list[Prompt]:
             row = row["text"]
         prompts.append(prompt_of(row, len(prompts), place, notes))
     if not prompts:
-        raise UserError(f"{path} holds no prompt")
+        raise UserError(f"{path} contains no prompts")
     read_dialogues_of(prompts, path, notes)
     places = {}  # of the ids
     for prompt in prompts:
         check_prompt(prompt)
         if prompt.id in places:
-            same = f"the id {one_line(prompt.id)} stands at {places[prompt.id]} too"
-            advice = "give each prompt an own one (a prompt without has its number, from 0 on)"
+            same = f"the id {one_line(prompt.id)} is also at {places[prompt.id]}"
+            advice = "give each prompt its own id (a prompt without one gets its number, from 0)"
             raise UserError(f"{prompt.place}: {same}; {advice}")
         places[prompt.id] = prompt.place
     for line in notes.lines():
@@ -89,14 +90,14 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
 
 def is_prompt(value: object) -> bool:
-    """Whether a value that is all of a JSON file is one prompt."""
+    """Return whether the whole content of a JSON file, one value, is one prompt."""
     if isinstance(value, dict):
         return not {plain_name(name) for name in value}.isdisjoint(("prompt", *LISTS))
     return isinstance(value, str) or (holds_dialogue(value) and not isinstance(value[0], str))
 
 
 def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:
-    """The prompt that a row holds, whatever it is; number: its id where it has none."""
+    """Return the prompt in a row, in whatever form; number: its id if it has none."""
     extra = dict(row) if isinstance(row, dict) else {"prompt": row}
     name = extra.pop(name_in(extra, "id"), None)
     text = turns_or_text(extra.pop(name_in(extra, "prompt"), None))
@@ -106,14 +107,14 @@ def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:
         text = from_text(extra.pop(dialogue))
     for column in (*SYSTEM, HISTORY, CONTEXT):
         if name_in(extra, column):
-            notes.guess(f'"{column}" beside a prompt is carried to the output, and not given to the model')
+            notes.guess(f'"{column}" next to a prompt is copied to the output, but not given to the model')
     return Prompt(number if name in (None, "") else name, text, extra, place, is_saved=is_saved)
 
 
 def read_dialogues_of(prompts: list[Prompt], path: Path, notes: Notes) -> None:
-    """Find the turns of those prompts that are dialogues; the last reply of one that was saved is left out.
+    """Find the turns of the prompts that are dialogues; drop the last reply of a saved dialogue.
 
-    Raises UserError for a list that is none, and where nothing says who speaks although something may.
+    Raises UserError for a list that is not a dialogue, and if it is not clear who speaks.
     """
     speakers = Speakers(ReadingFlags(), notes)
     dialogues = [prompt for prompt in prompts if isinstance(prompt.prompt, list) and prompt.prompt]
@@ -143,11 +144,11 @@ def read_dialogues_of(prompts: list[Prompt], path: Path, notes: Notes) -> None:
             else:  # a pair is two turns
                 prompt.prompt = [{"role": role, "content": text} for role, text in prompt.turns[:last]]
             prompt.turns = prompt.turns[:last]
-            notes.leave_out("last replies, which are written anew")
+            notes.leave_out("last replies, which are written again")
 
 
 def check_prompt(prompt: Prompt) -> None:
-    """Raise UserError for a prompt that cannot be asked."""
+    """Raise UserError for a prompt that cannot be used."""
     place = prompt.place
     text = prompt.prompt
     if not isinstance(text, (str, list)) or not text:
@@ -163,10 +164,10 @@ def check_prompt(prompt: Prompt) -> None:
 
 
 class Samples:
-    """The samples that a model is asked for: for each prompt num_samples, in order.
+    """The samples that a model should write: num_samples for each prompt, in order.
 
-    chat: prompts are what the user says, or dialogues so far; otherwise beginnings of stories.
-    Raises UserError for a prompt that cannot be asked.
+    chat: prompts are messages of a user, or dialogues so far; otherwise they are beginnings of stories.
+    Raises UserError for a prompt that cannot be used.
     """
 
     def __init__(self, writer: Writer, prompts: list[Prompt], num_samples: int = 1, chat: bool = False):
@@ -176,15 +177,15 @@ class Samples:
         self.shortened = 0  # prompts that do not fit into the context
         self.ids = [self.ids_of(prompt, chat) for prompt in prompts]
         fingerprint = file_fingerprint(writer.model_path)
-        self.how = dataclasses.asdict(writer.sampling)  # what every row says of how it was written
+        self.how = dataclasses.asdict(writer.sampling)  # in every row: how it was written
         self.how |= {"model": str(writer.model_path), "model_fingerprint": fingerprint}
         reserved = {*OF_A_SAMPLE, *self.how}
         for prompt in prompts:
             for name in prompt.extra.keys() & reserved:
-                raise UserError(f'{prompt.place}: the key "{name}" is one that the samples have; rename it')
+                raise UserError(f'{prompt.place}: the key "{name}" is reserved for the samples; rename it')
 
     def ids_of(self, prompt: Prompt, chat: bool) -> list[int]:
-        """What the model is given for a prompt."""
+        """Return the model's input for a prompt."""
         text = prompt.prompt
         if chat:
             turns = prompt.turns or [("user", text)]
@@ -192,23 +193,23 @@ class Samples:
             self.shortened += rendered.dropped > 0 or rendered.question_cut
             return rendered.ids
         if not isinstance(text, str):
-            raise UserError(f"{prompt.place}: turns of a dialogue; chat_with_tinystories_model.py answers those")
+            raise UserError(f"{prompt.place}: a dialogue, not a story; pass it to chat_with_tinystories_model.py")
         return story_prompt(self.writer, text, prompt.place)
 
     def __len__(self) -> int:
         return len(self.prompts) * self.num_samples
 
     def asked(self, index: int) -> dict:
-        """What a sample's row says before the text: its prompt and how it was written."""
+        """Return the fields before the text in a sample's row: its prompt and how it was written."""
         number, sample = divmod(index, self.num_samples)
         prompt = self.prompts[number]
         return {"id": prompt.id, "prompt": prompt.prompt} | prompt.extra | {"sample": sample} | self.how
 
     def rows(self, first: int = 0, batch_size: int = BATCH_SIZE) -> Iterator[list[dict]]:
-        """Yield batches, lists of rows, from sample `first` on.
+        """Yield batches, lists of rows, starting with sample `first`.
 
-        Each sample draws from a generator of its own, made of the seed, the prompt's number and the sample's: its text
-        does not depend on the batch, up to rounding.
+        Each sample has its own random generator, made from the seed, the prompt's number and the sample's number.  So
+        its text does not depend on the batch, except for rounding.
         """
         indices = iter(range(first, len(self)))
         while batch := list(itertools.islice(indices, batch_size)):
@@ -219,7 +220,7 @@ class Samples:
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -227,10 +228,10 @@ def file_fingerprint(path: str | Path) -> str:
 def write_samples(
     samples: Samples, output_file: str | None = None, batch_size: int = BATCH_SIZE, overwrite: bool = False
 ) -> None:  # fmt: skip
-    """Write the rows of Samples, a JSON object a line, to a file or to stdout.
+    """Write the rows of Samples, one JSON object per line, to a file or to stdout.
 
-    A file that holds the first of these very samples is continued; a last line that is not whole is written again.
-    Raises UserError for a file that holds anything else, unless overwrite.
+    If the file already contains the first of these samples, the others are added; an incomplete last line is written
+    again.  Raises UserError if the file contains anything else, unless overwrite is True.
     """
     began = time.monotonic()
     total = len(samples)
@@ -242,7 +243,7 @@ def write_samples(
     with open_output(output_file, overwrite) as file:
         done = count_samples(samples, file, output_file) if file else 0
         if done:
-            log.info(f"{output_file}: {done:,} of {total:,} samples are there already")
+            log.info(f"{output_file} already contains {done:,} of {total:,} samples")
         with tqdm(total=total, initial=done, unit=" samples", disable=None, leave=False) as bar:
             for rows in samples.rows(done, batch_size):
                 lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -261,7 +262,7 @@ def write_samples(
 
 @contextlib.contextmanager
 def open_output(path: str | None, overwrite: bool) -> Iterator:
-    """The file of that name, claimed for this process; None where there is no name."""
+    """Open a file and lock it for this process; yield None if there is no path."""
     if not path:
         yield None
         return
@@ -270,21 +271,21 @@ def open_output(path: str | None, overwrite: bool) -> Iterator:
         file = open(path, "ab+")  # noqa: SIM115
     with file:
         if locked(file) is False:
-            raise UserError(f"{path}: another run is writing into it")
+            raise UserError(f"{path}: another run is writing into it; wait, or pass another --output_file")
         if overwrite:
             file.truncate(0)
         yield file
 
 
 def count_samples(samples: Samples, file, path: str) -> int:
-    """How many samples the file holds, its end then where the next one goes.  Raises UserError for other lines."""
+    """Return how many samples the file contains; cut off an incomplete last one.  Raises UserError for other lines."""
     file.seek(0)
     done = 0
     whole = 0  # bytes of those samples
     for line in file:
         asked = samples.asked(done) if done < len(samples) else None
         if asked and is_beginning(line, asked):
-            break  # the run was killed while it wrote this
+            break  # the run was killed while it was writing this line
         check_sample(line, asked, f"{path}, line {done + 1}")
         done += 1
         whole += len(line)
@@ -293,27 +294,30 @@ def count_samples(samples: Samples, file, path: str) -> int:
 
 
 def is_beginning(line: bytes, asked: dict) -> bool:
-    """Whether a line was cut off; asked: what it says before the text."""
+    """Return whether a line is incomplete; asked: its fields before the text."""
     begun = json.dumps(asked, ensure_ascii=False)[:-1].encode()
     return not line.endswith(b"\n") and line[: len(begun)] == begun[: len(line)]
 
 
 def check_sample(line: bytes, asked: dict | None, place: str) -> None:
-    """Raise UserError unless a line of a file of samples is the one that would be written; None: none would."""
+    """Raise UserError unless a line is the sample that belongs there.
+
+    asked: the fields before its text; None: no sample belongs there.
+    """
     advice = "pass another --output_file, or --overwrite"
     try:
         row = json.loads(line)
     except ValueError:
         row = None
     if not isinstance(row, dict) or not {"id", "text", "ended"} <= row.keys():
-        raise UserError(f"{place}: no sample; {advice}")
+        raise UserError(f"{place}: not a sample; {advice}")
     if asked is None:
-        raise UserError(f"{place}: more samples than are asked for; {advice}")
+        raise UserError(f"{place}: more samples than requested; {advice}")
     for name, value in asked.items():
         was = json.dumps(row.get(name))
         now = json.dumps(value)
         if was != now:
-            change = f"written with {name} {one_line(was)}, and now it is {one_line(now)}"
+            change = f"written with {name} {one_line(was)}, but now it is {one_line(now)}"
             raise UserError(f"{place}: {change}; {advice}")
 
 
@@ -321,17 +325,17 @@ def check_sample(line: bytes, asked: dict | None, place: str) -> None:
 
 
 def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of both programs for many prompts."""
+    """Add the flags for many prompts, which both programs have."""
     group = parser.add_argument_group("many at once")
-    group.add_argument("--prompts_file", help="a .txt (one a line), .json, .jsonl or .csv file of prompts")
-    group.add_argument("--output_file", help="where the samples go, .jsonl; a run that was cut off goes on there")
-    group.add_argument("--num_samples", type=int, default=1, help="samples a prompt (default: %(default)s)")
+    group.add_argument("--prompts_file", help="a .txt (one per line), .json, .jsonl or .csv file of prompts")
+    group.add_argument("--output_file", help="a .jsonl file for the samples; an interrupted run resumes there")
+    group.add_argument("--num_samples", type=int, default=1, help="samples per prompt (default: %(default)s)")
     group.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="samples at once (default: %(default)s)")
     group.add_argument("--overwrite", action="store_true", help="replace the output file")
 
 
 def rows_at_once(args: argparse.Namespace) -> int:
-    """How many texts the flags let a model write side by side."""
+    """Return how many texts a model writes side by side with these flags."""
     return args.batch_size if args.prompts_file or args.num_samples > 1 else 1
 
 
@@ -341,10 +345,12 @@ def check_prompt_flags(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     if args.num_samples > 1 and args.num_beams > 1:
-        raise UserError("--num_beams finds one text a prompt; leave out --num_samples")
+        raise UserError("--num_beams finds one text per prompt; omit --num_samples")
     if args.output_file and Path(args.output_file).suffix != ".jsonl":
-        raise UserError(f"--output_file {args.output_file} must end in .jsonl: it gets a JSON object a line")
+        raise UserError(f"--output_file {args.output_file} must end in .jsonl: it gets one JSON object per line")
     if args.output_file and not args.prompts_file:
-        raise UserError("--output_file goes with --prompts_file")
+        raise UserError("--output_file needs --prompts_file")
     if args.output_file and Path(args.output_file).resolve() == Path(args.prompts_file).resolve():
-        raise UserError("--output_file is the --prompts_file; choose another name, or the prompts would be lost")
+        raise UserError(
+            "--output_file and --prompts_file are the same file, and the prompts would be lost; choose another name"
+        )

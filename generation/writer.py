@@ -1,4 +1,4 @@
-"""From prompts to text: a model with its tokenizer, which writes a text as it grows, or many at once."""
+"""From prompts to text: a model with its tokenizer writes one text piece by piece, or many texts at once."""
 
 import argparse
 import dataclasses
@@ -20,18 +20,22 @@ WORD_END = re.compile(r"\s(?=\S*$)")  # the last white space: what comes after i
 
 
 def add_generation_flags(parser: argparse.ArgumentParser, model_path: str) -> None:
-    """The flags that writing and chatting have in common."""
-    parser.add_argument("--model_path", default=model_path, help="the model (default: %(default)s)")
+    """Add the flags that steps 3 and 5 share."""
+    parser.add_argument("--model_path", default=model_path, help="model file (default: %(default)s)")
     parser.add_argument(
-        "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
+        "--tokenizer_path",
+        default="bpe_tokenizer_tinystories.pkl",
+        help="tokenizer file from step 1 (default: %(default)s)",
     )
     group = parser.add_argument_group("how it writes")
     add_fields(group, Sampling, {}, parser)
-    group.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    group.add_argument(
+        "--device", default="auto", help="auto: cuda if available, else mps, else cpu (default: %(default)s)"
+    )
 
 
 def load_writer(args: argparse.Namespace, rows: int = 1) -> "Writer":
-    """The Writer that the flags of `add_generation_flags` stand for, for so many texts side by side."""
+    """Return the Writer for the flags of `add_generation_flags`; rows: how many texts it writes side by side."""
     sampling = settings_from(args, Sampling)
     tokenizer = load_tokenizer(args.tokenizer_path)
     model, _ = load_model(args.model_path, tokenizer, choose_device(args.device))
@@ -48,7 +52,7 @@ class Written:
 
 
 class Writer:
-    """Continues prompts, lists of ids, with text.  Of the special tokens only <eos> is ever written, as an end."""
+    """Continues prompts, lists of ids, with text.  It writes no special token except <eos>, which ends a text."""
 
     def __init__(
         self, model: Transformer, tokenizer: Tokenizer, sampling: Sampling, model_path: str | Path | None = None
@@ -59,14 +63,14 @@ class Writer:
         self.model_path = model_path
         self.context = model.config.max_seq_len
         self.end = tokenizer.special["<eos>"]
-        self.ended = ""  # how the last text of `stream` ended, as in `Written`; "" if it was broken off
+        self.ended = ""  # how the last text of `stream` ended, as in `Written`; "" if it was interrupted
 
     def set(self, **changes) -> None:
-        """Change fields of the sampling.  Raises UserError for a value that makes no sense, and changes nothing."""
+        """Change sampling settings.  For a value that makes no sense, raises UserError and changes nothing."""
         self.sampling = dataclasses.replace(self.sampling, **changes)
 
     def rules(self) -> Rules:
-        """Which tokens may be written, and where a text ends."""
+        """Return which tokens may be written, and where a text ends."""
         banned = tuple(token for token in self.tokenizer.never_written if token != self.end)
         return Rules(self.end, banned, self.reaches_stop if self.sampling.stop else None)
 
@@ -83,7 +87,7 @@ class Writer:
         return [self.finished(ids) for ids in texts]
 
     def finished(self, ids: list[int]) -> Written:
-        """The text of new ids, cut before a --stop text."""
+        """Return the text of new ids, cut off before a --stop text."""
         text = self.tokenizer.decode(ids)
         stop = self.stop_place(text)
         if ids[-1:] == [self.end]:
@@ -93,7 +97,7 @@ class Writer:
         return Written(text[:stop], len(ids), ended)
 
     def stream(self, prompt: list[int], row_seed: int = 0) -> Iterator[str]:
-        """Yield the text that continues a prompt, word by word; afterwards `ended` says how it ended."""
+        """Yield the text that continues a prompt, word by word; afterwards `self.ended` is set."""
         self.ended = ""
         if self.sampling.num_beams > 1:
             written = self.write([prompt], [row_seed])[0]
@@ -102,7 +106,7 @@ class Writer:
             return
         ids = []
         text = ""
-        shown = 0  # characters that were yielded
+        shown = 0  # characters already yielded
         longest_stop = max(map(len, self.sampling.stop or [""]))
         for piece in self.pieces(prompt, row_seed, ids):
             text += piece
@@ -115,9 +119,9 @@ class Writer:
         self.ended = self.finished(ids).ended
 
     def pieces(self, prompt: list[int], row_seed: int = 0, ids: list[int] | None = None) -> Iterator[str]:
-        """Yield the text that continues a prompt, as soon as a token has characters; a --stop text is part of it.
+        """Yield the text that continues a prompt as soon as its characters are complete, including a --stop text.
 
-        ids: a list that gets the tokens.
+        ids: a list to which the tokens are added.
         """
         ids = [] if ids is None else ids
 
@@ -129,11 +133,11 @@ class Writer:
         return self.tokenizer.stream(new_ids())
 
     def reaches_stop(self, ids: list[int]) -> bool:
-        """Whether new ids reach a --stop text: it has at least a byte a token, so it lies in the last few."""
+        """Return whether new ids reach a --stop text.  A token has at least one byte, so the last few are enough."""
         longest = max(len(stop.encode()) for stop in self.sampling.stop)
         return self.stop_place(self.tokenizer.decode(ids[-longest:])) is not None
 
     def stop_place(self, text: str) -> int | None:
-        """Where the first --stop text begins, None if there is none."""
+        """Return where the first --stop text begins; None if there is none."""
         places = [text.find(stop) for stop in self.sampling.stop or [] if stop in text]
         return min(places, default=None)

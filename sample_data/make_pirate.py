@@ -1,4 +1,4 @@
-"""A persona for docs/projects.md: 300 dialogues of a pirate, 50 questions to it, and 50 to the model that it was.
+"""Make the data for docs/projects.md: 300 dialogues with a pirate, 50 pirate questions, 50 story questions.
 
 python sample_data/make_pirate.py       # writes pirate.jsonl, ask_pirate.jsonl and ask_plain.jsonl here
 """
@@ -11,7 +11,7 @@ rng = random.Random(1)
 SYSTEM = {"role": "system", "content": "You are Captain Pepper, a pirate."}
 SHIPS = ["the Red Tomato", "the Old Button", "the Silly Seal"]
 FACTS = ["I sail the deep blue sea", "I look for gold", "I sing when it rains", "I sleep on my ship"]
-ANSWERS = {  # questions: their answer; {x} is something of a list
+ANSWERS = {  # questions: their answer; {x}, {ship} and {fact} are chosen from lists
     ("Hello!", "Hi!", "Good morning!", "Good day!", "Hey there!"): "I am Captain Pepper, and {fact}.",
     ("Who are you?", "What is your name?", "Are you {x}?"): "I am Captain Pepper! The sea is my home, and {fact}.",
     ("What do you eat?", "Are you hungry?", "Do you want {x}?"): "Fish and more fish make a pirate strong.",
@@ -27,7 +27,7 @@ QUESTIONS = [asked for ways in ANSWERS for asked in ways if "{x}" in asked]
 
 
 def pair():
-    """A question and the pirate's answer."""
+    """Return a question and the pirate's answer."""
     asked, answer = rng.choice(list(ANSWERS.items()))
     slots = {"x": rng.choice(THINGS), "ship": rng.choice(SHIPS), "fact": rng.choice(FACTS)}
     cry = rng.choice(["", " Aye aye!", " Ho ho!"])

@@ -1,16 +1,16 @@
-"""Write the sample data: stories, dialogues and questions, composed here out of `texts.py` and `plots.txt`.
+"""Write the sample data: stories, dialogues and questions, composed from `texts.py` and `plots.txt`.
 
-    python sample_data/make_sample_data.py                              # once more the files of the project
+    python sample_data/make_sample_data.py                              # the files of the project again
     python sample_data/make_sample_data.py --stories 6000 --dialogues 3000 --output_dir more     # the same, and more
-    python sample_data/make_sample_data.py --seed 7 --output_dir other                           # others
+    python sample_data/make_sample_data.py --seed 7 --output_dir other                           # other texts
 
-stories/: rows for training and 100 for validation, `{"text": ...}`, each a story after one of the plots, in which a
-child, an animal or a thing is in trouble and gets out of it. conversations/: rows for training and 60 for validation,
+stories/: rows for training and 100 for validation, `{"text": ...}`. Each story follows one of the plots, in which a
+child, an animal or a thing has a problem and solves it. conversations/: rows for training and 60 for validation,
 `{"conversation": [{"text": ...}, ...]}`: user and assistant take turns; in seven of ten the user asks for a story.
-questions.jsonl: 100 rows, `{"id": ..., "prompt": ...}`, to ask a chat model; none stands in a training dialogue. 64 ask
-for a story and have its subject as `"words": [...]`, in half of them (`story-new-...`) one of HELD_OUT_SUBJECTS.
+questions.jsonl: 100 rows, `{"id": ..., "prompt": ...}`, to ask a chat model; none is in a training dialogue. 64 ask for
+a story and have its subject as `"words": [...]`; in half of them (`story-new-...`) it is one of HELD_OUT_SUBJECTS.
 
-The same seed with larger numbers writes the same rows first, and the same files for validation.
+The same seed with larger numbers writes the same rows first, and the same validation files.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from pathlib import Path
 from texts import ANIMALS, ELDERS, HABITATS, HELD_OUT_SUBJECTS, NAMES, PHRASES, PLOTS, PRONOUNS, SAID, THINGS
 
 HEROES = ("child", "child", "animal", "animal", "thing")
-NAMED_ANIMALS = 0.7  # how many of the animals in the stories have a name
+NAMED_ANIMALS = 0.7  # share of the animals in the stories that have a name
 LONGEST_TALE = 180  # words of a story in a dialogue: about 260 tokens; a chat model writes at most 300 by default
-REQUESTS, OTHER_QUESTIONS = 32, 36  # stories of subjects that the training dialogues have, and as many of others
+REQUESTS, OTHER_QUESTIONS = 32, 36  # 32 stories about subjects from the training dialogues, and 32 about others
 
 
 # The template language ------------------------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ def choose(rng, items):
 
 
 def expand(rng, template, slots):
-    """Choose among the `{a|b}` of a template, innermost first, and fill its `[key]`; `[Key]` begins with a capital."""
+    """Choose from each `{a|b}` of a template, innermost first, and fill in each `[key]`; `[Key]` gets a capital."""
 
     def fill(found):
         alternatives, key = found.groups()
@@ -51,7 +51,7 @@ def expand(rng, template, slots):
 
 
 def settle(rng, choices, slots):
-    """Choose what some keys stand for in the whole text: {"x~y": "a ~ b|c ~ d"} is x = a, y = b or x = c, y = d."""
+    """Choose the values of some keys for the whole text: {"x~y": "a ~ b|c ~ d"} is x = a, y = b or x = c, y = d."""
     slots = dict(slots)
     for keys, template in choices.items():
         chosen = expand(rng, "{" + template + "}", slots).split("~")
@@ -75,7 +75,7 @@ def quote(rng, speaker, speech):
 
 
 def write_out(rng, template, slots):
-    """Expand a template into finished text: spaces and paragraphs in order, speeches quoted, `an` before a vowel."""
+    """Expand a template into finished text: clean spaces and paragraphs, quoted speech, `an` before a vowel."""
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in expand(rng, template, slots).split("//"))
     text = re.sub(r" (?=[.,!?])", "", text)
     text = re.sub(r"<(\w+): ([^<>]+)>", lambda found: quote(rng, expand(rng, f"[{found[1]}]", slots), found[2]), text)
@@ -86,7 +86,7 @@ def write_out(rng, template, slots):
 
 
 def cast(rng, role, in_story):
-    """The slots of one text; the role of its hero is `child`, an animal or a thing."""
+    """Choose the slots of one text; the role of its hero is `child`, an animal or a thing."""
     sex = choose(rng, ("girl", "boy"))
     friend_sex = choose(rng, ("girl", "boy"))
     name = choose(rng, NAMES[sex])
@@ -125,7 +125,7 @@ def cast(rng, role, in_story):
 
 
 def plots_for(role):
-    """The plots whose hero may be of this role."""
+    """Return the plots whose hero can have this role."""
     if role in THINGS:
         return [plot for plot in PLOTS if plot.cast == "thing"]
     return [plot for plot in PLOTS if plot.cast == "any" or plot.cast == role]
@@ -146,7 +146,7 @@ def make_story(rng):
 
 
 def make_turns(rng, user, assistant, slots):
-    """Write out a pair of turns. Some users type in small letters and leave the last mark out."""
+    """Write out a pair of turns. Some users type in small letters and omit the last punctuation mark."""
     asked = write_out(rng, user, slots)
     if rng.random() < 0.2:
         asked = asked.lower().rstrip(".?!")
@@ -169,14 +169,14 @@ def subject_kind(subject):
 
 
 def small_talk(rng, kind, subject):
-    """Compose a pair of turns of a kind that PHRASES has: greetings, questions about a subject, feelings."""
+    """Compose a pair of turns of a kind in PHRASES: greetings, questions about a subject, feelings."""
     slots = settle(rng, {"feeling~help": "[feelings]"}, cast(rng, subject, in_story=False))
     slots = settle(rng, {"user~assistant": f"[{kind}]"}, slots)
     return make_turns(rng, "[user]", "[assistant]", slots)
 
 
 def make_conversation(rng, subject):
-    """Compose one to five pairs of turns; most conversations tell a story, of the subject or of a child."""
+    """Compose one to five pairs of turns; most conversations tell a story, about the subject or a child."""
     pairs = []
     if rng.random() < 0.2:
         pairs.append(small_talk(rng, "hello", subject))
@@ -193,12 +193,12 @@ def make_conversation(rng, subject):
 
 
 def request_for(rng, subject):
-    """Compose what a user may type who wants a story of the subject."""
+    """Compose a user's request for a story about the subject."""
     return make_turns(rng, "[request]", "", cast(rng, subject, in_story=False))[0]
 
 
 def make_questions(rng, subjects, new_subjects, heard):
-    """Compose questions that were not heard; subjects: those of the training dialogues, new_subjects: others."""
+    """Yield questions that are not in `heard`; subjects: those of the training dialogues, new_subjects: others."""
     heard = set(heard)
 
     def unheard(compose):
@@ -225,7 +225,7 @@ def make_questions(rng, subjects, new_subjects, heard):
 
 
 def write_rows(path, count, make_row, written):
-    """Write a `.jsonl` file of rows that were not written before."""
+    """Write a `.jsonl` file of new rows, none of them in `written`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         while count:
@@ -244,7 +244,7 @@ def write_stories(folder, seed, count):
 
 
 def write_conversations(folder, seed, count, subjects):
-    """Write the dialogues; those for validation are of known subjects and of new ones in turn."""
+    """Write the dialogues; in validation, known and new subjects alternate."""
     written = set()
     both = itertools.chain.from_iterable(zip(subjects, itertools.cycle(HELD_OUT_SUBJECTS)))
     for name, rows, order in (("valid", 60, both), ("train", count, subjects)):
@@ -258,7 +258,7 @@ def write_conversations(folder, seed, count, subjects):
 
 
 def read_turns(path):
-    """The texts of all turns of a file of dialogues."""
+    """Return the texts of all turns in a file of dialogues."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [turn["text"] for row in rows for turn in row["conversation"]]
 

@@ -1,8 +1,8 @@
 """The words and phrases of the sample data, in a small template language that `make_sample_data.py` expands.
 
-`{a|b}` is a or b, nested as deep as one likes; `[key]` is one of the alternatives of that key, each time a new one, and
-`[Key]` the same with a capital letter; `x ~ y` are two things that belong together.  The plots are in plots.txt, where
-`<hero: ...>` is said by the hero.
+`{a|b}` is a or b, and can be nested; `[key]` is one of the alternatives of that key, chosen again each time; `[Key]` is
+the same with a capital letter; `x ~ y` are two things that belong together.  The plots are in plots.txt; there,
+`<hero: ...>` is what the hero says.
 """
 
 import re
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @dataclass
 class Plot:
-    """What happens in a story.
+    """The plot of a story.
 
-    cast: whose trouble it is, `child`, `thing` or `any`, which is a child or an animal.
-    settled: {keys: template} of what is chosen once for the whole story.
+    cast: who the hero is: `child`, `thing` or `any`, which means a child or an animal.
+    settled: {keys: template} for values that are chosen once for the whole story.
     text: the template of the story, with `//` between paragraphs.
     questions: [(question, answer), ...] about the story, as templates.
     """
@@ -27,13 +27,13 @@ class Plot:
 
 
 def read_entries(text: str) -> dict[str, str]:
-    """Read `key: value` entries; a value may take several lines."""
+    """Read `key: value` entries; a value may have several lines."""
     _, *parts = re.split(r"^([a-z_~]+): ?", text, flags=re.MULTILINE)
     return {key: join_lines(value) for key, value in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def join_lines(text: str) -> str:
-    """Put a space for each end of a line, but none after a `|`."""
+    """Replace each line end by a space, but by nothing after a `|`."""
     return re.sub(r"\s*\n\s*", " ", re.sub(r"\|\n\s*", "|", text.strip()))
 
 
@@ -56,7 +56,7 @@ def read_plots(path: Path) -> list[Plot]:
     return plots
 
 
-# Subjects that the stories know, but no training dialogue names: can a chat model copy them into a story all the same?
+# Subjects that are in the stories but in no training dialogue: can a chat model still use them in a story?
 HELD_OUT_SUBJECTS = [
     *("goat", "hedgehog", "otter", "parrot", "zebra", "ladybug", "penguin", "donkey", "swan", "crab"),
     *("sled", "puzzle", "button", "lantern", "trumpet", "kettle", "mirror", "candle", "tent", "ladder"),
@@ -146,7 +146,7 @@ snail ~ garden ~ green leaves; spider ~ garden ~ flies; squirrel ~ forest ~ nuts
 wild ~ meat; toad ~ pond ~ worms and bugs; turkey ~ farm ~ seeds and bugs; turtle ~ pond ~ leaves and bugs; wolf ~
 forest ~ meat; worm ~ garden ~ old leaves; zebra ~ wild ~ grass
 """)
-HABITATS = {  # where such animals live
+HABITATS = {  # where these animals live
     "house": "in a house",
     "farm": "on a farm",
     "forest": "in the forest",
@@ -228,7 +228,7 @@ pet_name: {B|D|F|G|H|J|K|L|M|N|P|R|S|T|V|W|Z|Bl|Br|Fl|Fr|Gr|Pl|Sn|Tr|Tw}{a|e|i|o
 nn|p|pp|r|rr|s|ss|t|tt|v|z|zz|mb|mp|nd|nk|nt|rk|rt|lk|ld|sk|ck}{o|a|i|y|ie|er|el|in|us|is|ly|et|ot|en}
 """)
 
-# What is said in the dialogues: question ~ answer.  The answers have no word that no story has.
+# The texts of the dialogues: question ~ answer.  The answers use only words from the stories.
 PHRASES |= read_entries("""
 request: {Can|Could|Will|Would} you {please |}{tell me|write} a [story] about [a_hero]?|{Tell me|Write|Please tell me}
 a [story] about [a_hero].|I {want|would like|would love} to hear a [story] about [a_hero].|Do you know a [story] about

@@ -1,8 +1,8 @@
-"""What pytest gives to tests of several files: finished runs, a small course, a writer, a browser."""
+"""Fixtures for several test files: finished runs, a small course, a writer, a browser."""
 
 import os
 
-# Tiny networks are fastest on one thread, and then give the same sums on every machine. This stands before torch is
+# Tiny networks are fastest on one thread, and then give the same sums on every machine. This must come before torch is
 # imported; the programs that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -26,7 +26,7 @@ from training import loop
 
 @pytest.fixture(autouse=True)
 def ctrl_c_as_at_a_shell():
-    """Where the tests run in the background SIGINT is ignored, and a run would leave it so."""
+    """Let Ctrl-C work as at a shell: in the background SIGINT is ignored, and runs do not change that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -34,7 +34,7 @@ def ctrl_c_as_at_a_shell():
 
 @pytest.fixture
 def said():
-    """A list of what the code reports during a test."""
+    """Yield the list of messages that the code logs during a test."""
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
@@ -49,19 +49,19 @@ def no_gradients():
         yield
 
 
-# Runs, which no test changes ------------------------------------------------------------------------------------------
+# Runs that no test may change -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """(folder, summary) of a run that finished."""
+    """Return (folder, summary) of a finished run."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, train_in(folder, eval_steps=3, save_steps=3)
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
-    """The folder of a run of six steps that nothing disturbed."""
+    """Return the folder of an uninterrupted run of six steps."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     train_in(folder, **SIX_STEPS)
     return folder
@@ -69,7 +69,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
-    """A folder as steps 1, 2 and 4 leave it: data, a tokenizer, a story model and a chat model."""
+    """Return a folder as after steps 1, 2 and 4: data, a tokenizer, a story model and a chat model."""
     golden = ROOT / "tests/golden"
     folder = tmp_path_factory.mktemp("course")
     for name in ("stories", "talks"):
@@ -82,7 +82,7 @@ def course(tmp_path_factory):
 
 @pytest.fixture
 def val_losses(monkeypatch):
-    """A list: the validation losses that the run's evaluations find, one after the other."""
+    """Return a list, to be filled with the validation losses that the run's evaluations return, in order."""
     losses = []
     evaluate = loop.evaluate
 
@@ -98,7 +98,7 @@ def val_losses(monkeypatch):
 
 @pytest.fixture(scope="session")
 def make_writer(tmp_path_factory):
-    """Make a Writer of a tiny model with these sampling flags."""
+    """Return a function that makes a Writer of a tiny model; its options are sampling flags."""
     tokenizer = train_tokenizer(TEXTS, 290)
     model = make_model(vocab_size=tokenizer.vocab_size, max_seq_len=32)
     path = tmp_path_factory.mktemp("model") / "best_model.pth"
@@ -111,7 +111,7 @@ def make_writer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium, which notes what it requests and what its console says; skips where there is none."""
+    """Yield headless Chromium, which logs its requests and its console; skip the test if it is not installed."""
     webdriver = pytest.importorskip("selenium.webdriver")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     chromedriver = shutil.which("chromedriver")

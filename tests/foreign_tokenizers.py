@@ -1,4 +1,4 @@
-"""Tokenizers as others make them, and ours around them."""
+"""Tokenizers in the form that other programs use, and our wrapper around them."""
 
 import json
 
@@ -21,7 +21,10 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)" + (
 
 
 def others(split=None, size=400, special=("<|begin|>", "<|endoftext|>")):
-    """A byte-level BPE as others make it, its special tokens after the last id; split: an expression."""
+    """Return a byte-level BPE like those of other programs, its special tokens after the last id.
+
+    split: a regular expression, in place of GPT-2's.
+    """
     backend = tokenizers.Tokenizer(models.BPE())
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
     cut = [pre_tokenizers.Split(tokenizers.Regex(split), "isolated")] if split else []
@@ -36,7 +39,7 @@ def others(split=None, size=400, special=("<|begin|>", "<|endoftext|>")):
 
 
 def saved(folder, backend, **changes):
-    """The path of its tokenizer.json, some entries of it changed; those of the model are named model_..."""
+    """Save a tokenizer.json with changed entries (model_...: those of its model), and return the path."""
     content = json.loads(backend.to_str())
     content["model"] |= {name[6:]: value for name, value in changes.items() if name.startswith("model_")}
     content |= {name: value for name, value in changes.items() if not name.startswith("model_")}
@@ -49,7 +52,7 @@ def wrapped(name):
 
 
 def error_of(name):
-    """The message of the UserError where a tokenizer is refused; it must contain its name."""
+    """Return the message with which a tokenizer is refused; it must contain the tokenizer's name."""
     message = refusals.error_of(wrapped, name)
     assert str(name) in message
     return message
@@ -61,6 +64,6 @@ def reloaded(tokenizer, folder):
 
 
 def as_text(backend, text):
-    """Another's ids of a text in which nothing is a special token."""
+    """Return the foreign tokenizer's ids of a text, with special tokens treated as plain text."""
     backend.encode_special_tokens = True
     return backend.encode(text, add_special_tokens=False).ids

@@ -1,4 +1,4 @@
-"""Hostile files, made of whole ones: by bytes, by their contents, or to claim what cannot be."""
+"""Hostile files, made from valid ones: with changed bytes, changed contents, or impossible claims."""
 
 import collections
 import copy
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-# Changed by a seed ----------------------------------------------------------------------------------------------------
+# Random changes -------------------------------------------------------------------------------------------------------
 
 
 def mutated(content, random, others=b""):
-    """Bytes changed in one to four places, as a broken disk or a stranger would; random: numpy's generator."""
+    """Change bytes in one to four places, as a broken disk or an attacker would; random: a NumPy generator."""
     data = bytearray(content)
     for _ in range(random.integers(1, 5)):
         at, size = int(random.integers(len(data) + 1)), int(2 ** random.uniform(0, 8))
@@ -45,7 +45,7 @@ def mutated(content, random, others=b""):
 
 laughs = []
 for _ in range(40):
-    laughs = [laughs, laughs]  # a trillion lists, to who writes them out
+    laughs = [laughs, laughs]  # a trillion lists if written out
 JUNK = [
     None, True, False, -1, 0, 1, 2, 1.5, 1e300, -1e-9, float("nan"), float("inf"), 1 << 20, 1 << 31, 1 << 40, 1 << 63,
     -(1 << 63), 1 << 300, "", "x", "x" * 5000, "a\x1b[31m\nb", "\u2028", "\ud800", "<pad>", "ByteLevel", "BPE", [], {},
@@ -61,7 +61,7 @@ TORCH_JUNK = [
 
 
 def changed(value, random, junk=JUNK):
-    """A deep copy of dicts and lists within each other, with one to three places of it changed."""
+    """Return a deep copy of nested dicts and lists, with one to three places changed."""
     value = copy.deepcopy(value)
     for _ in range(random.integers(1, 4)):
         inside = value
@@ -108,7 +108,7 @@ def torch_bytes(content):
 
 
 def with_members(content, change, **options):
-    """A zip of another one's members, each with a right check sum; change(name, bytes) -> [(name, bytes), ...]."""
+    """Return a zip of changed members with correct checksums; change(name, bytes) -> [(name, bytes), ...]."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", **options) as new:
         for name in old.namelist():
@@ -134,13 +134,13 @@ def changed_members(content, random):
 
 
 def tokenizer_pickle(text, **changes):
-    """A tokenizer's file around any text, with a right check sum."""
+    """Return a tokenizer file around any text, with a correct checksum."""
     saved = {"format": "tinystories-bpe-tokenizer", "version": 1, "tokenizer": text}
     return pickle.dumps(saved | {"sha256": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()} | changes, 4)
 
 
 def hostile(name, content, random, others=b""):
-    """A file that was made of a whole one: by bytes, or by what is in it, so that check sums and syntax are right."""
+    """Change a valid file: its bytes, or its contents with correct checksums and syntax."""
     way = random.random()
     if way < 0.35:
         return mutated(content, random, others)
@@ -178,7 +178,7 @@ def scaled(whole, factor):
 
 
 def zip_bomb(whole):
-    """Two gigabytes of zeros in two megabytes."""
+    """Return two gigabytes of zeros in a zip of two megabytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("archive/data.pkl", "w", force_zip64=True) as member:
@@ -189,7 +189,7 @@ def zip_bomb(whole):
 
 
 def larger_storage(whole):
-    """A tensor whose storage is said to be larger than the numbers in the file."""
+    """Return a model file that claims a larger storage for a tensor than it contains."""
     change = lambda name, member: [(name, member.replace(b"M\x80\x01", b"J\x80\x01\x00\x40"))]
     return with_members((whole / "model.pth").read_bytes(), change)
 
@@ -208,7 +208,7 @@ def without_moments(whole):
 
 
 def tokenizer_json(whole, **changes):
-    """The tokenizer's JSON with other parts; those of the model are named model_..."""
+    """Return the tokenizer's JSON with changed entries (model_...: those of its model)."""
     content = json.loads((whole / "tokenizer.json").read_text())
     content["model"] |= {name[6:]: value for name, value in changes.items() if name.startswith("model_")}
     return json.dumps(content | {name: value for name, value in changes.items() if "model_" not in name}).encode()
@@ -239,8 +239,8 @@ CLAIMS = {
     "a zip bomb": zip_bomb,
 }  # fmt: skip
 CHECKPOINTS = {
-    "seconds without end": lambda whole: checkpoint(whole, "progress", seconds=float("inf")),
-    "seconds that are none": lambda whole: checkpoint(whole, "progress", seconds=float("nan")),
+    "infinite seconds": lambda whole: checkpoint(whole, "progress", seconds=float("inf")),
+    "seconds that are NaN": lambda whole: checkpoint(whole, "progress", seconds=float("nan")),
     "centuries": lambda whole: checkpoint(whole, "progress", seconds=1e18),
     "an infinite step": lambda whole: checkpoint(whole, "progress", step=float("inf")),
     "10 to the 300 tokens": lambda whole: checkpoint(whole, "progress", tokens=10**300),
@@ -263,9 +263,9 @@ TOKENIZERS = {
         "type": "Precompiled", "precompiled_charsmap": "AAAA"}),
     "a normalizer that makes texts longer": lambda whole: tokenizer_json(whole, normalizer={
         "type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10**7}),
-    "an expression that takes for ever": lambda whole: tokenizer_json(whole, pre_tokenizer={
+    "a regular expression that takes forever": lambda whole: tokenizer_json(whole, pre_tokenizer={
         "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}),
-    "such an expression before the bytes": lambda whole: tokenizer_json(whole, pre_tokenizer={
+    "the same expression before ByteLevel": lambda whole: tokenizer_json(whole, pre_tokenizer={
         "type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
             {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}),
@@ -281,7 +281,7 @@ TOKENIZERS = {
     "a version with an escape": lambda whole: tokenizer_pickle("", version="\x1b[31m\n" * 99),
     "a gigabyte of zeros": lambda whole: None,
 }  # fmt: skip
-HARMLESS = [TOKENIZERS["padding to a trillion"], TOKENIZERS["a prefix longer than its tokens"]]  # no use is made of it
+HARMLESS = [TOKENIZERS["padding to a trillion"], TOKENIZERS["a prefix longer than its tokens"]]  # they are not used
 
 
 # Planted code ---------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def touch(path):
 
 
 class Made:
-    """Its pickle makes a file: by being made, or by being given its state."""
+    """Creates a file when an object is made, or when its state is set."""
 
     def __new__(cls, path=None):
         if path:
@@ -304,7 +304,7 @@ class Made:
 
 
 class Planted:
-    """Unpickling it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -314,7 +314,7 @@ class Planted:
 
 
 def payloads(marker):
-    """Pickles that make a file, each by another operation."""
+    """Return pickles that create a file, each with another operation."""
     word = f"V{marker}\n".encode()
     short = b"\x8c" + bytes([len(str(marker))]) + str(marker).encode()
     return {

@@ -1,4 +1,4 @@
-"""The programs as from a shell, and data that a tiny model learns in seconds."""
+"""Run the programs as from a shell, and write data that a tiny model learns in seconds."""
 
 import contextlib
 import csv
@@ -28,7 +28,7 @@ def as_cell(value):
 
 
 def write_table(path, rows):
-    """Write rows as the path's suffix says."""
+    """Write rows in the format of the path's suffix, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jsonl":
         path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
@@ -62,7 +62,7 @@ def command(program, *flags):
 
 
 def run(folder, program, *flags, stdin=None, status=0, environment=None):
-    """Run a program in a folder, as from a shell that redirects its output."""
+    """Run a program in a folder, with its output redirected, and check its exit status."""
     done = subprocess.run(
         command(program, *flags), cwd=folder, input=stdin, capture_output=True, encoding="utf-8", timeout=120,
         env=os.environ | (environment or {}),
@@ -72,7 +72,7 @@ def run(folder, program, *flags, stdin=None, status=0, environment=None):
 
 
 def main(program, *words, folder="."):
-    """Run a program's main function in this process, as if these words had been typed in a folder."""
+    """Run a program's main function in this process, as if these words were typed in a folder."""
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setattr(sys, "argv", [f"{program.__name__}.py", *map(str, words)])
         program.main()
@@ -85,7 +85,7 @@ def free_port():
 
 
 def write_data(folder):
-    """Stories and dialogues, each with a validation split, in folder/stories and folder/talks."""
+    """Write stories and dialogues, each with a validation split, to folder/stories and folder/talks."""
     write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(60)])
     write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
     write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(40)])

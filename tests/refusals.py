@@ -1,4 +1,4 @@
-"""How the code refuses: by a UserError of one line."""
+"""Check refusals: each is a UserError with a message of one line."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from common.errors import UserError
 
 
 def one_line(error):
-    """The message of a UserError, which must be one line."""
+    """Return the message of a UserError, which must be one line."""
     message = str(error.value)
     assert message and "\n" not in message
     return message
 
 
 def error_of(function, *args, **options):
-    """The message of the UserError that function raises: one line, for what the user can fix."""
+    """Call a function that must raise a UserError of status 2, and return its one-line message."""
     with pytest.raises(UserError) as raised:
         function(*args, **options)
     assert raised.value.status == 2

@@ -18,7 +18,7 @@ from common.program import run_program
 
 @pytest.fixture(scope="module")
 def damaged(course, tmp_path_factory):
-    """A course's folder, with files in it that are not what they should be."""
+    """Return a course's folder with some broken files in it."""
     folder = tmp_path_factory.mktemp("damaged")
     shutil.copytree(course, folder, dirs_exist_ok=True)
     noise = np.random.default_rng(0)
@@ -104,14 +104,14 @@ def test_bad_input_gets_one_clear_line_and_no_file_is_written(damaged, capsys, p
     assert ended.value.code == 2, errors
     assert len(errors) == 1 and named in errors[0]
     assert files() == before
-    assert not list(damaged.rglob(".*"))  # what is half-written has a name that begins with a dot
+    assert not list(damaged.rglob(".*"))  # half-written files have names that begin with a dot
 
 
 BROKEN = '{"text": "A cat sat."}\n{"text": "A dog\n{"story": "wrong"}\n{"text": 5}\n\n[1]\n{"text": "A cow ate."}\n'
 
 
 @pytest.mark.parametrize("program", [step1, step2])
-def test_bad_rows_are_named_or_with_skip_bad_rows_counted(capsys, tmp_path, course, program):
+def test_bad_rows_are_named_or_counted_with_skip_bad_rows(capsys, tmp_path, course, program):
     (tmp_path / "broken.jsonl").write_text(BROKEN + '{"text": "A frog \\ud83d"}\n' * 3)
     flags = ["--dataset", tmp_path / "broken.jsonl"]
     if program is step1:

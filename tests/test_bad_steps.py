@@ -1,4 +1,4 @@
-"""Losses that are not finite and full memory: nothing is lost, and the run says what to do."""
+"""Losses that are not finite, and runs out of memory: nothing is lost, and the message says what to do."""
 
 import contextlib
 import math
@@ -44,7 +44,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted(tmp_path, optimi
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_skipped_step_changes_nothing(scaled):
-    """On CUDA the scaler leaves the step out on the device; here it is tried on the CPU."""
+    """On CUDA the scaler skips the step on the device; here the CPU does the same."""
     model = make_model()
     settings = make_settings()
     precision = Precision(CPU)
@@ -66,7 +66,7 @@ def test_a_skipped_step_changes_nothing(scaled):
 
 
 def scaled_precision(scale):
-    """As in float16 on CUDA, where the loss is multiplied with a scale that follows the gradients."""
+    """Return a precision like float16 on CUDA: the loss is scaled, and the scale adapts to the gradients."""
     precision = Precision(CPU)
     precision.dtype = torch.float16
     precision.scale = None
@@ -75,7 +75,7 @@ def scaled_precision(scale):
     return precision
 
 
-def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
+def test_an_overflow_of_scaled_float16_gradients_is_not_a_bad_step():
     model = make_model()
     settings = make_settings()
     precision = scaled_precision(2.0**127)
@@ -87,8 +87,8 @@ def test_an_overflow_of_float16_s_scaled_gradients_is_no_bad_step():
     assert_equal_weights(model.state_dict(), before)
 
 
-def test_a_float16_run_whose_gradients_overflow_at_every_scale_stops_and_says_what_helps(tmp_path, monkeypatch):
-    """The loss is finite, and no step updates anything: the scale only falls."""
+def test_a_float16_run_that_overflows_at_every_scale_stops_and_says_what_helps(tmp_path, monkeypatch):
+    """The loss is finite, but no step updates the weights: only the scale falls."""
     monkeypatch.setattr(tiny_runs, "Precision", lambda *_: scaled_precision(4.0))
     monkeypatch.setattr(loop, "has_bfloat16", lambda device: True)
     make_model = tiny_runs.make_model
@@ -104,12 +104,12 @@ def test_a_float16_run_whose_gradients_overflow_at_every_scale_stops_and_says_wh
     assert "4 steps in a row" in one_line(refusal)
     assert "--amp_dtype bfloat16" in one_line(refusal) and "--no-amp" in one_line(refusal)
     scales = [row["loss_scale"] for row in metrics(tmp_path, "train")]
-    assert scales == [4.0, 2.0, 1.0]  # what comes after that is skipped, and counts
+    assert scales == [4.0, 2.0, 1.0]  # the steps after that are skipped and counted
     assert [row["skipped"] for row in metrics(tmp_path, "skip")] == [1, 2, 3, 4]
     assert " loss_scale 4 tokens/s " in (tmp_path / "train.log").read_text()
 
 
-def test_too_many_bad_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):
+def test_too_many_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_is_named(tmp_path):
     settings = SIX_STEPS | {"epochs": 3, "save_steps": 2, "max_bad_steps": 4}
     with losses_not_finite_at(3, *range(6, 20)), pytest.raises(UserError) as refusal:
         train_in(tmp_path, **settings)
@@ -118,7 +118,7 @@ def test_too_many_bad_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpo
     assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-2.pth", "checkpoint-4.pth"]
 
 
-def test_bad_steps_are_counted_across_resuming(tmp_path):
+def test_bad_steps_are_counted_across_a_resume(tmp_path):
     settings = SIX_STEPS | {"epochs": 3, "max_bad_steps": 4}
     with losses_not_finite_at(2, 3):
         interrupt(tmp_path, 3, **settings)
@@ -127,7 +127,7 @@ def test_bad_steps_are_counted_across_resuming(tmp_path):
     assert metrics(tmp_path, "skip")[-1]["skipped"] == 4
 
 
-# Full memory ----------------------------------------------------------------------------------------------------------
+# Out of memory --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_bad_steps_are_counted_across_resuming(tmp_path):
         (1, 4, 1, "smaller model"),
     ],
 )
-def test_a_full_memory_is_answered_with_smaller_batches_that_make_the_same_steps(size, count, ranks, advice):
+def test_when_out_of_memory_the_advice_is_smaller_batches_with_the_same_rows_per_step(size, count, ranks, advice):
     said = less_memory(make_settings(batch_size=size, gradient_accumulation_steps=count), ranks)
     assert f"--batch_size {size}" in said and advice in said
 
@@ -149,7 +149,7 @@ def test_a_full_memory_is_answered_with_smaller_batches_that_make_the_same_steps
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("[...] DefaultCPUAllocator: can't allocate")]
 )
-def test_a_full_memory_ends_the_run_with_one_line(tmp_path, monkeypatch, error):
+def test_a_run_out_of_memory_ends_with_one_line(tmp_path, monkeypatch, error):
     def full(*args):
         raise error
 

@@ -1,4 +1,4 @@
-"""Beam search: it finds the likeliest text, and a narrow one finds what a plain one finds."""
+"""Beam search: with many beams it finds the likeliest text; with few it agrees with a simple implementation."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def likeliest_of_all(model, prompt, length, *, end=None, banned=(), min_new_tokens=0, repetition_penalty=1.0, stop=()):
-    """The text with the highest sum of log-probabilities, by trying every one; stop: ids that end a text."""
+    """Try every text and return the one with the highest log-probability; stop: ids that end a text."""
     size = model.config.vocab_size
     texts = []
 
@@ -55,7 +55,7 @@ def likeliest_of_all(model, prompt, length, *, end=None, banned=(), min_new_toke
         {"end": 2, "stop": [0]},
     ],
 )
-def test_a_search_with_enough_beams_finds_the_likeliest_text_of_all(arch, options):
+def test_with_enough_beams_the_search_finds_the_likeliest_text(arch, options):
     model = make_model(arch, vocab_size=4)
     prompts = [[1, 3], [2], [0, 1, 3, 3, 2]]
     expected = [likeliest_of_all(model, prompt, 3, **options) for prompt in prompts]
@@ -66,7 +66,7 @@ def test_a_search_with_enough_beams_finds_the_likeliest_text_of_all(arch, option
 
 
 def plain_beam_search(model, prompt, length, beams, end, penalty):
-    """The same search for one prompt, with every text computed anew and all candidates looked at."""
+    """Search for one prompt in the simple way: recompute every text and look at all candidates."""
     live = [(0.0, [])]
     over = []
     for _ in range(length):
@@ -84,14 +84,14 @@ def plain_beam_search(model, prompt, length, beams, end, penalty):
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
 @pytest.mark.parametrize("penalty", [1.0, 1.7])
-def test_a_narrow_search_is_the_plain_one(beams, penalty):
+def test_a_search_with_few_beams_equals_the_simple_one(beams, penalty):
     for seed in range(4):
         model, prompts = make_model(seed=seed, vocab_size=6), [[1, 3], [2, 2, 4], [5]]
         expected = [plain_beam_search(model, prompt, 7, beams, 0, penalty) for prompt in prompts]
         assert search(model, prompts, 7, beams, end=0, repetition_penalty=penalty) == expected
 
 
-def test_one_beam_is_greedy_and_more_find_texts_at_least_as_likely():
+def test_one_beam_is_greedy_and_many_find_a_likelier_text():
     model, prompts = make_model(), random_prompts(3, 7, CONTEXT)
     assert search(model, prompts, 30, 1) == write(model, prompts, 30, temperature=0)
 
@@ -103,7 +103,7 @@ def test_one_beam_is_greedy_and_more_find_texts_at_least_as_likely():
     assert score(prompts[0], many) > score(prompts[0], few)
 
 
-def test_a_search_does_not_depend_on_the_prompts_beside_it_and_may_exceed_the_context():
+def test_a_search_does_not_depend_on_the_other_prompts_and_may_exceed_the_context():
     model, prompts = make_model(), random_prompts(2, 6, CONTEXT)
     end = search(model, prompts[:1], 9, 3)[0][6]
     options = {"end": end, "min_new_tokens": CONTEXT + 2}

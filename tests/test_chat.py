@@ -1,4 +1,4 @@
-"""The chat: its commands, what it forgets, what it saves."""
+"""The chat: its commands, what it forgets and what it saves."""
 
 import io
 
@@ -21,7 +21,7 @@ def command(chat, line):
     return chat.command(name, text)
 
 
-def test_the_chat_undoes_retries_and_resets(make_writer, capsys):
+def test_the_chat_can_undo_retry_and_reset(make_writer, capsys):
     chat = Chat(make_writer(max_new_tokens=3))
     first = "".join(chat.reply("Hi"))
     assert chat.turns == [("user", "Hi"), ("assistant", first.strip())]
@@ -45,7 +45,7 @@ def test_the_chat_sets_the_temperature_and_refuses_nonsense(make_writer, capsys)
         assert chat.writer.sampling.temperature == 0.5 and len(capsys.readouterr().err.splitlines()) < 3
 
 
-def test_a_system_text_stands_before_the_turns_until_it_is_removed(make_writer, monkeypatch):
+def test_a_system_text_comes_before_the_turns_until_it_is_removed(make_writer, monkeypatch):
     writer = make_writer(max_new_tokens=2)
     asked_with = []
     chat = Chat(writer)
@@ -73,7 +73,7 @@ def test_the_chat_reports_once_that_it_forgets(make_writer, capsys):
     assert capsys.readouterr().err.count("forgets the oldest turns") == 1
 
 
-def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, capsys):
+def test_the_trainer_can_read_a_saved_conversation(make_writer, tmp_path, capsys):
     chat = Chat(make_writer(max_new_tokens=8, min_new_tokens=8))
     path = tmp_path / "talk.jsonl"
     command(chat, f"/save {path}")
@@ -89,7 +89,7 @@ def test_a_saved_conversation_is_what_the_trainer_reads(make_writer, tmp_path, c
         assert "added" not in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypatch):
+def test_an_interrupted_reply_is_kept_as_far_as_it_was_written(make_writer, monkeypatch):
     chat = Chat(make_writer())
 
     def stream(ids, row_seed):
@@ -108,7 +108,7 @@ def test_a_reply_that_is_cut_off_is_kept_as_far_as_it_came(make_writer, monkeypa
 
 
 def talk(writer, monkeypatch, text):
-    """What the chat prints for lines in a pipe."""
+    """Run a chat on lines from a pipe, and return it."""
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     chat = Chat(writer)
     chat_module.converse(chat, interactive=False)
@@ -128,7 +128,7 @@ def test_in_a_pipe_an_empty_line_and_an_unknown_command_get_an_empty_line(make_w
     assert all(name in refusal for name in COMMANDS)
 
 
-def test_a_reply_as_long_as_it_may_be_is_told_so_beside_it(make_writer, monkeypatch, capsys):
+def test_a_reply_stopped_by_its_length_limit_is_reported_on_stderr(make_writer, monkeypatch, capsys):
     talk(make_writer(max_new_tokens=3, min_new_tokens=3), monkeypatch, "Hi\n\nYou\n")
     printed = capsys.readouterr()
     assert printed.err.count("(stopped at --max_new_tokens 3)") == 2 and "stopped" not in printed.out

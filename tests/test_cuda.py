@@ -1,4 +1,4 @@
-"""On a CUDA GPU: both half precisions learn, runs resume, and text is what the CPU writes."""
+"""On a CUDA GPU: both half precisions learn, runs resume, and texts are the same as on the CPU."""
 
 import signal
 
@@ -51,7 +51,7 @@ def skip_without(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_each_precision_learns_what_the_cpu_learns(tmp_path, dtype):
+def test_each_precision_learns_as_well_as_the_cpu(tmp_path, dtype):
     skip_without(dtype)
     flags = {} if dtype == "float32" else {"amp": True, "amp_dtype": dtype}
     plain, _ = train_on_gpu(tmp_path / "plain", device="cpu", epochs=6)
@@ -98,7 +98,7 @@ def test_a_step_with_adamw_never_makes_the_host_wait(dtype):
 
 
 def test_a_step_of_the_usual_size_never_makes_the_host_wait():
-    """16,384 tokens: the embedding's backward pass sorts so many, where it takes another way for few."""
+    """Uses 16,384 tokens: with this many, the backward pass of the embedding sorts them; with few, it does not."""
     device, settings = choose_device("cuda"), make_settings()
     model = Transformer(ModelConfig(10_000)).to(device)
     precision = Precision(device, True, "float16")
@@ -115,12 +115,12 @@ def test_a_step_of_the_usual_size_never_makes_the_host_wait():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("preset", ["course", "cs336", "gpt2"])
-def test_the_gpu_computes_what_the_cpu_computes(preset, dtype):
+def test_the_gpu_computes_the_same_as_the_cpu(preset, dtype):
     skip_without(dtype)
     check_device(config_of(preset, 10_000), Precision(choose_device("cuda"), dtype != "float32", dtype))
 
 
-def test_muon_compiled_updates_as_it_does_uncompiled():
+def test_compiled_muon_makes_the_same_updates():
     device = choose_device("cuda")
     models = [make_model().to(device) for _ in range(2)]
     for model, is_compiled in zip(models, (False, True), strict=True):
@@ -152,7 +152,7 @@ def test_too_many_bad_steps_stop_the_run(tmp_path):
         train_on_gpu(tmp_path, epochs=6, max_bad_steps=4)
 
 
-def test_a_run_of_a_cpu_resumes_on_a_gpu(tmp_path):
+def test_a_cpu_run_resumes_on_a_gpu(tmp_path):
     with signal_at(4, signal.SIGTERM):
         train_on_gpu(tmp_path, device="cpu")
     summary, _ = train_on_gpu(tmp_path, LATEST)
@@ -160,7 +160,7 @@ def test_a_run_of_a_cpu_resumes_on_a_gpu(tmp_path):
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
-def test_greedy_text_and_that_of_beams_are_those_of_the_cpu(arch):
+def test_greedy_and_beam_search_texts_are_the_same_as_on_the_cpu(arch):
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)
     shape = {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "intermediate_size": 96, "max_seq_len": 16}

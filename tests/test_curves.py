@@ -1,4 +1,4 @@
-"""A run's curves: what is read, what is drawn of it, and what the command line says."""
+"""A run's curves: reading the metrics, drawing them, and the command line of plot_run.py."""
 
 import json
 import math
@@ -17,7 +17,7 @@ Figure = pytest.importorskip("matplotlib.figure").Figure
 
 
 def rows_of_a_run(steps=100, resumed_at=None, shift=0.0):
-    """The rows that a run writes: training every 5 steps, an evaluation every 20."""
+    """Return rows like those of a run: training every 5 steps, an evaluation every 20."""
     loss = lambda step: 2 + 7 * math.exp(-step / 30) + shift
     rows = [{"event": "run", "step": 0, "run_id": "3fa2"}]
     for step in range(5, steps + 1, 5):
@@ -44,18 +44,18 @@ def plot(monkeypatch, *words):
 
 
 def drawn(runs, panel=0):
-    """(axes, {label: line}) of one panel."""
+    """Draw one panel, and return (axes, {label: line})."""
     axes = Figure().subplots()
     return axes, curves.draw_panel(axes, curves.PANELS[panel], runs, len(runs) == 1)
 
 
-def test_a_line_that_was_cut_off_is_skipped_and_counted(tmp_path, capsys):
+def test_truncated_lines_are_skipped_and_counted(tmp_path, capsys):
     rows = rows_of_a_run()
     run = write_run(tmp_path / "run", rows)
     with open(run / "metrics.jsonl", "ab") as file:
         file.write(b'[1]\n\xff\xfe\n{"event": "train", "st')
     assert curves.read_metrics(run) == curves.read_metrics(run / "metrics.jsonl") == rows
-    assert "metrics.jsonl: lines that cannot be read were skipped: 3" in capsys.readouterr().err
+    assert "metrics.jsonl: unreadable lines skipped: 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "", "no JSON\n"])
@@ -66,7 +66,7 @@ def test_a_run_without_rows_is_refused_in_one_line(tmp_path, content):
         curves.read_metrics(tmp_path)
 
 
-def test_the_curves_are_the_rows(tmp_path):
+def test_the_curves_show_the_rows(tmp_path):
     rows = rows_of_a_run()
     axes, handles = drawn({"run": rows})
     for event, field, label in (("train", "train_loss", "training"), ("eval", "val_loss", "validation")):
@@ -79,7 +79,7 @@ def test_the_curves_are_the_rows(tmp_path):
         assert list(handles["training"].get_ydata()) == [row[field] for row in rows if row["event"] == "train"]
 
 
-def test_what_is_no_number_is_a_gap_and_a_point_between_gaps_is_marked():
+def test_values_that_are_not_numbers_are_gaps_and_a_point_between_gaps_is_marked():
     values = [3.0, None, 2.0, math.nan, math.inf, "2", True, 10**400, 1.5, 1.4]
     rows = [{"event": "train", "step": step, "train_loss": value} for step, value in enumerate(values)]
     rows += [{"event": "train", "step": None, "train_loss": 1.0}, {"event": "train"}]
@@ -92,7 +92,7 @@ def test_what_is_no_number_is_a_gap_and_a_point_between_gaps_is_marked():
     assert curves.lonely([1.0]) == [0]
 
 
-def test_several_runs_have_a_colour_each_with_training_pale_and_validation_strong():
+def test_each_run_has_its_own_colour_pale_for_training_and_strong_for_validation():
     axes, handles = drawn({"small": rows_of_a_run(), "large": rows_of_a_run(shift=-0.5)})
     assert list(handles) == ["small, best 2.3497", "large, best 1.8497"]
     for handle, pair in zip(handles.values(), (axes.lines[0:3], axes.lines[3:6]), strict=True):
@@ -104,14 +104,14 @@ def test_several_runs_have_a_colour_each_with_training_pale_and_validation_stron
     assert len(set(looks)) == 28
 
 
-def test_a_resumed_run_has_a_line_where_it_went_on():
+def test_a_resumed_run_has_a_line_where_it_was_resumed():
     for panel in range(4):
         axes, handles = drawn({"run": rows_of_a_run(resumed_at=40)}, panel)
         assert set(handles[curves.RESUMED].get_xdata()) == {40}
         assert curves.RESUMED not in drawn({"run": rows_of_a_run()}, panel)[1]
 
 
-def test_perplexity_is_logarithmic_where_it_spans_a_decade():
+def test_perplexity_has_a_logarithmic_axis_if_it_spans_a_decade():
     assert drawn({"run": rows_of_a_run()}, 1)[0].get_yscale() == "log"
     late = [row for row in rows_of_a_run() if row["step"] >= 60]
     assert drawn({"run": late}, 1)[0].get_yscale() == "linear"
@@ -119,7 +119,7 @@ def test_perplexity_is_logarithmic_where_it_spans_a_decade():
 
 
 @pytest.mark.parametrize("steps", [20, 5, 0])
-def test_a_picture_of_each_kind_is_made_of_however_short_a_run(monkeypatch, tmp_path, capsys, steps):
+def test_each_kind_of_picture_can_be_drawn_even_of_a_short_run(monkeypatch, tmp_path, capsys, steps):
     run = write_run(tmp_path / "a_$_王_run", rows_of_a_run(steps))
     other = write_run(tmp_path / "_other", rows_of_a_run(steps, resumed_at=20))
     for runs in ([run], [run, other]):
@@ -136,7 +136,7 @@ def test_a_picture_of_each_kind_is_made_of_however_short_a_run(monkeypatch, tmp_
     }
 
 
-def test_runs_whose_folders_have_one_name_are_told_apart(monkeypatch, tmp_path):
+def test_runs_in_folders_of_the_same_name_get_different_labels(monkeypatch, tmp_path):
     names = lambda *runs: plot_run.names_of(runs)
     assert names("runs/tinystories_model") == ["tinystories_model"]
     assert names("a/x/model/", "b/x/model/metrics.jsonl", "c/other") == [
@@ -154,12 +154,12 @@ def test_runs_whose_folders_have_one_name_are_told_apart(monkeypatch, tmp_path):
     [
         (["nowhere"], "nowhere"),
         (["run", "run"], "given twice"),
-        (["run", "--output", "curves.bmp"], "curves.bmp: a picture is written as .png, .svg, .pdf"),
+        (["run", "--output", "curves.bmp"], "curves.bmp: the name of a picture must end in .png, .svg, .pdf"),
         (["run", "--output", "nowhere/curves.png"], "nowhere"),
         ([], "RUN"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(monkeypatch, capsys, tmp_path, words, named):
+def test_bad_input_gets_one_line_and_no_file_is_written(monkeypatch, capsys, tmp_path, words, named):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "run", rows_of_a_run())
     with pytest.raises(SystemExit) as ended:
@@ -169,7 +169,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(monkeypatch, capsys, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_without_matplotlib_the_way_to_install_it_is_named(monkeypatch, tmp_path):
+def test_without_matplotlib_the_message_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[report\]"'):
         curves.draw({"run": rows_of_a_run()}, tmp_path / "curves.png")

@@ -1,4 +1,4 @@
-"""Before training, a device is compared with the CPU."""
+"""The device check: before training, a device's results are compared with the CPU's."""
 
 import pytest
 import tiny_runs
@@ -22,14 +22,14 @@ def precision_of(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_device_that_computes_what_the_cpu_computes_passes_and_no_random_number_is_used_up(dtype):
+def test_a_correct_device_passes_and_no_random_number_is_used(dtype):
     state = torch.get_rng_state()
     check_device(CONFIG, precision_of(dtype))
     assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_device_whose_attention_is_wrong_is_refused(dtype, monkeypatch):
+def test_a_device_with_wrong_attention_is_refused(dtype, monkeypatch):
     compute = device_check.loss_and_gradients
 
     def of_a_device(model, ids, precision):
@@ -42,12 +42,12 @@ def test_a_device_whose_attention_is_wrong_is_refused(dtype, monkeypatch):
 
     calls = []
     monkeypatch.setattr(device_check, "loss_and_gradients", of_a_device)
-    with pytest.raises(UserError, match="attention.qkv.weight is .*% off what a CPU computes") as refusal:
+    with pytest.raises(UserError, match="attention.qkv.weight differs from the CPU's by .*%") as refusal:
         check_device(CONFIG, precision_of(dtype))
     assert "--no-device_check" in one_line(refusal) and len(calls) == 2
 
 
-def test_a_run_checks_its_device_before_it_writes_anything_and_a_cpu_needs_no_check(tmp_path, monkeypatch):
+def test_a_run_checks_its_device_before_writing_anything_but_not_a_cpu(tmp_path, monkeypatch):
     def refuse(config, precision):
         raise UserError(f"{precision.device} computes wrongly")
 
@@ -59,16 +59,16 @@ def test_a_run_checks_its_device_before_it_writes_anything_and_a_cpu_needs_no_ch
     assert not (tmp_path / "mps").exists()
 
 
-def test_no_device_check_goes_on_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "check_device", lambda *_: pytest.fail("checked all the same"))
-    monkeypatch.setattr(loop, "Meter", lambda *_: 1 / 0)  # what comes after the check
+def test_with_no_device_check_the_check_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "check_device", lambda *_: pytest.fail("checked anyway"))
+    monkeypatch.setattr(loop, "Meter", lambda *_: 1 / 0)  # runs right after the check
     monkeypatch.setattr(tiny_runs, "Precision", on_mps)
     with pytest.raises(ZeroDivisionError):
         train_in(tmp_path, flags={"device_check": False})
 
 
 def on_mps(*_):
-    """A precision that names a device which is not there."""
+    """Return a precision with a device that does not exist here."""
     precision = Precision(CPU)
     precision.device = torch.device("mps")
     return precision

@@ -1,4 +1,4 @@
-"""Device, precision and compiling: what is chosen, what is printed, and that a run learns the same."""
+"""Device, precision and compiling: what is chosen and printed, and that a run learns the same."""
 
 import contextlib
 
@@ -26,7 +26,7 @@ def test_a_device_is_chosen_and_printed_and_an_impossible_one_refused(said):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_on_a_cpu_without_it_becomes_float32_and_is_reported(dtype, monkeypatch, said):
+def test_half_precision_on_a_cpu_without_bfloat16_units_becomes_float32_with_a_warning(dtype, monkeypatch, said):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     precision = Precision(CPU, amp=True, amp_dtype=dtype)
     assert len(said) == 1 and "--amp" in said[0] and "float32" in said[0]
@@ -35,7 +35,7 @@ def test_half_precision_on_a_cpu_without_it_becomes_float32_and_is_reported(dtyp
         assert make_model()(torch.zeros(1, 3, dtype=torch.int64)).dtype == torch.float32
 
 
-def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowhere_else(monkeypatch, said):
+def test_half_precision_is_the_default_only_on_a_cpu_with_bfloat16_units(monkeypatch, said):
     for able, name in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(devices, "has_bfloat16", lambda device, able=able: able)
         precision = Precision(CPU, amp=None)
@@ -46,7 +46,7 @@ def test_half_precision_is_the_default_where_a_cpu_has_bfloat16_units_and_nowher
         assert devices.ready_to_write(make_model(), 64).tokens.weight.dtype == precision.dtype
 
 
-def test_where_the_units_are_for_tiles_one_or_two_rows_are_written_in_float32(monkeypatch):
+def test_with_units_for_tiles_one_or_two_rows_are_generated_in_float32(monkeypatch):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     for has_tiles, rows, half in ((True, 1, False), (True, 2, False), (True, 3, True), (False, 1, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda tiles=has_tiles: {"amx_bf16": tiles})
@@ -74,7 +74,7 @@ def test_the_peak_of_a_cpu_is_measured():
     assert 1e8 < devices.peak_flops(CPU, torch.float32) < 1e14
 
 
-def test_a_card_older_than_turing_is_refused_where_torch_has_no_kernels_for_it(monkeypatch):
+def test_a_card_older_than_turing_is_refused_if_torch_has_no_kernels_for_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
     for version, capability, refused in (("13.0", (7, 0), True), ("12.6", (7, 0), False), ("13.0", (7, 5), False)):
         monkeypatch.setattr(torch.version, "cuda", version)
@@ -91,18 +91,18 @@ def test_a_card_older_than_turing_is_refused_where_torch_has_no_kernels_for_it(m
 def test_only_a_long_run_is_worth_compiling():
     cuda = torch.device("cuda")
     half = torch.float16
-    hour = 3600 * 0.2  # in seconds at the peak, of which a run reaches a fifth
+    hour = 3600 * 0.2  # in seconds at peak speed; a run reaches a fifth of it
     pays = devices.compiling_pays
     assert pays(cuda, 65e12, half, hour * 65e12) and not pays(cuda, 65e12, half, 1e12)
-    assert pays(cuda, 65e12, torch.float32, 5e15) and not pays(cuda, 65e12, half, 5e15)  # slower, so sooner worth it
+    assert pays(cuda, 65e12, torch.float32, 5e15) and not pays(cuda, 65e12, half, 5e15)  # slower, so it pays sooner
     assert pays(cuda, None, half, 7e15) and not pays(cuda, None, half, 5e15)  # a card that is not in the table
     assert pays(cuda, 990e12, half, 1e17)  # the five epochs of the course
     assert pays(CPU, 7e11, torch.bfloat16, 1e15) and not pays(CPU, 7e11, torch.bfloat16, 1e13)
-    assert not pays(CPU, 2e11, torch.float32, 1e18)  # it gains almost nothing
+    assert not pays(CPU, 2e11, torch.float32, 1e18)  # the gain is tiny
     assert not pays(torch.device("mps"), None, half, 1e18)
 
 
-def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch):
+def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path, monkeypatch):
     graphs = []
     compile_ = torch.compile
 
@@ -112,14 +112,14 @@ def test_a_compiled_run_is_the_same_run_and_compiles_once(tmp_path, monkeypatch)
 
     monkeypatch.setattr(torch, "compile", lambda network, **options: compile_(network, backend=keep, **options))
     plain = train_in(tmp_path / "plain")
-    assert not graphs  # so short a run is not worth it
+    assert not graphs  # a run this short is not worth it
     compiled = train_in(tmp_path / "compiled", compile="on")
-    assert len(graphs) == 1  # though evaluations came between
+    assert len(graphs) == 1  # despite the evaluations in between
     assert compiled["final_val_loss"] == pytest.approx(plain["final_val_loss"], rel=1e-4)
     assert "compiled in" in (tmp_path / "compiled" / "train.log").read_text()
 
 
-def test_where_compiling_fails_the_run_trains_without(tmp_path, monkeypatch):
+def test_if_compiling_fails_the_run_trains_without_it(tmp_path, monkeypatch):
     def fail(network, **options):
         raise RuntimeError("a kernel too many\nand much more")
 
@@ -129,11 +129,11 @@ def test_where_compiling_fails_the_run_trains_without(tmp_path, monkeypatch):
     failed = train_in(tmp_path / "failed", compile="on")
     assert failed["final_val_loss"] == plain["final_val_loss"]
     log = (tmp_path / "failed" / "train.log").read_text()
-    assert "compiling failed, the run goes on without: a kernel too many\n" in log and "much more" not in log
+    assert "compiling failed, training without it: a kernel too many\n" in log and "much more" not in log
     assert [row["compiled"] for row in metrics(tmp_path / "failed", "run")] == [False]
 
 
-def test_what_compiling_lacks_is_named(monkeypatch):
+def test_missing_tools_for_compiling_are_named(monkeypatch):
     for device, compiler in (("cpu", "no C++ compiler"), ("cuda", "no C compiler")):
         monkeypatch.setattr(devices.shutil, "which", lambda name: None)
         missing = devices.missing_for_compiling(torch.device(device))
@@ -147,7 +147,7 @@ def test_what_compiling_lacks_is_named(monkeypatch):
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """A compiler that is quick, since it changes nothing; returns the networks that it compiled."""
+    """Replace the compiler by a quick one that changes nothing; return the list of networks that it compiled."""
     networks = []
 
     def compiled(network, precision, batches):
@@ -159,8 +159,8 @@ def compiling(monkeypatch):
     return networks
 
 
-def test_a_resumed_run_is_compiled_if_it_was_before_and_says_so_where_it_cannot_be(tmp_path, compiling, capsys):
-    warning = "does not end with the same weights to the last bit"
+def test_a_resumed_run_is_compiled_as_before_and_any_change_is_reported(tmp_path, compiling, capsys):
+    warning = "its final weights may differ in the last bits"
     for name, first, second, warned in (
         ("kept", "on", "auto", False), ("kept off", "off", "auto", False),
         ("lost", "on", "off", True), ("gained", "off", "on", True),
@@ -180,8 +180,8 @@ def can_compile():
 
 
 @pytest.mark.skipif(not can_compile(), reason="needs bfloat16 units and a C++ compiler")
-def test_compiled_steps_of_two_threads_repeat_to_the_last_bit():
-    """The network is large enough for both to have work, and its dropout draws numbers."""
+def test_compiled_steps_on_two_threads_repeat_to_the_last_bit():
+    """The network is large enough to keep both threads busy, and its dropout draws random numbers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -1,4 +1,4 @@
-"""Dialogues: the forms in which files hold them, how they become tokens, and what of these is learned."""
+"""Dialogues: their forms in files, how they become tokens, and which of these tokens are learned."""
 
 import json
 
@@ -29,7 +29,7 @@ examine = settings(max_examples=150, deadline=None)
 
 @pytest.fixture(autouse=True)
 def own_library_cache(tmp_path_factory, monkeypatch):
-    """`datasets` leaves lock files in its cache, even for local files."""
+    """Use a separate cache: `datasets` leaves lock files in its cache, even for local files."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("library")))
 
 
@@ -39,7 +39,7 @@ def tokenizer():
 
 
 def ids_of(tokenizer, *parts):
-    """The ids of parts: a special token by its name, or a text in brackets."""
+    """Return the ids of parts: a special token by its name, or a text in a tuple."""
     return [
         token
         for part in parts
@@ -85,21 +85,22 @@ KIND = [("system", "Be kind."), *HI]
         ([], []),
     ],
 )
-def test_turns_of_any_form_are_read(value, expected):
+def test_turns_of_every_form_are_read(value, expected):
     assert read_turns(value) == expected
 
 
 @pytest.mark.parametrize(
     "value, part",
     [
-        (5, "5 where a list"), (None, "null where"), ("Hi!", "list of"), ({}, "object"), ({"text": "Hi!"}, "object"),
+        (5, "found 5, but expected a list"), (None, "found null"), ("Hi!", "list of"), ({}, "object"),
+        ({"text": "Hi!"}, "object"),
         ([5], "turn 1"), (["Hi!", None], "turn 2"), ([{"content": {"a": 1}}], "turn 1"), ([{"role": "user"}], "turn 1"),
         ([{"role": "robot", "content": "a\nb"}], 'the role "robot"'), ([{"role": 5, "content": "a"}], 'the role "5"'),
         ([{"name": name, "text": "a"} for name in ("Mia", "Tom", "Ben")], "3 speakers"),
         ([{"name": "Mia", "text": "a"}, {"role": "user", "text": "a"}, {"name": "Tom", "text": "a"}], "3 speakers"),
     ],
 )  # fmt: skip
-def test_what_is_no_list_of_turns_is_refused_in_one_line(value, part):
+def test_anything_but_a_list_of_turns_is_refused_in_one_line(value, part):
     with pytest.raises(ValueError) as raised:
         read_turns(value)
     assert part in str(raised.value) and "\n" not in str(raised.value)
@@ -120,13 +121,13 @@ ROWS = {
 
 @pytest.mark.parametrize(
     ("form", "suffix"),
-    [  # each form once; each kind of file with a list of turns and with a column for each speaker
+    [  # each form; and each kind of file with a list of turns and with a column per speaker
         ("conversation", ".jsonl"), ("messages", ".json"), ("conversations", ".csv"), ("messages", ".parquet"),
         ("prompt", ".jsonl"), ("completion", ".json"), ("instruction", ".csv"), ("question", ".parquet"),
         ("orca", ".csv"), ("dolly", ".parquet"),
     ],
 )  # fmt: skip
-def test_dialogues_of_each_form_are_read_from_each_kind_of_file(tmp_path, form, suffix):
+def test_dialogues_of_every_form_are_read_from_every_kind_of_file(tmp_path, form, suffix):
     rows = [ROWS[form] | {"odd column": number} for number in range(3)]
     notes = Notes()
     split = open_dataset(str(write_table(tmp_path / f"train{suffix}", rows)))["train"]
@@ -161,7 +162,7 @@ def test_the_form_is_that_of_most_of_the_first_rows(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_a_file_in_no_known_form_is_refused_with_its_columns_and_the_forms(tmp_path, suffix):
+def test_an_unknown_form_is_refused_and_its_columns_and_the_known_forms_are_named(tmp_path, suffix):
     path = write_table(tmp_path / f"a{suffix}", [{"frage": "Hi!", "antwort": "Hello."}] * 3)
     message = error_of(dialogues_of, path)
     assert str(path) in message and "frage, antwort" in message
@@ -174,19 +175,19 @@ def test_turns_without_a_role_alternate(tmp_path):
     assert dialogues_of(path) == [list(zip(roles, ["Hi!", "Hello.", "A story?", "Tom ran."], strict=True))]
 
 
-def test_roles_that_are_given_win(tmp_path):
+def test_given_roles_are_used(tmp_path):
     given = [("system", "Be kind."), ("user", "Hi!"), ("user", "You?"), ("assistant", "Hello."), ("assistant", "You!")]
     path = write_conversations(tmp_path / "train.jsonl", [{"role": role, "text": text} for role, text in given])
     assert dialogues_of(path) == [given]
 
 
-def test_turns_by_columns_are_turns(tmp_path):
+def test_turns_stored_as_columns_are_read(tmp_path):
     path = write_conversations(tmp_path / "train.jsonl", {"text": ["Hi!", "Hello."], "role": ["user", "assistant"]})
     assert dialogues_of(path) == [[("user", "Hi!"), ("assistant", "Hello.")]]
 
 
-def test_a_role_of_null_counts_as_none(tmp_path):
-    """So a table stores it where only some turns have a role."""
+def test_a_role_of_null_counts_as_no_role(tmp_path):
+    """Tables store null if only some turns have a role."""
     path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello.", role=None))
     assert dialogues_of(path) == [[("user", "Hi!"), ("assistant", "Hello.")]]
 
@@ -199,7 +200,7 @@ def test_conversations_can_come_from_parquet(tmp_path):
 
 
 @pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (5, 3), (None, 3)])
-def test_a_limit_holds_for_dialogues_in_which_the_assistant_speaks(tmp_path, limit, count):
+def test_a_limit_counts_only_dialogues_in_which_the_assistant_speaks(tmp_path, limit, count):
     silent = turns("Hi!")
     spoken = [turns(f"Question {number}?", "Answer.") for number in range(3)]
     path = write_conversations(tmp_path / "train.jsonl", silent, [], *spoken[:1], silent, *spoken[1:])
@@ -221,7 +222,7 @@ def test_a_limit_holds_for_dialogues_in_which_the_assistant_speaks(tmp_path, lim
         ({"conversation": turns("Hi!", "Hello.", role="robot")}, ["line 2", "turn 1", "role"]),
     ],
 )
-def test_a_row_that_is_no_conversation_is_refused_with_its_place(tmp_path, row, parts):
+def test_a_row_that_is_not_a_conversation_is_refused_with_its_place(tmp_path, row, parts):
     path = write_conversations(tmp_path / "train.jsonl", turns("Hi!", "Hello."))
     path.write_text(path.read_text() + json.dumps(row) + "\n")
     message = error_of(dialogues_of, path)
@@ -235,7 +236,7 @@ def test_a_file_without_answers_is_refused(tmp_path):
     assert f"no dialogues in {path}" in (message := error_of(dialogues_of, path)) and "--dataset" in message
 
 
-def test_bad_dialogues_may_be_skipped(tmp_path):
+def test_bad_dialogues_can_be_skipped(tmp_path):
     good = {"conversation": [{"text": "Hi"}, {"text": "Hello"}]}
     others = [{"conversation": 5}, {"conversation": [{"text": 5}]}, {"conversation": {"text": 5}}, {"text": "a"}]
     path = write_table(tmp_path / "a.jsonl", [good, *others, good])
@@ -289,19 +290,19 @@ LONG = "Tom has a red ball. " * 9
         pytest.param([], [], id="nothing"),
     ],
 )
-def test_a_dialogue_is_rendered_exactly_so(tokenizer, turns, parts):
+def test_a_dialogue_is_rendered_in_exactly_this_form(tokenizer, turns, parts):
     ids, dropped, _ = render_dialogue(tokenizer, turns)
     assert ids == ids_of(tokenizer, "<bos>", *parts) and dropped == 0
 
 
-def test_an_open_dialogue_ends_where_the_assistant_is_to_speak(tokenizer):
+def test_an_open_dialogue_ends_where_the_assistant_should_speak(tokenizer):
     turns = [("user", "Hi!"), ("assistant", "Hello."), ("user", "You?")]
     ids, _, _ = render_dialogue(tokenizer, turns, open_ended=True)
     answered = ["<bos>", "<user>", ("Hi!",), "<assistant>", ("Hello.",), "<eos>"]
     assert ids == ids_of(tokenizer, *answered, "<user>", ("You?",), "<assistant>")
 
 
-def test_the_bytes_of_a_dialogue_are_those_of_the_answers(tokenizer):
+def test_the_bytes_of_a_dialogue_are_the_bytes_of_its_answers(tokenizer):
     turns = [("user", "Hi, Zoé!"), ("assistant", " Zoé 🦊 "), ("user", "You?"), ("assistant", "Me.")]
     assert render_dialogue(tokenizer, turns)[2] == len("Zoé 🦊Me.".encode())
 
@@ -324,7 +325,7 @@ def test_a_lone_surrogate_in_an_answer_becomes_a_replacement_character(tokenizer
 
 @examine
 @given(dialogues=st.lists(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), TEXTS), max_size=5)))
-def test_dialogues_rendered_together_are_those_rendered_alone(tokenizer, dialogues):
+def test_dialogues_are_rendered_the_same_together_and_alone(tokenizer, dialogues):
     for max_tokens in (None, 12):
         together = render_dialogues(tokenizer, dialogues, max_tokens)
         assert [tuple(one[:3]) for one in together] == [render_dialogue(tokenizer, d, max_tokens) for d in dialogues]
@@ -343,7 +344,7 @@ def test_all_texts_of_many_dialogues_are_tokenized_at_once(tokenizer, monkeypatc
     [("Hi!", "Hello.", 40, (False, False)), (LONG, "Hello.", 20, (True, False)), ("Hi", LONG, 20, (False, True)),
      (LONG, LONG, 20, (True, True))],
 )  # fmt: skip
-def test_what_was_cut_is_reported(tokenizer, asked, answer, max_tokens, cut):
+def test_truncated_questions_and_answers_are_reported(tokenizer, asked, answer, max_tokens, cut):
     (rendered,) = render_dialogues(tokenizer, [[("user", asked), ("assistant", answer)]], max_tokens)
     assert (rendered.question_cut, rendered.reply_cut) == cut
     assert rendered.reply_cut == (rendered.ids[-1] != EOS)
@@ -362,14 +363,14 @@ def test_a_dialogue_never_exceeds_its_limit(tokenizer, turns, max_tokens, open_e
 @examine
 @given(turns=TURNS, asked=TEXTS, max_tokens=st.integers(3, 60))
 @example(turns=[], asked=LONG, max_tokens=3)
-def test_an_open_dialogue_ends_where_the_assistant_is_to_speak_in_any_context(tokenizer, turns, asked, max_tokens):
+def test_in_any_context_an_open_dialogue_ends_where_the_assistant_should_speak(tokenizer, turns, asked, max_tokens):
     ids, _, _ = render_dialogue(tokenizer, [*turns, ("user", asked)], max_tokens, open_ended=True)
     assert len(ids) <= max_tokens and ids[0] == BOS and ids[-1] == SPECIAL["<assistant>"]
 
 
 @examine
 @given(turns=TURNS, max_tokens=st.integers(3, 60))
-def test_the_oldest_pairs_are_dropped_and_no_more_than_must_be(tokenizer, turns, max_tokens):
+def test_only_as_many_of_the_oldest_pairs_are_dropped_as_necessary(tokenizer, turns, max_tokens):
     whole, _, _ = render_dialogue(tokenizer, turns)
     ids, dropped, _ = render_dialogue(tokenizer, turns, max_tokens)
     begins = [place for place, token in enumerate(whole) if token == SPECIAL["<user>"]]
@@ -384,13 +385,13 @@ def test_the_oldest_pairs_are_dropped_and_no_more_than_must_be(tokenizer, turns,
 @given(pairs=PAIRS, asked=TEXTS, answer=TEXTS, max_tokens=st.integers(3, 40))
 @example(pairs=[], asked=LONG, answer="Tom.", max_tokens=10)
 @example(pairs=[], asked="Tom", answer=LONG, max_tokens=10)
-def test_the_last_answer_stays_whole_where_it_fits(tokenizer, pairs, asked, answer, max_tokens):
+def test_the_last_answer_stays_whole_if_it_fits(tokenizer, pairs, asked, answer, max_tokens):
     turns = [turn for pair in [*pairs, (asked, answer)] for turn in zip(("user", "assistant"), pair, strict=True)]
     ids, _, _ = render_dialogue(tokenizer, turns, max_tokens)
     last = ids_of(tokenizer, "<assistant>", (answer.strip(),), "<eos>")
     if 2 + len(last) <= max_tokens:
         assert ids[-len(last) :] == last
-    else:  # as much of it as fits after a quarter of question
+    else:  # as much of it as fits after the end of the question, which may use a quarter
         kept = min(len(question := tokenizer.encode(asked.strip())), max_tokens // 4, max_tokens - 3)
         begin = [BOS, SPECIAL["<user>"], *question[len(question) - kept :]]
         assert ids == [*begin, *last[: max_tokens - len(begin)]]
@@ -421,18 +422,18 @@ def test_the_system_message_stays_when_pairs_are_dropped(tokenizer, spare):
 
 
 @pytest.mark.parametrize("turns", [[], [("user", "Hi!")], [("user", "Hi!"), ("assistant", "Hello.")]], ids=len)
-def test_a_long_system_message_does_not_exceed_the_limit_either(tokenizer, turns):
+def test_even_a_long_system_message_does_not_exceed_the_limit(tokenizer, turns):
     ids, _, _ = render_dialogue(tokenizer, [("system", LONG), *turns], 20, open_ended=True)
     assert len(ids) <= 20
 
 
-def test_the_bytes_are_those_of_the_answer_as_far_as_it_is_kept(tokenizer):
+def test_the_bytes_count_only_the_kept_part_of_an_answer(tokenizer):
     ids, _, size = render_dialogue(tokenizer, [("user", "Hi!"), ("assistant", LONG)], 30)
     kept = tokenizer.decode(ids[ids.index(SPECIAL["<assistant>"]) :])
     assert LONG.startswith(kept) and size == len(kept) < len(LONG.strip())
 
 
-# What of a dialogue is predicted --------------------------------------------------------------------------------------
+# Which tokens of a dialogue are predicted -----------------------------------------------------------------------------
 
 
 @examine
@@ -454,5 +455,5 @@ def test_the_predicted_tokens_of_several_pairs_spell_the_answers(tokenizer):
     assert ids[reply_mask(ids, SPECIAL)].tolist() == ids_of(tokenizer, ("Hello.",), "<eos>", ("Me.",), "<eos>")
 
 
-def test_no_token_of_a_story_is_a_reply():
+def test_no_token_of_a_story_belongs_to_a_reply():
     assert not reply_mask(np.array([BOS, 7, 8, EOS]), SPECIAL).any()

@@ -1,4 +1,4 @@
-"""What helps a student: --help, and the pages in docs/ that name commands and messages."""
+"""Help for students: --help, and the documents, whose commands, flags, files and messages must exist."""
 
 import ast
 import importlib
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 
+import flags_page
 import pytest
 from programs import ROOT, SOURCES, TINY
 
@@ -23,6 +24,12 @@ PROGRAMS = {
     "chat_with_tinystories_model": "once model_path max_new_tokens temperature",
 }
 SCREEN = 50  # lines, at 120 columns
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+WITH_COMMANDS = ["README.md", "CONTRIBUTING.md"]
+WITH_COMMANDS += [
+    f"docs/{name}.md" for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading")
+]
+WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate")
 
 
 def help_of(program, monkeypatch, capsys):
@@ -41,7 +48,7 @@ def test_help_fits_two_screens(program, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_lists_the_handouts_flags_before_all_groups_and_every_flag_with_its_meaning(program, monkeypatch, capsys):
+def test_help_lists_the_handouts_flags_first_and_explains_every_flag(program, monkeypatch, capsys):
     _, first, *groups = re.split(r"^(?=\S.*:$)", help_of(program, monkeypatch, capsys), flags=re.MULTILINE)
     assert {f"--{name}" for name in PROGRAMS[program].split()} <= {*re.findall(r"^  (--\w+)", first, re.MULTILINE)}
     assert groups
@@ -79,33 +86,35 @@ def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
 
 
 def commands_in(text):
-    """(program, its flags) of each indented line that runs one of our programs, joined after a \\."""
+    """Return (program, its flags) of each indented line that runs a program; lines that end in \\ are joined."""
     lines = re.findall(r"^ +.*\bpython (\S+)\.py ?(.*)$", text.replace("\\\n", " "), re.MULTILINE)
-    return [(program, re.split(r" [<|;#]|'$", flags)[0]) for program, flags in lines]
+    return [(program, re.split(r"(?:^| )&?[<>|;#]|'$", flags)[0]) for program, flags in lines]
 
 
-@pytest.mark.parametrize("page", ["labs.md", "gcp.md", "faq.md"])
-def test_each_command_on_a_page_has_flags_that_its_program_takes(page, monkeypatch):
-    commands = commands_in((ROOT / "docs" / page).read_text(encoding="utf-8"))
-    assert commands or page == "faq.md"
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_each_command_on_a_page_has_flags_of_its_program(page, monkeypatch):
+    commands = commands_in((ROOT / page).read_text(encoding="utf-8"))
+    assert commands or page == "docs/faq.md"
     monkeypatch.syspath_prepend(ROOT / "sample_data")
     for program, flags in commands:
+        if program in WITHOUT_FLAGS:
+            continue
         module = importlib.import_module(program.removeprefix("tools/").removeprefix("sample_data/"))
-        monkeypatch.setattr("sys.argv", [program])
+        monkeypatch.setattr("sys.argv", [program, *shlex.split(flags)])
         try:
-            module.parse_args(shlex.split(flags))
-        except UserError as error:  # a tool that looks for its files at once; they come from commands before
+            module.parse_args()
+        except UserError as error:  # the tool looks for files that earlier commands of the page write
             assert "no file" in str(error)
 
 
 def patterns_in_source():
-    """A regular expression for each text with at least 12 fixed characters in the programs' source."""
+    """Yield a regular expression for each text in the programs' source with at least 12 fixed characters."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             texts = [part.value if is_text(part) else "{}" for part in parts]
             if any(map(is_text, parts)) and len("".join(texts)) >= 12:
-                fixed = [re.escape(text) for text in re.split(r"\{[^{}]*\}", "".join(texts))]  # also of str.format
+                fixed = [re.escape(text) for text in re.split(r"\{[^{}]*\}", "".join(texts))]  # also for str.format
                 yield ".*".join(fixed)
 
 
@@ -113,7 +122,7 @@ def is_text(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def test_each_message_of_the_faq_is_one_that_the_programs_print():
+def test_the_programs_print_each_message_of_the_faq():
     page = (ROOT / "docs/faq.md").read_text(encoding="utf-8")
     answers = page.split("\n### ")[1:]
     assert [int(answer.split(".")[0]) for answer in answers] == [*range(1, 21)]
@@ -123,31 +132,58 @@ def test_each_message_of_the_faq_is_one_that_the_programs_print():
         assert messages, answer
         for message in messages:
             text = re.sub(r"^(error: |device: |[\d-]{10} [\d:]{8} (?:step \d+/\d+ )?)", "", message)
-            if text.startswith("unrecognized arguments: "):  # argparse's words, before ours
+            if text.startswith("unrecognized arguments: "):  # the words of argparse, followed by ours
                 assert text.endswith("; --help lists the flags")
             else:
                 assert any(pattern.fullmatch(text) for pattern in patterns), f"no program prints: {text}"
 
 
-def test_each_file_that_a_document_names_is_there():
-    """By its whole path, or beside the file that was named before it."""
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+def test_each_file_named_in_a_document_exists():
+    """A name with a folder must exist there; a bare name must be one of the source files."""
     names = {path.name for path in SOURCES} | {path.name for path in ROOT.glob("tests/*.py")}
     names |= {path.name for path in ROOT.glob("sample_data/*.py")}
-    for page in pages:
+    for page in DOCUMENTS:
         for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
             there = (ROOT / name).is_file() if "/" in name else name in names
             assert there, f"{page.name}: {name}"
 
 
+def anchors_in(page):
+    """Return the anchors that GitHub makes from a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_each_link_leads_to_an_existing_file_and_heading(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_in(target), link
+
+
+def test_the_list_of_documents_is_complete():
+    listed = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    for path in (*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb")):
+        assert path.name == "README.md" or f"]({path.name})" in listed, path.name
+
+
+def test_the_page_of_flags_is_up_to_date():
+    page = (ROOT / "docs/flags.md").read_text(encoding="utf-8")
+    assert page == flags_page.page(), "a flag has changed: run  python tools/flags_page.py > docs/flags.md"
+
+
 def blocks_of_data():
-    """(kind of file, what it holds, content) of each block of docs/data.md."""
+    """Return (kind of file, content type, content) for each block of docs/data.md."""
     page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     return re.findall(r"^```(\w+) (stories|dialogues|prompts)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(("kind", "held", "content"), blocks_of_data())
-def test_each_example_of_the_page_about_data_is_read(tmp_path, kind, held, content):
+def test_each_example_on_the_page_about_data_can_be_read(tmp_path, kind, held, content):
     path = tmp_path / f"example.{kind}"
     path.write_text(content, encoding="utf-8")
     if held == "prompts":

@@ -1,4 +1,4 @@
-"""Scoring: the numbers of texts, the program that puts models side by side, and the judge, asked on a local server."""
+"""Scoring: measures of texts, the program that compares models, and the judge, which is a local server here."""
 
 import contextlib
 import csv
@@ -42,7 +42,7 @@ def occurs(run, text):
 
 @settings(max_examples=400, deadline=None)
 @given(texts=TEXTS, training=TEXTS)
-def test_copied_passages_are_those_that_a_naive_search_finds(texts, training):
+def test_copied_passages_are_the_same_as_in_a_naive_search(texts, training):
     passages = measures.CopiedPassages(texts)
     for text in training:
         passages.compare(text)
@@ -66,7 +66,7 @@ def test_words_are_lower_case_without_punctuation():
     ]  # fmt: skip
 
 
-def test_distinct_and_repeated_ngrams_by_hand():
+def test_distinct_and_repeated_ngrams_match_a_count_by_hand():
     texts = [list("abab"), list("abc"), []]
     assert measures.distinct(texts, 1) == 3 / 7
     assert measures.distinct(texts, 2) == 3 / 5  # ab ba ab, ab bc
@@ -75,7 +75,7 @@ def test_distinct_and_repeated_ngrams_by_hand():
     assert measures.repeated(list("abc"), 4) is None
 
 
-def test_wanted_words_come_back_whole_or_in_the_plural():
+def test_wanted_words_count_as_whole_words_or_in_the_plural():
     text = measures.words("Two CATS ate ice cream with Tom.")
     assert measures.words_come_back(["cat", "ice cream", "Tom"], text)
     assert not measures.words_come_back(["car"], text)
@@ -90,9 +90,9 @@ def test_wanted_words_come_back_whole_or_in_the_plural():
 
 @contextlib.contextmanager
 def endpoint_that_answers(*answers):
-    """A server whose answers are (status, content, headers) in turn, the last one again and again.
+    """Run a server with these answers, (status, content, headers), in order; it repeats the last one.
 
-    content: a dict of grades, or a string; a status of None closes the connection.  Gives (its URL, what it was sent).
+    content: a dict of grades, or a string.  A status of None closes the connection.  Yields (URL, received requests).
     """
     received = []
 
@@ -134,7 +134,7 @@ GOOD = (200, GRADED, {})
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    """Waits are noted instead of waited for."""
+    """Record waiting times instead of waiting; return the list of them."""
     waits = []
     monkeypatch.setattr(judge_module.time, "sleep", waits.append)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -145,7 +145,7 @@ def make_judge(url, folder, limit=100):
     return Judge(endpoint(url), "teacher", "Grade it.", folder, limit, KEY)
 
 
-def test_the_judge_is_asked_again_with_growing_waits_until_it_answers(tmp_path, no_waiting):
+def test_the_judge_is_asked_again_after_growing_waits_until_it_answers(tmp_path, no_waiting):
     broken = [(429, "", {}), (500, "", {}), (200, "<html>", {}), (None, "", {}), (200, '{"choices": []}', {})]
     with endpoint_that_answers(*broken, GOOD) as (url, received):
         judge = make_judge(url, tmp_path)
@@ -164,7 +164,7 @@ def test_the_judge_waits_as_long_as_the_endpoint_asks_within_reason(tmp_path, no
     assert no_waiting == [7, judge_module.LONGEST_WAIT]
 
 
-def test_nothing_is_asked_twice(tmp_path):
+def test_the_same_grade_is_never_requested_twice(tmp_path):
     with endpoint_that_answers(GOOD) as (url, received):
         for judge in (make_judge(url, tmp_path), make_judge(url, tmp_path)):
             assert judge.grade("Once", "upon a time.") == GRADED
@@ -174,12 +174,12 @@ def test_nothing_is_asked_twice(tmp_path):
         judge.grade("Once", "upon a time.")
         assert len(received) == 3
         for path in tmp_path.iterdir():
-            path.write_text('{"grammar": 70}')  # a damaged cache is no grade
+            path.write_text('{"grammar": 70}')  # a damaged cache entry is ignored
         assert judge.grade("Once", "upon a time.") == GRADED
         assert len(received) == 4
 
 
-def test_an_answer_without_grades_is_counted_and_asked_for_again_next_time(tmp_path):
+def test_an_answer_without_grades_is_counted_and_requested_again_next_time(tmp_path):
     with endpoint_that_answers((200, said("It is lovely!"), {}), GOOD) as (url, received):
         judge = make_judge(url, tmp_path)
         assert judge.grade("a", "b") is None
@@ -197,18 +197,18 @@ def test_the_limit_counts_every_request(tmp_path):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
-def test_a_refusal_ends_it_at_once_in_one_line_without_the_key(tmp_path, status):
+def test_a_refusal_ends_the_program_at_once_in_one_line_without_the_key(tmp_path, status):
     body = json.dumps({"error": {"message": f"bad\n{KEY}"}})
     with endpoint_that_answers((200, GRADED, {})) as (elsewhere, redirected):
         refusal = (status, body, {"Location": f"{elsewhere}/chat/completions"})
         with endpoint_that_answers(refusal) as (url, received), pytest.raises(UserError) as caught:
             make_judge(url, tmp_path).grade("a", "b")
-    assert len(received) == 1 and not redirected  # the key is not sent on
+    assert len(received) == 1 and not redirected  # the key is not sent to another address
     assert str(status) in str(caught.value) and "\n" not in str(caught.value)
     assert KEY not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_the_key_is_no_part_of_what_a_judge_shows(tmp_path, monkeypatch):
+def test_the_key_is_never_shown(tmp_path, monkeypatch):
     assert KEY not in repr(make_judge("http://localhost", tmp_path))
     monkeypatch.setenv("MY_KEY", f"{KEY} {KEY}")
     with pytest.raises(UserError, match="MY_KEY") as caught:
@@ -224,19 +224,19 @@ def test_the_key_is_no_part_of_what_a_judge_shows(tmp_path, monkeypatch):
     "url",
     ["localhost:8000", "ftp://host/v1", "http://", "http://me:secret@host/v1", "http://host/?key=secret", "http://["],
 )
-def test_an_address_that_cannot_be_asked_is_refused(url):
+def test_an_unusable_address_is_refused(url):
     with pytest.raises(UserError) as caught:
         endpoint(url)
     assert "secret" not in str(caught.value)
 
 
-def test_an_address_is_taken_with_and_without_its_end():
+def test_an_address_may_be_given_with_or_without_its_last_part():
     assert (
         endpoint("http://host/v1/") == endpoint("http://host/v1/chat/completions") == "http://host/v1/chat/completions"
     )
 
 
-def test_grades_are_found_among_words_and_refused_beyond_their_limits():
+def test_grades_are_found_in_a_text_and_ignored_if_out_of_range():
     assert find_grades(f"Well {{then}}:\n```json\n{json.dumps(GRADED)}\n```") == GRADED
     assert find_grades(json.dumps(GRADED | {"age_group": "d (8-9)"})) == GRADED | {"age_group": "D"}
     for change in ({"grammar": 11}, {"grammar": "7"}, {"creativity": 0}, {"consistency": True}, {"age_group": "G"}):
@@ -265,7 +265,7 @@ def write_rows(path, rows):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with data, two tokenizers, a model of each, untrained, prompts, and samples."""
+    """Return a folder with data, two tokenizers, an untrained model for each, prompts and samples."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(60)])
     write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
@@ -298,7 +298,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, monkeypatch, capsys):
-    """A function that runs the program on flags in the folder: (exit status, stdout, stderr)."""
+    """Return a function that runs the program with flags in the folder and returns (exit status, stdout, stderr)."""
     monkeypatch.chdir(trained)
 
     def run(*flags):
@@ -314,7 +314,7 @@ def run(trained, monkeypatch, capsys):
     return run
 
 
-def test_samples_are_scored_as_they_stand(run, trained, tmp_path):
+def test_files_of_samples_are_scored(run, trained, tmp_path):
     flags = ["--training_set", "stories", "--output", tmp_path / "s.json", "--csv", tmp_path / "s.csv"]
     status, out, err = run("samples.jsonl", "others.jsonl", *flags)
     assert status == 0, err
@@ -339,14 +339,14 @@ def test_wanted_words_may_be_a_list_or_separated_by_commas():
     assert evaluate_model.written_scores(rows)["wanted_words"] == 1 / 2
 
 
-def test_a_wanted_phrase_of_a_list_may_hold_a_comma():
-    """Its words must stand in a row."""
+def test_a_wanted_phrase_in_a_list_may_contain_a_comma():
+    """Its words must be next to each other."""
     rows = [{"text": text, "words": ["red, round ball"]} for text in ("A red, round ball.", "A round ball, all red.")]
     assert evaluate_model.written_scores(rows)["wanted_words"] == 1 / 2
 
 
 @pytest.mark.parametrize("judged", [False, True])
-def test_grades_that_a_file_of_samples_came_with_are_not_the_judges(run, trained, judged):
+def test_grades_already_in_a_file_of_samples_are_not_the_judge_s(run, trained, judged):
     write_rows(
         trained / "graded.jsonl", [{"text": "A cat.", "grades": "A+"}, {"text": "A dog.", "grades": {"style": 3}}]
     )
@@ -357,7 +357,7 @@ def test_grades_that_a_file_of_samples_came_with_are_not_the_judges(run, trained
     assert ("texts graded" in out) == judged
 
 
-def test_a_model_file_without_its_tokenizers_fingerprint_is_one_line(run, trained):
+def test_a_model_file_without_a_tokenizer_fingerprint_gets_one_line(run, trained):
     content = torch.load("0.pth", weights_only=True)
     del content["tokenizer_fingerprint"]
     torch.save(content, "nameless.pth")
@@ -365,7 +365,7 @@ def test_a_model_file_without_its_tokenizers_fingerprint_is_one_line(run, traine
     assert status == 2 and "nameless.pth was not trained with this tokenizer" in err and "Traceback" not in err
 
 
-def test_only_replies_count_as_what_a_chat_model_learned(run, trained, tmp_path):
+def test_only_replies_count_as_training_text_of_a_chat_model(run, trained, tmp_path):
     write_rows(trained / "echo.jsonl", [{"text": "Tell me about a frog."}, {"text": "The frog was happy."}])
     status, out, err = run("echo.jsonl", "--training_set", "talks", "--output", tmp_path / "s.json")
     assert status == 0, err
@@ -374,7 +374,7 @@ def test_only_replies_count_as_what_a_chat_model_learned(run, trained, tmp_path)
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_the_held_out_loss_is_that_of_a_plain_loop(trained, monkeypatch, chat):
+def test_the_held_out_loss_equals_that_of_a_simple_loop(trained, monkeypatch, chat):
     monkeypatch.chdir(trained)
     tokenizer = load_tokenizer("0.pkl")
     args = evaluate_model.parse_args(["0.pth", "--dataset", "talks" if chat else "stories", "--cache_dir", "cache"])
@@ -407,7 +407,7 @@ def test_the_held_out_loss_is_that_of_a_plain_loop(trained, monkeypatch, chat):
     assert scores["bits_per_byte"] == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-5)
 
 
-def test_models_and_samples_stand_side_by_side_each_model_with_its_tokenizer(run, tmp_path):
+def test_models_and_samples_are_compared_each_model_with_its_tokenizer(run, tmp_path):
     flags = ["--dataset", "stories", "--prompts_file", "prompts.jsonl", "--max_new_tokens", 6, "--training_set"]
     flags += ["stories", "talks", "--tokenizer_path", "1.pkl", "0.pkl", "--output", tmp_path / "s.json"]
     status, out, err = run("0.pth", "1.pth", "samples.jsonl", *flags)
@@ -420,7 +420,7 @@ def test_models_and_samples_stand_side_by_side_each_model_with_its_tokenizer(run
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
-def test_dialogues_and_prompts_of_turns_make_chat_models(run, trained):
+def test_with_dialogues_or_prompts_of_turns_models_count_as_chat_models(run, trained):
     flags = ["--tokenizer_path", "0.pkl", "--max_new_tokens", 3]
     asked = ["--prompts_file", "prompts.jsonl"]
     status, out, err = run("0.pth", "--dataset", "talks", *asked, *flags)
@@ -428,7 +428,7 @@ def test_dialogues_and_prompts_of_turns_make_chat_models(run, trained):
     write_rows(trained / "turns.jsonl", [{"id": 1, "prompt": ["Hi", "Ho", "Well?"]}])
     status, out, err = run("0.pth", "--prompts_file", "turns.jsonl", *flags)
     assert status == 0 and "asked as chat models" in err, err
-    status, out, err = run("0.pth", "--dataset", "stories", "--chat", *asked, *flags)  # did it forget the stories?
+    status, out, err = run("0.pth", "--dataset", "stories", "--chat", *asked, *flags)  # a chat model on stories
     assert status == 0 and "asked as chat models" in err and "what the assistant says" not in out, err
 
 
@@ -462,19 +462,19 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["samples.jsonl", "--training_set", "nothing.jsonl"], "nothing.jsonl; pass --training_set"),
     ],
 )
-def test_what_cannot_be_scored_is_named_in_one_line(run, flags, message):
+def test_inputs_that_cannot_be_scored_are_named_in_one_line(run, flags, message):
     status, out, err = run(*flags)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert status == 2 and len(errors) == 1 and message in errors[0] and not out
 
 
-def test_the_judge_grades_each_model_and_its_key_is_written_nowhere(run, trained, tmp_path, monkeypatch):
+def test_the_judge_grades_each_model_and_its_key_is_never_written(run, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     echo = (200, said(f"{KEY} is what you sent me"), {})
     files = ["--output", tmp_path / "s.json", "--csv", tmp_path / "s.csv"]
     with endpoint_that_answers((429, KEY, {}), echo, GOOD) as (url, received):
         flags = ["--judge", url, "--judge_model", "teacher", "--judge_key_variable", "MY_KEY", *files]
-        for expected in (4, 5, 5):  # the answer without grades is asked for again, then nothing
+        for expected in (4, 5, 5):  # the second run asks again for the missing grades, the third asks nothing
             status, out, err = run("samples.jsonl", "others.jsonl", *flags)
             assert status == 0 and len(received) == expected, err
             assert KEY not in out + err
@@ -486,7 +486,7 @@ def test_the_judge_grades_each_model_and_its_key_is_written_nowhere(run, trained
     assert len(written) >= 4 and not any(KEY.encode() in path.read_bytes() for path in written)
 
 
-def test_a_judge_that_is_not_there_is_one_line_and_costs_no_other_score(run, tmp_path):
+def test_an_unreachable_judge_gets_one_line_and_no_other_score_is_lost(run, tmp_path):
     with endpoint_that_answers(GOOD) as (url, _):
         pass
     flags = ["--judge", url, "--judge_model", "teacher", "--csv", tmp_path / "s.csv"]
@@ -496,7 +496,7 @@ def test_a_judge_that_is_not_there_is_one_line_and_costs_no_other_score(run, tmp
     assert "distinct-1" in out and "distinct_1" in (tmp_path / "s.csv").read_text()
 
 
-def test_a_limit_leaves_each_model_as_many_grades(run, tmp_path):
+def test_a_limit_gives_each_model_the_same_number_of_grades(run, tmp_path):
     with endpoint_that_answers(GOOD) as (url, received):
         flags = ["--judge", url, "--judge_model", "m", "--judge_limit", 2, "--output", tmp_path / "s.json"]
         status, out, err = run("samples.jsonl", "others.jsonl", *flags)

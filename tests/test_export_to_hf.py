@@ -1,4 +1,4 @@
-"""What `tools/export_to_hf.py` writes is, for transformers, the model and the tokenizer that were trained here."""
+"""tools/export_to_hf.py: transformers reads the export as the same model and the same tokenizer."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ def tokenizer(tmp_path_factory):
 
 
 def save(folder, tokenizer, arch="llama", **changes):
-    """A tiny model of the tokenizer's vocabulary in a file."""
+    """Save a tiny model with the tokenizer's vocabulary, and return it."""
     model = make_model(arch, vocab_size=tokenizer.vocab_size, max_seq_len=CONTEXT, **changes)
     save_model(folder / "model.pth", model, tokenizer.fingerprint, step=30, val_loss=1.5, run_id=RUN_ID)
     return model
@@ -70,7 +70,7 @@ def error_of(*args, status=2, **options):
 
 @pytest.fixture(scope="module")
 def exported(tokenizer, tmp_path_factory):
-    """The folder of a tiny llama, exported."""
+    """Return the folder of an exported tiny llama."""
     folder = tmp_path_factory.mktemp("exported")
     save(folder, tokenizer)
     with pytest.MonkeyPatch.context() as patch:
@@ -110,7 +110,7 @@ def test_the_weights_are_a_safetensors_file(exported, tokenizer):
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def learned(request, tokenizer, tmp_path_factory):
-    """(folder, pipeline) of a tiny model that knows three stories by heart, and its export."""
+    """Return (folder, pipeline of the export) of a tiny model that knows three stories by heart."""
     folder = tmp_path_factory.mktemp("learned")
     model = make_model(request.param, vocab_size=tokenizer.vocab_size, max_seq_len=CONTEXT)
     model.initialize()
@@ -129,7 +129,7 @@ def learned(request, tokenizer, tmp_path_factory):
 
 
 def written_by(program, monkeypatch, capsys, folder, tokenizer, *flags):
-    """What a program prints that computes in float32, as the export does, on a CPU with bfloat16 units too."""
+    """Return what a program prints if it computes in float32, like the export, on every CPU."""
     words = ["x", "--model_path", folder / "model.pth", "--tokenizer_path", tokenizer.path, "--temperature", 0, *flags]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     monkeypatch.setattr(writing, "ready_to_write", lambda model, rows: model)
@@ -139,9 +139,9 @@ def written_by(program, monkeypatch, capsys, folder, tokenizer, *flags):
 
 
 @pytest.mark.parametrize("length", [CONTEXT, 20])
-def test_greedy_text_is_that_of_the_course(monkeypatch, capsys, tokenizer, learned, length):
+def test_greedy_text_is_the_same_as_in_the_course(monkeypatch, capsys, tokenizer, learned, length):
     (folder, write), prompt = learned, "Once upon a time, Mia had a"
-    flags = ["--prompt", prompt, "--max_length", length - 1]  # <bos> is not counted there
+    flags = ["--prompt", prompt, "--max_length", length - 1]  # --max_length does not count <bos>
     ours = written_by(generate_tinystories_text, monkeypatch, capsys, folder, tokenizer, *flags)
     (theirs,) = write(prompt, do_sample=False, max_length=length)
     assert theirs["generated_text"] == ours and len(ours) > len(prompt)
@@ -150,7 +150,7 @@ def test_greedy_text_is_that_of_the_course(monkeypatch, capsys, tokenizer, learn
     assert ended == (length == CONTEXT) and (ended or ids.size(1) == length)
 
 
-def test_a_greedy_reply_is_that_of_the_course(monkeypatch, capsys, tokenizer, learned):
+def test_a_greedy_reply_is_the_same_as_in_the_course(monkeypatch, capsys, tokenizer, learned):
     folder, chat = learned
     ours = written_by(
         chat_with_tinystories_model, monkeypatch, capsys, folder, tokenizer, "--once", " Once upon a time, Mia "
@@ -160,7 +160,7 @@ def test_a_greedy_reply_is_that_of_the_course(monkeypatch, capsys, tokenizer, le
     assert reply["role"] == "assistant" and reply["content"].lstrip() == ours and ours
 
 
-def test_tokens_are_drawn_as_the_course_draws_them(exported, tokenizer):
+def test_tokens_are_drawn_as_in_the_course(exported, tokenizer):
     drawn = transformers.GenerationConfig.from_pretrained(exported)
     assert (drawn.do_sample, drawn.temperature, drawn.top_k) == (True, Sampling().temperature, Sampling().top_k)
     assert (drawn.temperature, drawn.top_k, drawn.max_length) == (0.8, 50, CONTEXT)
@@ -171,13 +171,13 @@ def test_tokens_are_drawn_as_the_course_draws_them(exported, tokenizer):
 @pytest.mark.parametrize(
     "arch, changes, part",
     [
-        ("gpt2", {"norm": "rms"}, "with --norm rms, and transformers' GPT2LMHeadModel needs --norm layer"),
-        ("llama", {"norm": "layer"}, "with --norm layer, and transformers' LlamaForCausalLM needs --norm rms"),
-        ("llama", {"mlp": "gelu", "norm": "layer"}, "--positions rotary, and transformers' GPT2LMHeadModel"),
+        ("gpt2", {"norm": "rms"}, "with --norm rms, but transformers' GPT2LMHeadModel needs --norm layer"),
+        ("llama", {"norm": "layer"}, "with --norm layer, but transformers' LlamaForCausalLM needs --norm rms"),
+        ("llama", {"mlp": "gelu", "norm": "layer"}, "--positions rotary, but transformers' GPT2LMHeadModel"),
         ("llama", {"window_size": CONTEXT - 1}, "--window_size 47"),
     ],
 )
-def test_what_neither_class_computes_is_refused_with_the_flag(monkeypatch, tmp_path, tokenizer, arch, changes, part):
+def test_an_unsupported_network_is_refused_with_its_flag(monkeypatch, tmp_path, tokenizer, arch, changes, part):
     save(tmp_path, tokenizer, arch, **changes)
     assert part in error_of(monkeypatch, tmp_path, tokenizer)
     assert not (tmp_path / "out").exists()
@@ -211,7 +211,7 @@ def test_a_tokenizer_of_another_kind_is_refused(monkeypatch, tmp_path, tokenizer
     another = train_tokenizer([story(1)] * 2, 300)
     another.backend, another.path = object(), tokenizer.path
     monkeypatch.setattr(export_to_hf, "load_tokenizer", lambda path: another)
-    assert "no byte-level BPE" in error_of(monkeypatch, tmp_path, tokenizer)
+    assert "it is not a byte-level BPE" in error_of(monkeypatch, tmp_path, tokenizer)
 
 
 def test_special_tokens_have_their_names_and_ids(theirs, tokenizer):
@@ -222,7 +222,7 @@ def test_special_tokens_have_their_names_and_ids(theirs, tokenizer):
 
 
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
-def test_typed_special_tokens_are_as_the_card_says(exported, theirs, tokenizer, token):
+def test_typed_special_tokens_behave_as_the_card_says(exported, theirs, tokenizer, token):
     text = f"I typed {token} myself."
     assert tokenizer.special[token] in theirs.encode(text, add_special_tokens=False)
     assert theirs.encode(text, add_special_tokens=False, split_special_tokens=True) == tokenizer.encode(text)
@@ -250,15 +250,15 @@ def messages(turns):
 
 @settings(max_examples=300, deadline=None)
 @given(turns=TURNS)
-def test_the_template_renders_what_is_trained_on(theirs, tokenizer, turns):
-    """Any order of turns: joined ones, leading answers, questions that nobody answers, system texts anywhere."""
+def test_the_template_renders_dialogues_as_in_training(theirs, tokenizer, turns):
+    """In any order of turns: two turns of one speaker, leading answers, unanswered questions, system texts anywhere."""
     (rendered,) = render_dialogues(tokenizer, [turns])
     assert theirs.apply_chat_template(messages(turns), return_dict=False) == rendered.ids
 
 
 @settings(max_examples=150, deadline=None)
 @given(turns=TURNS, asked=TEXTS)
-def test_the_template_leaves_the_word_to_the_assistant(theirs, tokenizer, turns, asked):
+def test_the_template_ends_where_the_assistant_should_speak(theirs, tokenizer, turns, asked):
     turns = [*turns, ("user", asked)]
     (rendered,) = render_dialogues(tokenizer, [turns], open_ended=True)
     assert rendered.ids[-1] == tokenizer.special["<assistant>"] or not asked.strip()
@@ -269,13 +269,13 @@ def test_the_template_leaves_the_word_to_the_assistant(theirs, tokenizer, turns,
 @pytest.mark.parametrize(
     "turns, add_generation_prompt, part",
     [
-        ([("user", "Hi."), ("assistant", "Hello.")], True, "ends with a message of the user"),
-        ([("system", "You are a fox.")], True, "ends with a message of the user"),
-        ([("user", "Hi."), ("tool", "4")], False, "the roles are system, user and assistant"),
-        ([("user", [{"type": "text", "text": "Hi."}])], True, "needs a content that is text"),
+        ([("user", "Hi."), ("assistant", "Hello.")], True, "ends with a user message"),
+        ([("system", "You are a fox.")], True, "ends with a user message"),
+        ([("user", "Hi."), ("tool", "4")], False, "each role must be system, user or assistant"),
+        ([("user", [{"type": "text", "text": "Hi."}])], True, "the content of each message must be text"),
     ],
 )
-def test_a_conversation_of_another_form_is_a_clear_error(theirs, turns, add_generation_prompt, part):
+def test_a_conversation_of_another_form_gets_a_clear_error(theirs, turns, add_generation_prompt, part):
     with pytest.raises(Exception, match=part):
         theirs.apply_chat_template(messages(turns), add_generation_prompt=add_generation_prompt)
 
@@ -299,40 +299,40 @@ def test_the_card_has_the_numbers_of_the_run(monkeypatch, tmp_path, tokenizer):
     for part in ("1.5000", "4.48", "0.6250", "0.5000", "12,345", "1:02:05", "0.002", f"{in_layers:,}", f"{in_all:,}"):
         assert part in card
     assert "0.7500" not in card and "has not learned to answer" in card
-    assert "mine.jsonl" in card and str(tmp_path / "mine.jsonl") not in card  # nobody's business
+    assert "mine.jsonl" in card and str(tmp_path / "mine.jsonl") not in card  # full paths are private
 
 
-def test_the_card_has_no_numbers_of_another_run(monkeypatch, tmp_path, tokenizer):
+def test_the_card_has_no_numbers_from_another_run(monkeypatch, tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     write_run(tmp_path, run_id="1" * 32)
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
-    assert "1.5000" in card and "0.6250" not in card and "0.002" not in card and "was not beside" in card
+    assert "1.5000" in card and "0.6250" not in card and "0.002" not in card and "was not next to" in card
 
 
 def test_the_card_of_a_stopped_run_has_its_flags(monkeypatch, tmp_path, tokenizer):
-    """It has no summary yet: the first row of its metrics names the run."""
+    """It has no summary yet, so the first row of its metrics identifies the run."""
     save(tmp_path, tokenizer)
     write_run(tmp_path)
     (tmp_path / "summary.json").unlink()
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "run", "run_id": RUN_ID}) + '\n{"event": "trai')
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
     assert "train\\_tinystories\\_model.py" in card and "0.002" in card and "has not learned to answer" in card
-    assert "was not beside" in card
+    assert "was not next to" in card
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"event": "run", "run_id": "1" * 32}))
     card = (export(monkeypatch, tmp_path, tokenizer, "--overwrite") / "README.md").read_text(encoding="utf-8")
     assert "0.002" not in card
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"\xff", b"[]", b'{"run_id": 7}'])
-def test_records_that_cannot_be_read_are_skipped(monkeypatch, tmp_path, tokenizer, content):
+def test_unreadable_records_are_skipped(monkeypatch, tmp_path, tokenizer, content):
     save(tmp_path, tokenizer)
     for name in ("summary.json", "args.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes(content)
     card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
-    assert "1.5000" in card and "was not beside" in card
+    assert "1.5000" in card and "was not next to" in card
 
 
-def test_records_of_a_stranger_stay_in_their_cells(monkeypatch, tmp_path, tokenizer):
+def test_hostile_records_stay_in_their_table_cells(monkeypatch, tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     write_run(tmp_path, best_accuracy="<b>", tokens=10**400, seconds=float("nan"))
     args = {"program": "x | y\n# train <script>", "lr": {"a": 1}, "dataset": ["`a|b`", 7], "seed": "[x](javascript:1)"}
@@ -365,7 +365,7 @@ def test_it_runs_from_a_shell(tmp_path, tokenizer):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
 
 
-def test_what_cannot_be_read_is_one_line(monkeypatch, tmp_path, tokenizer):
+def test_unusable_input_gets_one_line(monkeypatch, tmp_path, tokenizer):
     assert "no file" in error_of(monkeypatch, tmp_path, tokenizer)
     save(tmp_path, tokenizer)
     another = train_tokenizer(["Another text, with other words."] * 2, 280)
@@ -384,19 +384,19 @@ def test_what_cannot_be_read_is_one_line(monkeypatch, tmp_path, tokenizer):
 def test_only_an_export_is_replaced(monkeypatch, tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     (tmp_path / "out").mkdir()
-    before = contents(export(monkeypatch, tmp_path, tokenizer))  # an empty folder may be there
+    before = contents(export(monkeypatch, tmp_path, tokenizer))  # an empty folder may exist
     save(tmp_path, tokenizer, "gpt2")
     assert "--overwrite" in error_of(monkeypatch, tmp_path, tokenizer)
     assert contents(tmp_path / "out") == before
     export(monkeypatch, tmp_path, tokenizer, "--overwrite")
     assert b"GPT2LMHeadModel" in contents(tmp_path / "out")["config.json"]
     (tmp_path / "out/thesis.txt").write_text("years of work")
-    assert "holds thesis.txt" in error_of(monkeypatch, tmp_path, tokenizer, "--overwrite")
+    assert "contains thesis.txt" in error_of(monkeypatch, tmp_path, tokenizer, "--overwrite")
     assert (tmp_path / "out/thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path, tokenizer, failure):
+def test_a_folder_is_written_completely_or_not_at_all(monkeypatch, tmp_path, tokenizer, failure):
     def cut_off(weights):
         yield b"\0" * 100
         raise failure
@@ -411,7 +411,7 @@ def test_a_folder_is_written_whole_or_not_at_all(monkeypatch, tmp_path, tokenize
     assert {path.name for path in tmp_path.iterdir()} == {"model.pth", "out"}
 
 
-def test_an_older_export_comes_back_where_the_new_one_cannot_take_its_place(monkeypatch, tmp_path, tokenizer):
+def test_an_older_export_is_restored_if_the_new_one_cannot_replace_it(monkeypatch, tmp_path, tokenizer):
     def rename(path, target):
         if ".partial" in path.name:
             raise PermissionError(13, "Permission denied")
@@ -433,7 +433,7 @@ def test_an_older_export_comes_back_where_the_new_one_cannot_take_its_place(monk
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub that takes what is pushed to it; `hub.fails` = {the name of a call: what it does instead}."""
+    """Return a fake hub that stores uploads; `hub.fails` = {name of a call: a function to run instead}."""
     hub = types.SimpleNamespace(calls=[], fails={}, files={})
 
     def called(name):
@@ -480,16 +480,14 @@ def test_the_folder_is_uploaded(monkeypatch, capsys, tmp_path, tokenizer, hub):
         (lambda: time.sleep(60), "no answer within 0.2 s"),
     ],
 )
-def test_a_hub_that_cannot_be_used_is_said_before_anything_is_written(
-    monkeypatch, tmp_path, tokenizer, hub, failure, part
-):
+def test_an_unusable_hub_is_reported_before_anything_is_written(monkeypatch, tmp_path, tokenizer, hub, failure, part):
     save(tmp_path, tokenizer)
     hub.fails = {"whoami": failure}
     assert part in error_of(monkeypatch, tmp_path, tokenizer, "--push_to_hub", "me/tiny")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_token_that_is_refused_is_said(monkeypatch, tmp_path, tokenizer, hub):
+def test_a_refused_token_is_reported(monkeypatch, tmp_path, tokenizer, hub):
     save(tmp_path, tokenizer)
     error = ConnectionError("401 Client Error")
     error.response = types.SimpleNamespace(status_code=401)
@@ -497,7 +495,7 @@ def test_a_token_that_is_refused_is_said(monkeypatch, tmp_path, tokenizer, hub):
     assert "does not accept the token" in error_of(monkeypatch, tmp_path, tokenizer, "--push_to_hub", "me/tiny")
 
 
-def test_a_name_that_the_hub_cannot_have_and_an_offline_one_are_refused(monkeypatch, tmp_path, tokenizer, hub):
+def test_an_impossible_name_and_an_offline_hub_are_refused(monkeypatch, tmp_path, tokenizer, hub):
     save(tmp_path, tokenizer)
     assert "a/b/c" in error_of(monkeypatch, tmp_path, tokenizer, "--push_to_hub", "a/b/c")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -505,7 +503,7 @@ def test_a_name_that_the_hub_cannot_have_and_an_offline_one_are_refused(monkeypa
     assert not hub.calls and not (tmp_path / "out").exists()
 
 
-def test_no_network_is_one_line_at_a_shell(tmp_path, tokenizer):
+def test_without_a_network_the_shell_shows_one_line(tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none", "HF_HUB_OFFLINE": "0"}
     flags = ["model.pth", "out", "--tokenizer_path", tokenizer.path, "--push_to_hub", "me/tiny"]
@@ -517,7 +515,7 @@ def test_no_network_is_one_line_at_a_shell(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("call", ["create_repo", "upload_folder"])
 @pytest.mark.parametrize("failure", [lambda: fail(ConnectionError("cut")), lambda: time.sleep(60)])
-def test_an_upload_that_fails_leaves_the_folder_whole(monkeypatch, tmp_path, tokenizer, hub, call, failure):
+def test_after_a_failed_upload_the_folder_is_complete(monkeypatch, tmp_path, tokenizer, hub, call, failure):
     save(tmp_path, tokenizer)
     hub.fails = {call: failure}
     monkeypatch.setattr(export_to_hf, "SLOWEST_UPLOAD", 1e9)

@@ -1,6 +1,6 @@
-"""Disks that fill up and processes that are killed: nothing is lost or left half-written.
+"""Full disks and killed processes: nothing is lost or left half-written.
 
-What takes minutes is marked `faults` and run by `make test-faults`; docs/reliability.md says what it found.
+Tests that take minutes are marked `faults` and run with `make test-faults`; docs/reliability.md has their results.
 """
 
 import builtins
@@ -40,14 +40,14 @@ from corpus.token_cache import cache_stories, remove_abandoned
 from data import load_tokenizer, train_tokenizer
 from training import loop
 
-resource = pytest.importorskip("resource")  # what Windows lacks, and most of this file needs
+resource = pytest.importorskip("resource")  # most of this file needs it; Windows lacks it
 
 
 # The disk -------------------------------------------------------------------------------------------------------------
 
 
 class Failing:
-    """A file whose writes are counted over all files; the n-th one fails, and with `stays` all after it."""
+    """A file whose n-th write fails, counted over all files; with `stays`, all later writes fail, too."""
 
     def __init__(self, file, count):
         self.file = file
@@ -72,7 +72,7 @@ class Failing:
 
 @contextlib.contextmanager
 def full_disk(folder, at, stays):
-    """Let the write number `at` (1, 2, ...; 0: none) to files below a folder fail; gives the count of writes."""
+    """Let write number `at` (1, 2, ...; 0: none) to the files in a folder fail; yield the count of writes."""
     count = {"writes": 0, "at": at or -1, "stays": stays}
     real = io.open
 
@@ -88,7 +88,7 @@ def full_disk(folder, at, stays):
 
 
 def try_full_disk(folder, at, stays, settings, resumed_as=None):
-    """A run that ends where a write fails, and, resumed, is the uninterrupted run in the folder `resumed_as`."""
+    """Let a write fail during a run; with `resumed_as`, resume the run and compare it with the one in that folder."""
     with full_disk(folder, at, stays) as count, pytest.raises(UserError) as refusal:
         train_in(folder, **settings)
     assert count["writes"] >= at
@@ -110,13 +110,13 @@ def writes(tmp_path_factory):
     return writes_of_a_run(tmp_path_factory.mktemp("writes"), SIX_STEPS)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
-@pytest.mark.parametrize(  # each place once, by turns for one write and from then on
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # from TensorBoard's own thread
+@pytest.mark.parametrize(  # alternately: only one write fails, or all from this one on
     ("share", "stays"),
     [(0.0, True), (0.02, False), (0.1, True), (0.27, False), (0.45, True), (0.5, False), (0.73, True), (0.9, False),
      (0.96, True)],
 )  # fmt: skip
-def test_a_disk_that_fills_up_costs_nothing_that_was_saved(tmp_path, uninterrupted, writes, share, stays):
+def test_a_disk_that_fills_up_destroys_nothing_that_was_saved(tmp_path, uninterrupted, writes, share, stays):
     try_full_disk(tmp_path, 1 + int(share * writes), stays, SIX_STEPS, uninterrupted)
 
 
@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up_leaves_no_tokenizer_and_no_cache(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_folder_that_is_deleted_under_the_run_ends_it_with_one_line(tmp_path, monkeypatch):
+def test_a_folder_deleted_under_the_run_ends_it_with_one_line(tmp_path, monkeypatch):
     at_call(monkeypatch, loop, "training_step", 2, lambda: shutil.rmtree(tmp_path / "run"))
     with pytest.raises(UserError) as refusal:
         train_in(tmp_path / "run", **SIX_STEPS)
@@ -162,7 +162,7 @@ def test_a_folder_that_is_deleted_under_the_run_ends_it_with_one_line(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_the_disk_has_no_room_for_is_refused_before_it_starts(tmp_path, monkeypatch):
+def test_a_run_without_enough_disk_space_is_refused_before_it_starts(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(UserError, match="needs about .* MB") as refusal:
@@ -170,7 +170,7 @@ def test_a_run_that_the_disk_has_no_room_for_is_refused_before_it_starts(tmp_pat
     assert "1 MB are free" in one_line(refusal) and not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_that_was_not_written_well_never_takes_its_place(tmp_path, uninterrupted, monkeypatch):
+def test_a_badly_written_model_never_replaces_the_old_one(tmp_path, uninterrupted, monkeypatch):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = {path: content for path, content in files(tmp_path).items() if path.suffix == ".pth"}
     save = torch.save
@@ -186,7 +186,7 @@ def test_a_checkpoint_that_was_not_written_well_never_takes_its_place(tmp_path, 
     assert {path: content for path, content in files(tmp_path).items() if path.suffix == ".pth"} == before
 
 
-def test_half_written_caches_of_dead_processes_are_removed_and_those_of_live_ones_not(tmp_path):
+def test_half_written_caches_are_removed_unless_their_process_is_alive(tmp_path):
     for name in ("dead", "alive"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tokens.bin").write_bytes(b"half")
@@ -198,7 +198,7 @@ def test_half_written_caches_of_dead_processes_are_removed_and_those_of_live_one
     assert not list(tmp_path.iterdir())
 
 
-def test_where_there_are_no_locks_no_cache_is_removed_and_no_run_refused(tmp_path, monkeypatch):
+def test_without_file_locks_no_cache_is_removed_and_no_run_refused(tmp_path, monkeypatch):
     import fcntl
 
     def no_locks(*args):
@@ -212,7 +212,7 @@ def test_where_there_are_no_locks_no_cache_is_removed_and_no_run_refused(tmp_pat
     train_in(tmp_path / "run", **SIX_STEPS)
 
 
-# Programs in processes of their own -----------------------------------------------------------------------------------
+# Programs in separate processes ---------------------------------------------------------------------------------------
 
 
 SMALL = ["--num_layers", 1, "--hidden_size", 32, "--num_heads", 2, "--intermediate_size", 64, "--max_seq_len", 48]
@@ -224,7 +224,7 @@ TALKS += ["--pretrained_model_path", "tinystories_model/best_model.pth", "--earl
 
 @pytest.fixture(scope="module")
 def large_course(tmp_path_factory):
-    """A folder with stories, dialogues, a tokenizer and a small model."""
+    """Return a folder with stories, dialogues, a tokenizer and a small model."""
     folder = tmp_path_factory.mktemp("course")
     write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(400)])
     write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(400, 430)])
@@ -265,14 +265,14 @@ def small_disk(folder, options):
 @pytest.mark.parametrize(
     ("options", "message"), [("size=21000k", "No space left"), ("size=1m", "needs about"), ("ro", "Read-only")]
 )
-def test_a_disk_that_is_small_or_read_only_ends_the_run_with_one_line(large_course, tmp_path, options, message):
+def test_a_small_or_read_only_disk_ends_the_run_with_one_line(large_course, tmp_path, options, message):
     flags = ["--epochs", 1, "--save_steps", 20, "--output_dir", tmp_path / "disk/run"]
     with small_disk(tmp_path / "disk", options):
         if options == "size=21000k":
             (tmp_path / "disk/ballast").write_bytes(bytes(20 << 20))
             flags += ["--keep_checkpoints", "1"]
         program = "import shutil, sys, runpy; sys.path.insert(0, sys.argv[1]); sys.argv = sys.argv[2:]\n"
-        if options == "size=21000k":  # what fills the disk comes after the estimate
+        if options == "size=21000k":  # so that the estimate does not see the small disk
             program += "u = shutil.disk_usage; shutil.disk_usage = lambda p: u('/')\n"
         program += "runpy.run_path(sys.argv[0], run_name='__main__')"
         words = command(*STORIES, *flags)
@@ -285,7 +285,7 @@ def test_a_disk_that_is_small_or_read_only_ends_the_run_with_one_line(large_cour
 
 
 def ended(process):
-    """What a process printed until its end."""
+    """Wait for the end of a process and return what it printed."""
     output, _ = process.communicate(timeout=120)
     assert "Traceback" not in output, output
     return output
@@ -298,14 +298,14 @@ def started(folder, words):
 
 
 def cut_off_again_and_again(folder, words, signum, times, seed):
-    """Start a run, end it by a signal at a random moment, start it again, and so on; then let it finish."""
+    """Start a run and end it with a signal at a random moment, this many times; then let it finish."""
     chance = random.Random(seed)
     moments = []
     for number in range(times):
         process = started(folder, words)
         if number % 3:  # while it trains, evaluates or saves
             while " step " not in (line := process.stdout.readline()):
-                assert line, "the run finished before it was cut off often enough"
+                assert line, "the run finished before it was interrupted often enough"
             time.sleep(chance.random() * 0.7)
         else:  # while it starts
             time.sleep(chance.random() * 4)
@@ -313,7 +313,7 @@ def cut_off_again_and_again(folder, words, signum, times, seed):
         process.send_signal(signum)
         ended(process)
         assert signum == signal.SIGKILL or process.returncode in (-signum, 128 + signum)
-    assert moments.count(None) == times, "some came after the end"
+    assert moments.count(None) == times, "some signals came after the end"
     process = started(folder, words)
     output = ended(process)
     assert process.returncode == 0, output
@@ -322,7 +322,7 @@ def cut_off_again_and_again(folder, words, signum, times, seed):
 @pytest.mark.faults
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(("program", "epochs", "times"), [(STORIES, 60, 30), (TALKS, 60, 12)], ids=["stories", "talks"])
-def test_a_run_that_is_cut_off_again_and_again_ends_as_the_uninterrupted_one(
+def test_a_run_interrupted_again_and_again_ends_like_the_uninterrupted_one(
     large_course, tmp_path, program, epochs, times, signum
 ):
     flags = [*program, "--epochs", epochs, "--save_steps", 7, "--eval_steps", 60, "--output_dir"]
@@ -332,7 +332,7 @@ def test_a_run_that_is_cut_off_again_and_again_ends_as_the_uninterrupted_one(
     assert_nothing_is_lost(tmp_path / "parts", tmp_path / "whole")
     assert_all_that_exists_loads(tmp_path / "parts")
     summary = json.loads((tmp_path / "parts/summary.json").read_text())
-    print(f"cut off {times} times by {signal.Signals(signum).name}, resumed {summary['resumes']} times")
+    print(f"interrupted {times} times by {signal.Signals(signum).name}, resumed {summary['resumes']} times")
 
 
 def children(process):
@@ -341,7 +341,7 @@ def children(process):
 
 
 @pytest.mark.faults
-def test_two_ranks_of_which_one_is_killed_resume_to_the_same_end(large_course, tmp_path):
+def test_if_one_of_two_ranks_is_killed_the_run_resumes_to_the_same_end(large_course, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     flags = [*command(*STORIES)[1:], "--epochs", "30", "--save_steps", "25", "--eval_steps", "60", "--output_dir"]
     whole = started(large_course, [*launcher, *flags, tmp_path / "whole"])

@@ -1,4 +1,4 @@
-"""Flags: which one wins, what is refused, and that each reaches what it is for."""
+"""Flags: which one wins, which are refused, and that each reaches the code that uses it."""
 
 import contextlib
 import dataclasses
@@ -36,10 +36,10 @@ def test_a_flag_at_the_shell_wins_over_the_pilot_and_the_pilot_over_the_default(
     assert (pilot.epochs, pilot.amp_dtype, pilot.lr) == (7, "bfloat16", TrainingSettings().lr)
     for argv in (("--pilot_run", "--epochs", "2"), ("--epochs", "2", "--pilot_run")):
         assert (parse(*argv).epochs, parse(*argv).amp_dtype) == (2, "bfloat16")
-    assert parse("--pilot_run", "--epochs", "9").epochs == 9  # given, though it is the default
+    assert parse("--pilot_run", "--epochs", "9").epochs == 9  # given at the shell, though it equals the default
 
 
-def test_amp_may_be_asked_for_refused_or_left_to_the_device():
+def test_amp_may_be_on_off_or_left_to_the_device():
     assert parse("--amp").amp is True and parse("--no-amp").amp is False and parse().amp is None
 
 
@@ -76,7 +76,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("program", "flags"), PATHS, ids=lambda value: getattr(value, "__name__", None))
-def test_a_tilde_after_an_equals_sign_is_the_users_folder_where_a_path_is_meant(program, flags, monkeypatch):
+def test_a_tilde_after_an_equals_sign_is_the_home_folder_in_a_path(program, flags, monkeypatch):
     monkeypatch.setenv("HOME", "/home/mia")
     monkeypatch.setenv("USERPROFILE", "/home/mia")
     needed = ["--pretrained_model_path=a"] if program is step4 else []
@@ -85,7 +85,7 @@ def test_a_tilde_after_an_equals_sign_is_the_users_folder_where_a_path_is_meant(
         assert value in ("/home/mia/x=0.5", ["/home/mia/x=0.5"])
 
 
-def test_a_tilde_in_a_text_is_a_tilde():
+def test_a_tilde_in_a_text_stays_a_tilde():
     assert step1.parse_args(["--inspect=~/x"]).inspect == "~/x"
     assert step3.parse_args(["--prompt=~/x", "--stop=~"]).prompt == "~/x"
     assert step5.parse_args(["--once=~/x"]).once == "~/x"
@@ -102,7 +102,7 @@ TRAINING_FLAGS = {
     "seed": 5, "optimizer": "muon", "eval_steps": 11, "save_steps": 12, "keep_checkpoints": 3, "logging_steps": 13,
     "early_stopping_patience": 9, "max_bad_steps": 8, "amp": True, "amp_dtype": "bfloat16", "compile": "off",
 }  # fmt: skip
-NO_MINUTES = {"minutes": None}  # refused beside the others; see test_time_limit.py
+NO_MINUTES = {"minutes": None}  # refused together with the others; see test_time_limit.py
 MODEL_FLAGS = {
     "num_layers": 2, "hidden_size": 24, "num_heads": 4, "intermediate_size": 40, "max_seq_len": 20, "window_size": 6,
     "dropout": 0.3, "arch": "gpt2", "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False,
@@ -123,17 +123,17 @@ def as_flags(values):
 
 
 def captured(monkeypatch, program, name):
-    """Put a function in the place of the program's own that keeps what it is called with."""
+    """Replace a function of the program by one that records its arguments, and return the list of calls."""
     calls = []
     monkeypatch.setattr(program, name, lambda *args, **kwargs: calls.append((args, kwargs)) or iter(()))
     return calls
 
 
-def test_every_training_flag_is_tried_here():
+def test_every_training_flag_is_tested_here():
     assert TRAINING_FLAGS.keys() | NO_MINUTES.keys() == {item.name for item in dataclasses.fields(TrainingSettings)}
 
 
-def test_every_sampling_flag_is_tried_here():
+def test_every_sampling_flag_is_tested_here():
     others = {"max_new_tokens", "num_beams", "stop"}
     assert SAMPLING_FLAGS.keys() | others == {item.name for item in dataclasses.fields(writing.Sampling)}
 
@@ -180,7 +180,7 @@ def test_flags_of_step_4_reach_the_settings_and_the_rows(course, monkeypatch, tm
 
 
 @pytest.mark.parametrize(("program", "beams"), [(step3, 1), (step3, 4), (step5, 1)])
-def test_sampling_flags_reach_the_writing(course, monkeypatch, program, beams):
+def test_sampling_flags_reach_the_generation(course, monkeypatch, program, beams):
     calls = captured(monkeypatch, writing, "generate" if beams == 1 else "beam_search")
     given = SAMPLING_FLAGS if beams == 1 else {"min_new_tokens": 3, "repetition_penalty": 1.1}
     flags = [*as_flags(given), "--max_new_tokens", 9, "--num_beams", beams, "--stop", "The", "--stop", "End"]

@@ -1,7 +1,7 @@
-"""Files as people bring them: each is read right, or refused with a reason that helps.
+"""Files in all forms that people use: each is read correctly, or refused with a helpful reason.
 
-Four tables, of stories, dialogues, prompts and refusals.  An entry is a name, the files with what they hold, the right
-value, and words that the log must have: what was guessed, and what is left out.  Several files make a folder.
+There are four tables: stories, dialogues, prompts and refusals.  An entry has a name, the files with their contents,
+the right value, and words that must be in the log: what was guessed and what is left out.  Several files are a folder.
 """
 
 import bz2
@@ -29,15 +29,17 @@ parquet_files = pytest.importorskip("pyarrow.parquet")
 
 CASES = ROOT.parent / "shared/cases"
 SKIP = "--skip_bad_rows"
-WHOLE = "is the file whole?"
+WHOLE = "is the file complete?"
 COLUMN = "--text_column"
-QUOTES = "put quotes around texts that hold a comma"
+QUOTES = "put quotes around texts that contain a comma"
 
 
 @dataclass
 class Case:
-    """files: {name: what it holds}, or (name, what it holds) of one file.  right: the stories, dialogues or prompts.
-    log: words that the log must have; never: those that it must not have.  how: fields of ReadingFlags.
+    """One form of data.
+
+    files: {name: content}, or (name, content) of one file.  right: the stories, dialogues or prompts.
+    log: words that must be in the log; never: words that must not.  how: fields of ReadingFlags.
     """
 
     name: str
@@ -50,12 +52,12 @@ class Case:
 
 
 def of_cases(cases):
-    """The test runs for each case."""
+    """Run the test for each case."""
     parameters = [pytest.param(case, id=case.name) for case in cases]
     return pytest.mark.parametrize("case", parameters)
 
 
-# What files hold ------------------------------------------------------------------------------------------------------
+# Contents of files ----------------------------------------------------------------------------------------------------
 
 
 def lines(*rows):
@@ -75,7 +77,7 @@ def turn(role, content, **more):
 
 
 def turns(*words, key="role", text="content", names=("user", "assistant")):
-    """Turns by turns."""
+    """Return turns of two speakers who alternate."""
     return [{key: names[number % 2], text: word} for number, word in enumerate(words)]
 
 
@@ -90,7 +92,7 @@ def parquet(**columns):
 
 
 def arrow(**columns):
-    """A stream, as `datasets` saves it."""
+    """Return an Arrow stream, as `datasets` saves it."""
     rows = pyarrow.table(columns)
     file = io.BytesIO()
     with pyarrow.ipc.new_stream(file, rows.schema) as writer:
@@ -108,7 +110,7 @@ def utf16(text, big_endian=False):
 
 
 def talk(*words, system=None):
-    """A dialogue as `join_turns` gives it."""
+    """Return a dialogue in the form that `join_turns` returns."""
     return system, [[*pair] for pair in zip(words[::2], words[1::2], strict=True)]
 
 
@@ -125,13 +127,13 @@ THREE_FABLES = ["Tom had a ball.\nHe lost it.", "Lily saw a frog.\nIt sang.", "T
 ANIMALS = [
     f"Once there was a {animal}." for animal in ("cat", "dog", "pig", "cow", "hen", "fox", "owl", "bee", "ant", "rat")
 ]
-BLANK_LINE = "a story ends at an empty line; --story_ends decides otherwise"
+BLANK_LINE = "a story ends at an empty line; --story_ends changes this"
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
 def write(folder, files):
-    """Write the files of a case; give the path to read."""
+    """Write the files of a case, and return the path to read."""
     one = isinstance(files, tuple)
     for name, content in [files] if one else files.items():
         path = folder / name
@@ -150,7 +152,7 @@ def dialogues_of(path, part="train", notes=None, **how):
 
 
 def prompts_of(path):
-    """The prompts of a file, lists of turns as {role: text} pairs."""
+    """Return the prompts of a file; a list of turns becomes a list of (role, text)."""
     prompts = [prompt.prompt for prompt in read_prompts(path)]
     return [prompt if isinstance(prompt, str) else read_turns(prompt) for prompt in prompts]
 
@@ -175,7 +177,7 @@ def check(case, folder, said, read):
 
 STORIES = [
     # Tables of text
-    Case("cells_stay_as_they_stand",
+    Case("cells_are_not_converted",
         ("a.csv", "text,stars\nnan,1\nNone,2\nTRUE,3\n007,4\n1e5,5\n3.50,\nN/A,8\n" + "1" * 30 + ",9\n"),
         ["nan", "None", "TRUE", "007", "1e5", "3.50", "N/A", "1" * 30], ("left out: column stars",)),
     Case("excels_semicolons_and_byte_order_mark",
@@ -184,7 +186,7 @@ STORIES = [
     Case("excels_unicode_text_named_csv", ("a.csv", utf16("id\ttext\r\n007\tTom saw “Zoë”, his friend.\r\n")),
         ["Tom saw “Zoë”, his friend."], ("separated by tabs", "column id")),
     Case("excels_unicode_text_named_txt", ("a.txt", utf16(f"id\ttext\r\n1\t{CAT}\r\n2\t{DOG}\r\n")), [CAT, DOG],
-        ("a.txt: holds a table", "column id")),
+        ("a.txt: contains a table", "column id")),
     Case("excels_first_line", ("a.csv", "sep=;\r\ntext;n\r\nOnce a cat, ran.;1\r\n"), ["Once a cat, ran."],
         ("separated by semicolons",)),
     Case("powershells_utf_16_csv", ("a.csv", utf16('text,source\r\n"Once a cat, ran.",a\r\n')), ["Once a cat, ran."],
@@ -208,9 +210,9 @@ STORIES = [
     Case("pretty_objects", ("a.jsonl", pretty(*texts("Once a {cat} ran.", 'A "dog".'))),
         ["Once a {cat} ran.", 'A "dog".']),
     Case("pretty_list_in_jsonl", ("a.jsonl", pretty(texts(CAT, DOG))), [CAT, DOG]),
-    Case("objects_behind_each_other", ("a.json", json.dumps({"text": CAT}) + json.dumps({"text": DOG})), [CAT, DOG]),
+    Case("objects_without_separators", ("a.json", json.dumps({"text": CAT}) + json.dumps({"text": DOG})), [CAT, DOG]),
     Case("lines_in_json", ("a.json", LINES), [CAT, DOG]),
-    Case("lines_in_txt", ("a.txt", LINES), [CAT, DOG], ("a.txt: holds JSON",)),
+    Case("lines_in_txt", ("a.txt", LINES), [CAT, DOG], ("a.txt: contains JSON",)),
     Case("list_of_texts", ("a.json", json.dumps([CAT, DOG])), [CAT, DOG]),
     Case("texts_in_lines", ("a.NDJSON", lines(CAT, "A dog.\n\nThe end.", "42")), [CAT, "A dog.\n\nThe end.", "42"]),
     Case("wrapper", ("a.json", json.dumps({"version": 1, "data": texts(CAT, DOG)})), [CAT, DOG],
@@ -254,9 +256,9 @@ STORIES = [
     # Where a story ends
     Case("empty_lines_separate", ("a.txt", FABLES), THREE_FABLES, (BLANK_LINE,)),
     Case("one_stray_empty_line", ("a.txt", "\n".join([*ANIMALS[:6], "", *ANIMALS[6:], "", ""])), ANIMALS,
-        ("ends with its line",)),
+        ("ends at the end of its line",)),
     Case("few_empty_lines", ("a.txt", "\n\n".join("\n".join(lines) for lines in (ANIMALS, ANIMALS, ANIMALS))),
-        ANIMALS * 3, ("ends with its line",)),
+        ANIMALS * 3, ("ends at the end of its line",)),
     Case("separator_on_lines", ("a.txt", f"{CAT}\n\nIt was fast.\n<|endoftext|>\n\n{DOG}\n<|endoftext|>\n"),
         [f"{CAT}\n\nIt was fast.", DOG], ("ends at <|endoftext|>",)),
     Case("flag_line", ("a.txt", FABLES), "\n".join(THREE_FABLES).split("\n"), how={"story_ends": "line"}),
@@ -279,22 +281,23 @@ STORIES = [
         {"s/1.txt": f"The Cat\n\n{CAT}\n\nThe end.\n", "s/2.txt": f"{DOG}\r\nIt slept.\r\n", "t/3.TXT": PIG,
         "LICENSE.txt": "MIT", "README.TXT": "Stories."}, [f"The Cat\n\n{CAT}\n\nThe end.", f"{DOG}\nIt slept.", PIG],
         ("each .txt file is a story", "left out: LICENSE.txt, README.TXT")),
-    Case("two_files_have_a_story_a_line", {"a.txt": f"{CAT}\n{DOG}\n", "b.txt": f"{PIG}\n", "notes.docx": b"PK"},
+    Case("each_line_of_two_files_is_a_story", {"a.txt": f"{CAT}\n{DOG}\n", "b.txt": f"{PIG}\n", "notes.docx": b"PK"},
         [CAT, DOG, PIG], ("left out: notes.docx",)),
-    Case("large_files_have_a_story_a_line",
+    Case("each_line_of_large_files_is_a_story",
         {f"{n}.txt": f"{text}\n" + "x" * 20_000 for n, text in enumerate((CAT, DOG, PIG))},
-        [CAT, "x" * 20_000, DOG, "x" * 20_000, PIG, "x" * 20_000], ("with its line",)),
-    Case("files_with_a_separator_are_no_stories",
+        [CAT, "x" * 20_000, DOG, "x" * 20_000, PIG, "x" * 20_000], ("at the end of its line",)),
+    Case("files_with_a_separator_contain_several_stories",
         {f"{n}.txt": f"{text}<|endoftext|>And?" for n, text in enumerate((CAT, DOG, PIG))},
         [CAT, "And?", DOG, "And?", PIG, "And?"]),
-    Case("story_whose_name_holds_train", {"The Cat.txt": CAT, "The Dog.txt": DOG, "The Train.txt": PIG},
+    Case("story_with_train_in_its_name", {"The Cat.txt": CAT, "The Dog.txt": DOG, "The Train.txt": PIG},
         [CAT, DOG, PIG]),
     Case("hidden_copies_are_skipped",
         {"train.jsonl": LINES, ".ipynb_checkpoints/train-checkpoint.jsonl": lines({"text": "OLD"}),
         "._train.jsonl": MAC_COPY, ".DS_Store": b"\0\0\0\1Bud1", "__MACOSX/train.jsonl": MAC_COPY}, [CAT, DOG]),
-    Case("object_a_file", {f"{n}.json": pretty({"id": n, "text": text}) for n, text in enumerate((CAT, DOG, PIG))},
-        [CAT, DOG, PIG], ("column id",)),
-    Case("file_beside_train_is_named", {"train.jsonl": LINES, "pirates.jsonl": lines({"text": "Arr!"})}, [CAT, DOG],
+    Case("one_object_per_file",
+        {f"{n}.json": pretty({"id": n, "text": text}) for n, text in enumerate((CAT, DOG, PIG))}, [CAT, DOG, PIG],
+        ("column id",)),
+    Case("file_next_to_train_is_named", {"train.jsonl": LINES, "pirates.jsonl": lines({"text": "Arr!"})}, [CAT, DOG],
         ("left out: pirates.jsonl",)),
     Case("other_kind_is_named", {"a.jsonl": LINES, "b.txt": "Other.\n"}, [CAT, DOG], ("left out: b.txt",)),
     Case("dev_is_validation_and_greatest_is_not", {"dev.jsonl": lines({"text": PIG}), "greatest_stories.jsonl": LINES},
@@ -320,21 +323,21 @@ STORIES = [
         "validation/data-00000-of-00001.arrow": arrow(text=[PIG]),
         **{f"train/{name}": text for name, text in SAVED.items()}}, [CAT, DOG], ("dataset_dict.json",),
         validation=[PIG]),
-    Case("metadata_beside_stories",
+    Case("metadata_next_to_stories",
         {"stories.json": json.dumps(texts(CAT, DOG)), "info.json": '{"text": "Ten stories."}'}, [CAT, DOG],
         ("left out: info.json",)),
-    Case("packed_copy_beside", {"train.jsonl": LINES, "train.jsonl.gz": gzip.compress(LINES.encode())}, [CAT, DOG],
-        ("left out: train.jsonl.gz",)),
+    Case("compressed_copy_is_skipped", {"train.jsonl": LINES, "train.jsonl.gz": gzip.compress(LINES.encode())},
+        [CAT, DOG], ("left out: train.jsonl.gz",)),
     # Parquet
     Case("old_names_of_the_hub", {f"data/{name}-00000-of-00001-{code}.parquet": parquet(text=[text])
         for name, code, text in (("train", "a09b74b3ef9c3b56", CAT), ("validation", "869c898b519ad725", PIG))}, [CAT],
         validation=[PIG]),
     Case("words_after_the_split", {"train_data.jsonl": LINES, "val_data.jsonl": lines({"text": PIG})}, [CAT, DOG],
         validation=[PIG]),
-    Case("tags_are_no_stories", {"1.json": pretty({"text": CAT, "tags": ["cat"]}), "2.json":
+    Case("tags_are_not_stories", {"1.json": pretty({"text": CAT, "tags": ["cat"]}), "2.json":
         pretty({"text": DOG, "tags": ["dog"]})}, [CAT, DOG], ("left out: column tags",)),
     Case("small_files_of_json", {f"{n}.txt": lines({"text": text}) for n, text in enumerate((CAT, DOG, PIG))},
-        [CAT, DOG, PIG], ("holds JSON",)),
+        [CAT, DOG, PIG], ("contains JSON",)),
     Case("first_item_without_a_text", ("a.json", json.dumps({"data": [{"text": None}, {"text": CAT}]})), [CAT],
         ("rows without a text (1)",)),
     Case("broken_line_in_a_story", ("a.txt", f"{CAT}\nIt ".encode() + b"\xff\xfe\x81\n<|endoftext|>\n" + DOG.encode()),
@@ -349,11 +352,11 @@ STORIES = [
 
 
 @of_cases(STORIES)
-def test_stories_are_read_as_they_stand(case, tmp_path, said):
+def test_stories_are_read_unchanged(case, tmp_path, said):
     check(case, tmp_path, said, stories_of)
 
 
-def test_a_folder_may_be_made_of_links(tmp_path, said):
+def test_a_folder_may_consist_of_links(tmp_path, said):
     files = {"elsewhere/a.jsonl": lines({"text": CAT}), "elsewhere/b.jsonl": lines({"text": DOG}), "blob": LINES}
     write(tmp_path, files)
     (tmp_path / "data").mkdir()
@@ -384,7 +387,7 @@ TAKES_TURNS = ("user and assistant take turns",)
 
 
 def bot_first(key, *names, wrap=lambda name: name):
-    """Lines of a dialogue that the assistant begins."""
+    """Return lines of two dialogues, the first begun by the assistant."""
     names = [wrap(name) for name in names]
     return lines(
         {"messages": turns("Welcome!", "Hi", "Hello!", key=key, names=names)},
@@ -393,16 +396,17 @@ def bot_first(key, *names, wrap=lambda name: name):
 
 
 DIALOGUES = [
-    # Lists of turns, however they are laid out
+    # Lists of turns in different layouts
     Case("bare_lists", ("a.jsonl", lines(turns("Hi", "Hello!"), turns("Who?", "Pip."))), [HI, WHO]),
     Case("one_bare_list", ("a.jsonl", lines(turns("Hi", "Hello!"))), [HI]),
     Case("lists_of_texts", ("a.jsonl", lines(["Hi", "Hello!"], ["Who?", "Pip."])), [HI, WHO], TAKES_TURNS),
     Case("one_list_of_texts", ("a.jsonl", lines(["Hi", "Hello!"])), [HI], TAKES_TURNS),
     Case("list_of_lists_of_texts", ("a.json", pretty([["Hi", "Hello!"], ["Who?", "Pip."]])), [HI, WHO], TAKES_TURNS),
     Case("list_of_lists_of_turns", ("a.json", pretty([turns("Hi", "Hello!"), turns("Who?", "Pip.")])), [HI, WHO]),
-    Case("list_a_file", {f"{name}.json": pretty(turns(name, "Hello!")) for name in ("Hi a", "Hi b")},
+    Case("one_list_per_file", {f"{name}.json": pretty(turns(name, "Hello!")) for name in ("Hi a", "Hi b")},
         [talk("Hi a", "Hello!"), talk("Hi b", "Hello!")]),
-    Case("object_a_file", {f"{name}.json": pretty({"id": 1, **messages(name, "Hello!")}) for name in ("Hi a", "Hi b")},
+    Case("one_object_per_file",
+        {f"{name}.json": pretty({"id": 1, **messages(name, "Hello!")}) for name in ("Hi a", "Hi b")},
         [talk("Hi a", "Hello!"), talk("Hi b", "Hello!")], ("column id",)),
     Case("one_pretty_object", ("a.json", pretty({"model": "x", **messages("Hi", "Hello!", "Who?", "Pip.")})),
         [talk("Hi", "Hello!", "Who?", "Pip.")], ("column model",)),
@@ -422,9 +426,9 @@ DIALOGUES = [
         lines({"dialogue_id": 1, "turns": {"speaker": [0, 1], "utterance": ["Hi", "Hello!"]}},
         {"dialogue_id": 2, "turns": {"speaker": [0, 1], "utterance": ["Who?", "Pip."]}})), [HI, WHO],
         ('"1" is the assistant', "column dialogue_id")),
-    Case("turn_a_row", ("a.csv",
+    Case("one_turn_per_row", ("a.csv",
         "dialogue_id,role,text\n1,user,Hi\n1,assistant,Hello!\n2,user,Who?\n2,assistant,Pip.\n"), [HI, WHO],
-        ('the same "dialogue_id" are a dialogue',)),
+        ('the same "dialogue_id" are one dialogue',)),
     Case("json_inside_json", ("a.jsonl.zst", zst(lines({"messages": json.dumps(turns("Hi", "Hello, [friend]!"))}))),
         [talk("Hi", "Hello, [friend]!")]),
     Case("pythons_notation_in_cells",
@@ -441,7 +445,7 @@ DIALOGUES = [
     Case("pairs_of_texts", ("a.jsonl",
         lines({"session": 1, "history": [[None, "Welcome!"], ["Hi", "Hello!"]]},
         {"session": 2, "history": [["Who?", "Pip."]]})), [HI, WHO],
-        ("words of the assistant before the user's first (1)",)),
+        ("assistant turns before the user's first turn (1)",)),
     Case("pairs_of_speaker_and_text",
         ("a.jsonl", lines({"messages": [["system", "Be kind."], ["human", "Hi"], ["ai", "Hello!"]]},
         {"messages": [["human", "Who?"], ["ai", "Pip."]]})), [talk("Hi", "Hello!", system="Be kind."), WHO]),
@@ -462,7 +466,7 @@ DIALOGUES = [
     Case("human_ai", ("a.csv", 'Human,AI\n"Hi, you",Hello!\n'), [talk("Hi, you", "Hello!")]),
     Case("excels_question_answer", ("a.csv", "\ufeffQuestion ; Answer ;Notes\r\n9/2?;4,5;x\r\nAgent?;007;\r\n"),
         [talk("9/2?", "4,5"), talk("Agent?", "007")], ("separated by semicolons", "column Notes")),
-    Case("answers_stay_as_they_stand",
+    Case("answers_are_not_converted",
         ("a.csv", "prompt,response\n2 + 2?,4\n5 / 2?,2.5\nName?,Nan\n100000?,1e5\nSo?,true\nAgent?,007\n"),
         [talk(*pair) for pair in (("2 + 2?", "4"), ("5 / 2?", "2.5"), ("Name?", "Nan"), ("100000?", "1e5"),
         ("So?", "true"), ("Agent?", "007"))]),
@@ -484,7 +488,7 @@ DIALOGUES = [
         [talk("Sort 2, 1.", "[1, 2]")]),
     Case("question_that_is_a_list", ("a.jsonl", lines({"prompt": '["b", "a"]', "response": "Two letters."})),
         [talk('["b", "a"]', "Two letters.")]),
-    # What stands beside
+    # Further columns
     Case("context_comes_before",
         ("a.jsonl", lines({"instruction": "Who has it?", "context": "Tim has a hat.", "response": "Tim.",
         "category": "qa"})), [talk("Tim has a hat.\nWho has it?", "Tim.")],
@@ -508,13 +512,13 @@ DIALOGUES = [
         [talk("Hi", "It's me.", "Who?", "Pip."), HI]),
     Case("history_with_the_question", ("a.jsonl", lines({"history": ["Hi", "Hello!", "Who?"], "response": "Pip."})),
         [talk("Hi", "Hello!", "Who?", "Pip.")]),
-    Case("nulls_beside", ("a.jsonl",
+    Case("nulls_in_further_columns", ("a.jsonl",
         lines({"instruction": "Hi", "input": None, "output": "Hello!", "history": None, "context": None,
         "system": None})), [HI]),
     Case("prompt_and_completion_as_turns",
         ("a.jsonl", lines({"prompt": [turn("system", "Be kind."), turn("user", "Hi")],
         "completion": [turn("assistant", "Hello!")]})), [talk("Hi", "Hello!", system="Be kind.")]),
-    Case("messages_beside_a_prompt",
+    Case("messages_next_to_a_prompt",
         ("a.parquet", parquet(prompt=["Hi"], prompt_id=["a1"], messages=[turns("Hi", "Hello!")])), [HI],
         ("left out: columns prompt, prompt_id",)),
     Case("system_instruction",
@@ -555,14 +559,14 @@ DIALOGUES = [
     # Who speaks
     Case("speaker", ("a.jsonl",
         lines({"conversation": [{"speaker": fields["role"], "text": fields["content"]} for fields in BOT_FIRST]})),
-        [HI], ("before the user's first (1)",)),
+        [HI], ("before the user's first turn (1)",)),
     *(Case(f"{key}_says_who_speaks", ("a.jsonl", bot_first(key, "Bot", "Human")), [HI, WHO]) for key in ("role", "from",
         "sender", "author", "Type", "name")),
     Case("author_is_an_object",
         ("a.jsonl", bot_first("author", "assistant", "user", wrap=lambda role: {"role": role, "name": "x"})),
         [HI, WHO]),
-    Case("type_beside_data", ("a.jsonl", lines(LANGCHAIN, LANGCHAIN)), [HI, HI]),
-    Case("one_list_with_type_beside_data", ("a.jsonl", lines(LANGCHAIN)), [HI]),
+    Case("type_next_to_data", ("a.jsonl", lines(LANGCHAIN, LANGCHAIN)), [HI, HI]),
+    Case("one_list_with_type_next_to_data", ("a.jsonl", lines(LANGCHAIN)), [HI]),
     Case("one_list_with_names", ("a.json", pretty(turns("Hi", "Hello!", key="name", names=("Mia", "Pip")))), [HI]),
     Case("type_that_says_something_else",
         ("a.jsonl", lines({"messages": [fields | {"type": "message"} for fields in BOT_FIRST]})), [HI],
@@ -571,9 +575,9 @@ DIALOGUES = [
         lines({"conversation": turns("Hi", "Hello!", key="speaker", names=(0, 1))},
         {"conversation": turns("Welcome!", "Who?", "Pip.", key="speaker", names=(1, 0))},
         {"conversation": turns("Hi", "Hello!", key="speaker", names=(0, 1))})), [HI, WHO, HI],
-        ('"1" is the assistant, "0", who begins, the user',)),
+        ('"1" is the assistant, and "0", who speaks first, is the user',)),
     Case("names_are_decided_once", ("a.jsonl", MIA_AND_PIP), [HI, WHO],
-        ('"pip" is the assistant, "mia", who begins, the user; --assistant_name decides otherwise',)),
+        ('"pip" is the assistant, and "mia", who speaks first, is the user; --assistant_name changes this',)),
     Case("flag_assistant_name", ("a.jsonl", MIA_AND_PIP), [talk("Welcome!", "Who?", "Pip.", "Bye")],
         how={"assistant_name": "Mia"}),
     Case("who_speaks_in_all_dialogues",
@@ -592,8 +596,8 @@ DIALOGUES = [
     Case("pairs_with_more_keys", ("a.jsonl", lines({"messages": [{"human": "Hi", "bot": "Hello!", "mood": "glad"}]},
         {"messages": [{"human": "Who?", "bot": "Pip."}]})), [HI, WHO], ("key of turns mood",)),
     Case("context_that_is_a_list", ("a.jsonl", lines(*[{"question": "Hi", "context": ["a"], "answer": "Hello!"}] * 2)),
-        [HI, HI], ('"context" that is no text (2)',)),
-    Case("number_of_turns_beside", ("a.jsonl", lines({"turns": 2, "question": "Hi", "answer": "Hello!"})), [HI],
+        [HI, HI], ('"context" that is not text (2)',)),
+    Case("column_with_a_number_of_turns", ("a.jsonl", lines({"turns": 2, "question": "Hi", "answer": "Hello!"})), [HI],
         ("column turns",)),
     Case("names_as_in_training", {"train.jsonl": lines(*[{"messages": turns("Hi", "Hello!", key="name",
         names=("Mia", "Pip"))}] * 2), "valid.jsonl": lines(*[{"messages": turns("Welcome!", "Who?", "Pip.", "Bye",
@@ -636,9 +640,9 @@ PROMPTS = [
         [[("user", "Hi"), ("assistant", "Hello!"), ("user", "Who?")], [("user", "Hi")]]),
     Case("saved_by_the_chat", ("a.jsonl", lines(messages("Hi", "Hello!", "Who?", "Pip."), messages("Bye", "Bye!"))),
         [[("user", "Hi"), ("assistant", "Hello!"), ("user", "Who?")], [("user", "Bye")]],
-        ("last replies, which are written anew",)),
+        ("last replies, which are written again",)),
     Case("saved_by_the_chat_once", ("a.jsonl", lines(messages("Hi", "Hello!"))), [[("user", "Hi")]],
-        ("last replies, which are written anew",)),
+        ("last replies, which are written again",)),
 ]  # fmt: skip
 
 
@@ -668,7 +672,7 @@ def refused(name, files, *words, read=stories_of, never=(), how=None):
 
 REFUSALS = [
     refused("several_answers", ("a.jsonl", lines({"question": "Who?", "answer": ["Bob", "Robert", "Rob"]})),
-        "line 1", '"answer" holds', read=dialogues_of),
+        "line 1", '"answer" contains', read=dialogues_of),
     refused("who_speaks_beside_a_system_role", ("a.jsonl", lines({"messages": [turn("system", "Be kind."),
         *turns("Hi", "Hello!", "Who?", "Pip.", key="who", names=("kid", "robot"))]})), '"who"', "--speaker_key who",
         read=dialogues_of),
@@ -700,9 +704,9 @@ REFUSALS = [
         never=(SKIP, COLUMN)),
     refused("one_name_twice_in_other_case", ("a.csv", f"Text,TEXT\n{CAT},{DOG}\n"), "two columns"),
     refused("no_names_of_columns", ("a.csv", f"{CAT}\n{DOG}\n{PIG}\n"),
-        "the first line must be the names of the columns", never=(SKIP, COLUMN)),
+        "the first line must contain the column names", never=(SKIP, COLUMN)),
     refused("names_only", ("a.csv", "text,id\n"), "no stories in", never=(SKIP, COLUMN, WHOLE)),
-    refused("other_names", ("a.csv", f"id,story\n1,{CAT}\n"), "id, story found", "--text_column story",
+    refused("other_names", ("a.csv", f"id,story\n1,{CAT}\n"), "found the columns id, story", "--text_column story",
         never=(SKIP,)),
     # Encodings and packed files
     refused("windows_1252_csv", ("a.csv", b'text\r\n"Tom said \x93Hi\x94"\r\nA dog sat.\r\n'), *CONVERT, "line 2",
@@ -720,9 +724,9 @@ REFUSALS = [
     refused("utf_16_without_mark_prompts", ("a.txt", f"{CAT}\n".encode("utf-16-le")), *NO_MARK, read=prompts_of),
     refused("one_line_that_is_not_utf_8", ("a.txt", f"Zoë ran.\n{CAT}\n".encode() + b"caf\xe9\n"),
         "line 3: not UTF-8", SKIP, never=("1252",)),
-    refused("gz_that_is_cut_off", ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12]), "cannot be unpacked", WHOLE,
+    refused("truncated_gz", ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12]), "cannot be decompressed", WHOLE,
         never=(SKIP,)),
-    refused("parquet_that_is_cut_off", ("a.parquet", parquet(text=[CAT])[:-9]), "cannot be read", WHOLE,
+    refused("truncated_parquet", ("a.parquet", parquet(text=[CAT])[:-9]), "cannot be read", WHOLE,
         never=(SKIP,)),
     refused("parquet_without_rows", ("a.parquet", parquet(text=pyarrow.array([], pyarrow.string()))),
         "no stories in", never=(SKIP, COLUMN, WHOLE)),
@@ -740,7 +744,8 @@ REFUSALS = [
         never=(SKIP,)),
     # Dialogues
     refused("unknown_key_of_the_speaker", ("a.jsonl", WHO_SPEAKS), '"who", robot or kid',
-        "--speaker_key who and, as --assistant_name, which", "--speaker_key none", read=dialogues_of, never=(SKIP,)),
+        "--speaker_key who, and the assistant as --assistant_name", "--speaker_key none", read=dialogues_of,
+        never=(SKIP,)),
     refused("true_or_false_says_who_speaks", ("a.jsonl", bot_first("is_user", False, True)),
         '"is_user", false or true', "--speaker_key is_user", read=dialogues_of),
     refused("three_speakers", ("a.json",
@@ -749,7 +754,7 @@ REFUSALS = [
         never=(SKIP,)),
     refused("name_that_never_speaks", ("a.jsonl", MIA_AND_PIP), "--assistant_name Tom does not speak", "mia, pip",
         read=dialogues_of, how={"assistant_name": "Tom"}),
-    refused("key_that_no_turn_has", ("a.jsonl", lines(messages("Hi", "Hello!"))),
+    refused("speaker_key_that_no_turn_has", ("a.jsonl", lines(messages("Hi", "Hello!"))),
         "no turn has the --speaker_key who", read=dialogues_of, how={"speaker_key": "who"}),
     refused("unknown_role", ("a.jsonl",
         lines({"messages": [turn("narrator", "Night."), *turns("Hi", "Hello!")]}, messages("Who?", "Pip."))),
@@ -769,7 +774,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("read", "files", "words", "never", "how"), REFUSALS)
-def test_a_refusal_says_what_is_wrong_and_only_what_helps(read, files, words, never, how, tmp_path):
+def test_a_refusal_says_what_is_wrong_and_gives_only_useful_advice(read, files, words, never, how, tmp_path):
     options = {} if read is prompts_of else how
     message = error_of(read, write(tmp_path, files), **options)
     for word in words:
@@ -823,7 +828,7 @@ CASE = "Once there was a cat.\nIt ran, and ran.\n\nThe end."
         ("26_hf_disk/ds", stories_of, [*PETS, "A pig."]),
     ],
 )  # fmt: skip
-def test_the_shared_cases_are_read_right(name, read, right):
+def test_the_shared_cases_are_read_correctly(name, read, right):
     assert read(CASES / name) == right
 
 
@@ -846,14 +851,14 @@ def test_the_shared_cases_are_refused_with_the_reason(name, read, words):
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository")
-def test_the_file_beside_train_is_named_as_left_out(said):
+def test_a_file_next_to_train_is_reported_as_left_out(said):
     folder = CASES / "25_folder/trainplus"
     assert stories_of(folder) == stories_of(folder / "train.jsonl")
     assert any("left out: pirates.jsonl" in line for line in said)
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository")
-def test_wrapped_lines_are_one_story_where_the_flag_says_so():
+def test_wrapped_lines_are_one_story_if_the_flag_says_so():
     path = CASES / "10_blankline/wrapped.txt"
     assert len(stories_of(path)) == 3
     assert stories_of(path, story_ends="file") == [path.read_text().strip()]

@@ -1,7 +1,7 @@
-"""Hostile files: whatever a file holds, a reader works with it or refuses it in short lines, soon and in little memory.
+"""Hostile files: a reader works with any file or refuses it in short lines, quickly and with little memory.
 
-Files are made of whole ones by a seed, which a failure names.  `pytest -m faults` reads 10,000 of them, and 50 more
-through the programs.
+Files are made from valid ones with a random seed; a failure names the seed.  `pytest -m faults` reads 10,000 of them,
+and 50 more through the programs.
 """
 
 import collections
@@ -53,11 +53,11 @@ from data import load_tokenizer, train_tokenizer
 from generation.generate import generate
 from generation.sampling import Sampling
 
-resource = pytest.importorskip("resource", reason="Windows does not say how much memory a process took")
-SECONDS = 5  # that a file may take
-MEMORY = 1 << 30  # bytes that it may take
+resource = pytest.importorskip("resource", reason="Windows does not report how much memory a process used")
+SECONDS = 5  # that reading a file may take
+MEMORY = 1 << 30  # bytes that reading a file may use
 TEXT = "Once upon a time, Tom had a cat. 5 \u20ac, na\u00efve " + "a" * 60 + "!"
-FORGET_PEAK = Path("/proc/self/clear_refs")  # Linux: the process's peak is counted anew
+FORGET_PEAK = Path("/proc/self/clear_refs")  # Linux: resets the process's peak memory
 quiet = lambda *_: None
 
 
@@ -88,7 +88,7 @@ def read_checkpoint(path):
 
 
 def read_data(path):
-    """As the tokenizer and both trainers do; what one of them refuses, another may take."""
+    """Read as the tokenizer and both trainers do; what one of them refuses, another may accept."""
     split = open_dataset(str(path))["train"]
     cache = path.parent / "made"
     messages = []
@@ -108,7 +108,7 @@ def read_data(path):
 
 
 def read_cache(path):
-    """One file of a token cache, beside its others; one that is not whole is made anew."""
+    """Open the token cache that contains the file; an incomplete cache counts as none."""
     cache = open_cache(path.parent)
     assert cache is None or (len(cache.text(0)) and cache.sizes.sum())
 
@@ -123,7 +123,7 @@ READERS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with a whole file of each kind."""
+    """Return a folder with a valid file of each kind."""
     folder = tmp_path_factory.mktemp("whole")
     rows = [{"text": story(number)} for number in range(12)]
     small_tokenizer().save(folder / "tokenizer.pkl")
@@ -145,7 +145,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def limited():
-    """A bomb must end its test and not the computer, and a reader that hangs must be stopped."""
+    """Limit memory, so that a bomb fails only its test, and stop readers that hang."""
     size = Path("/proc/self/statm")
     now = int(size.read_text().split()[0]) * resource.getpagesize() if size.exists() else 0
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -163,7 +163,7 @@ def limited():
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    """A file that is read once need not be on the disk."""
+    """Make fsync do nothing: these files need not reach the disk."""
     monkeypatch.setattr(os, "fsync", quiet)
 
 
@@ -172,7 +172,7 @@ def peak_memory():
 
 
 def place_for(name, whole, folder):
-    """Where the file of that name is to be written, its companions around it."""
+    """Return the path for a file of this name, with copies of its companion files around it."""
     if "/" in name:
         shutil.rmtree(folder / Path(name).parent, ignore_errors=True)
         shutil.copytree((whole / name).parent, folder / Path(name).parent)
@@ -181,7 +181,7 @@ def place_for(name, whole, folder):
 
 
 def outcome(path, read, capfd):
-    """ "works", or the message with which a reader refuses a file; AssertionError for all that must not be."""
+    """Return "works" or the message of a refusal; raise AssertionError for anything that must not happen."""
     if FORGET_PEAK.exists():
         FORGET_PEAK.write_text("5")
     began = time.perf_counter()
@@ -196,7 +196,7 @@ def outcome(path, read, capfd):
         raise
     except UserError as error:
         message = str(error)
-    except BaseException as error:  # what Rust code raises is no Exception
+    except BaseException as error:  # panics of Rust code are not Exceptions
         last = traceback.extract_tb(error.__traceback__)[-1]
         trouble.append(f"{type(error).__name__} in {last.name}: {str(error)[:200]}")
     finally:
@@ -216,7 +216,7 @@ def is_short(line):
 
 
 def read_hostile(name, seeds, whole, folder, capfd):
-    """Read a hostile file for each seed: how many of them worked, and the troubles of those that were no right end."""
+    """Read a hostile file for each seed; return how many worked, and a list of what went wrong with others."""
     content = (whole / name).read_bytes()
     others = (whole / "model.pth").read_bytes()
     works = 0
@@ -242,7 +242,7 @@ def test_a_file_of_changed_bytes_or_contents_is_read_or_refused(name, whole, tmp
 
 
 @pytest.mark.parametrize("name", ["model.pth", "run/checkpoint-2.pth", "tokenizer.pkl"])
-def test_a_changed_bit_of_what_was_saved_is_refused(name, whole, tmp_path, capfd):
+def test_a_flipped_bit_in_a_saved_file_is_refused(name, whole, tmp_path, capfd):
     content = bytearray((whole / name).read_bytes())
     if name.endswith(".pth"):
         place = content.index(torch.load(whole / name)["model"]["tokens.weight"].numpy().tobytes()) + 100
@@ -253,13 +253,13 @@ def test_a_changed_bit_of_what_was_saved_is_refused(name, whole, tmp_path, capfd
     assert outcome(tmp_path / name, READERS[name], capfd) != "works"
 
 
-def test_weights_so_large_that_nothing_can_be_computed_are_refused_or_written_with(whole, tmp_path, capfd):
+def test_huge_weights_are_refused_or_generate_text(whole, tmp_path, capfd):
     for factor in (1e20, 1e30, 1e36):
         (tmp_path / "model.pth").write_bytes(model_file(whole, model=scaled(whole, factor)))
         outcome(tmp_path / "model.pth", read_model, capfd)
 
 
-def test_a_model_of_fewer_tokens_than_the_tokenizer_it_names_is_refused(whole, tmp_path, capfd):
+def test_a_model_with_fewer_tokens_than_its_tokenizer_is_refused(whole, tmp_path, capfd):
     (tmp_path / "model.pth").write_bytes(model_file(whole, tokenizer_fingerprint=small_tokenizer().fingerprint))
     read = lambda path: load_model(path, small_tokenizer())
     assert outcome(tmp_path / "model.pth", read, capfd) != "works"
@@ -280,7 +280,7 @@ def hostile_case(name, files):
         *hostile_case("tokenizer.pkl", TOKENIZERS),
     ],
 )
-def test_a_file_that_claims_what_cannot_be_gets_one_line(name, file, whole, tmp_path, capfd, no_waiting):
+def test_a_file_with_impossible_claims_gets_one_line(name, file, whole, tmp_path, capfd, no_waiting):
     path, content = place_for(name, whole, tmp_path), file(whole)
     path.write_bytes(content or b"")
     if content is None:
@@ -291,7 +291,7 @@ def test_a_file_that_claims_what_cannot_be_gets_one_line(name, file, whole, tmp_
 
 
 @pytest.mark.parametrize("plant", [*PLANTS, *range(6)])
-def test_what_is_planted_in_a_file_is_not_run(plant, whole, tmp_path, capfd, no_waiting):
+def test_code_planted_in_a_file_is_not_run(plant, whole, tmp_path, capfd, no_waiting):
     marker = tmp_path / "marker"
     copyreg.add_extension("hostile", "touch", 0xF0)
     try:
@@ -305,7 +305,7 @@ def test_what_is_planted_in_a_file_is_not_run(plant, whole, tmp_path, capfd, no_
             inside = b"\x80\x04}(V" + b"format\nVtinystories-bpe-tokenizer\nVversion\nK\x01Vtokenizer\n" + body + b"u."
         for content in (bare, inside):
             pickle.loads(content)
-            assert marker.exists()  # it would have worked
+            assert marker.exists()  # the planted code would have worked
             marker.unlink()
             change = lambda name, member, content=content: [(name, content if name.endswith("data.pkl") else member)]
             for name in ("tokenizer.pkl", "tokenizer.json", "model.pth", "run/checkpoint-2.pth"):
@@ -351,7 +351,7 @@ def test_rows_of_any_json_are_read_or_refused(rows, lines, tmp_path, capfd):
     b'{"a\\u001b[31m\\nb": 1}', b'{"text": {"\\u001b": "\\ud800"}}', b'{"%s": 1}' % (b"x" * 10_000), b"\x00" * 10_000,
     b'{"conversation": {"text": [1], "role": [[]]}}', b'{"conversation": [{"text": "a", "role": {}}]}',
 ], ids=lambda row: ascii(row[:20].decode()))  # fmt: skip
-def test_a_row_that_is_no_story_is_refused_in_a_short_line(row, tmp_path, capfd):
+def test_a_row_that_is_not_a_story_is_refused_in_a_short_line(row, tmp_path, capfd):
     (tmp_path / "rows.jsonl").write_bytes(row)
     assert outcome(tmp_path / "rows.jsonl", read_data, capfd) != "works"
     (tmp_path / "rows.json").write_bytes(b"[" + row + b"]")
@@ -376,7 +376,7 @@ def test_10_000_hostile_files_are_read_or_refused(whole, tmp_path, capfd, no_wai
 
 
 def measured(folder, program, *flags):
-    """(exit status, output, seconds, peak memory) of a program, which is ended when it hangs."""
+    """Run a program, killed if it hangs, and return (exit status, output, seconds, peak memory)."""
     shutil.rmtree(folder / "second", ignore_errors=True)
     began = time.perf_counter()
     with open(folder / "output", "w+b") as output, open(folder / "question") as question:
@@ -413,7 +413,7 @@ def test_50_hostile_files_are_read_or_refused_by_the_programs(tmp_path, capfd):
     tuning = ["--tokenizer_path", "tokenizer.pkl", *cache, "--epochs", 1, "--overwrite"]
     first_step = ["--vocab_size", 300, "--output", "new.pkl", "--overwrite", "--dataset"]
     writing = ["--max_new_tokens", 5]
-    calls = {  # what reads the file that stands in the first place
+    calls = {  # the command that reads each file; the file's path is added at the end
         "stories.jsonl": ("train_bpe_tokenizer_hf", *first_step),
         "stories.parquet": ("train_bpe_tokenizer_hf", *first_step),
         "checkpoint.pth": ("train_tinystories_model", *first, "--output_dir", "second", "--resume_from_checkpoint"),

@@ -1,4 +1,4 @@
-"""Generating: what the sampling loop draws, when a row ends, and that rows do not depend on each other."""
+"""Generation: the tokens that the sampling loop draws, when a row ends, and that rows are independent."""
 
 import math
 
@@ -17,7 +17,7 @@ from tiny import (
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
-def test_the_same_seed_writes_the_same_text_and_another_one_another():
+def test_the_same_seed_writes_the_same_text_and_another_seed_does_not():
     model, prompts = make_model(), random_prompts(2, 5)
     text = write(model, prompts, 30, seed=1)
     assert text == write(model, prompts, 30, seed=1)
@@ -29,7 +29,7 @@ def test_the_same_seed_writes_the_same_text_and_another_one_another():
 
 @both
 @with_and_without_window
-def test_the_text_of_a_row_does_not_depend_on_the_rows_beside_it(arch, window):
+def test_a_row_s_text_does_not_depend_on_the_other_rows(arch, window):
     model = make_model(arch, window_size=window)
     one, other, long, prompt = random_prompts(1, 6, CONTEXT, 4)
     alone = write(model, [one, prompt], 3 * CONTEXT)[1]
@@ -37,14 +37,14 @@ def test_the_text_of_a_row_does_not_depend_on_the_rows_beside_it(arch, window):
     assert alone == write(model, [prompt, prompt], 3 * CONTEXT)[1]
 
 
-def test_the_keys_of_rows_say_what_they_draw_wherever_they_stand():
+def test_a_row_s_text_depends_on_its_seed_and_not_on_its_place():
     model, (one, other) = make_model(), random_prompts(4, 6)
     alone = write(model, [one], 20, seed=3, row_seeds=[7])
     assert alone[0] == write(model, [other, one], 20, seed=3, row_seeds=[2, 7])[1]
     assert alone != write(model, [one], 20, seed=3, row_seeds=[8])
 
 
-def test_temperature_top_k_and_top_p_are_heeded():
+def test_temperature_top_k_and_top_p_have_an_effect():
     model, prompts = make_model(), random_prompts(3, 3)
     likeliest = write(model, prompts, 20, temperature=0)
     assert likeliest == write(model, prompts, 20, top_k=1) == write(model, prompts, 20, top_p=1e-6)
@@ -60,8 +60,8 @@ def test_banned_tokens_never_appear(temperature):
     assert text and not text & banned
 
 
-def test_texts_are_drawn_as_often_as_their_probabilities_say():
-    """Pairs of tokens, with everything that changes what is drawn, against the same formulas over whole rows."""
+def test_texts_are_drawn_as_often_as_they_are_likely():
+    """Checks how often each pair of tokens is drawn, with all sampling flags in use, against the plain formulas."""
     model = make_model()
     (prompt,) = random_prompts(4)
     count = 4000
@@ -91,7 +91,7 @@ def test_texts_are_drawn_as_often_as_their_probabilities_say():
         assert abs(found.count(pair) - count * p) <= 4.5 * math.sqrt(count * p * (1 - p)) + 1
 
 
-def test_a_penalized_text_does_not_depend_on_the_rows_beside_it_that_have_ended():
+def test_a_penalized_text_does_not_depend_on_rows_that_have_ended():
     model, prompts = make_model(), random_prompts(2, 3, 4, 5)
     alone = [
         write(model, [prompt], 25, row_seeds=[key], repetition_penalty=3.0)[0] for key, prompt in enumerate(prompts)
@@ -102,7 +102,7 @@ def test_a_penalized_text_does_not_depend_on_the_rows_beside_it_that_have_ended(
     assert together[3] == alone[3]
 
 
-def test_a_high_repetition_penalty_writes_every_token_once_but_may_still_end():
+def test_a_high_repetition_penalty_prevents_all_repeats_but_not_the_end():
     model, (prompt,) = make_model(), [[1, 2]]
     (text,) = write(model, [prompt], 20, temperature=0, repetition_penalty=1e6)
     assert len(set(text) | set(prompt)) == 22
@@ -117,7 +117,7 @@ def test_a_high_repetition_penalty_writes_every_token_once_but_may_still_end():
 # The end --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_finished_after_its_end_and_the_text_when_all_are():
+def test_a_row_ends_at_its_end_token_and_generation_when_all_rows_have_ended():
     model, prompts = make_model(), random_prompts(2, 5, 7)
     endless = write(model, prompts, 60)
     end = next(token for token in range(VOCAB) if len({row.index(token) for row in endless if token in row}) == 3)
@@ -126,7 +126,7 @@ def test_a_row_is_finished_after_its_end_and_the_text_when_all_are():
     assert write(model, prompts, 60, end=end) == expected
 
 
-def test_a_row_is_finished_where_the_caller_stops_it():
+def test_a_row_ends_where_the_caller_stops_it():
     model, prompts = make_model(), random_prompts(2, 5, 7)
     endless = write(model, prompts, 30)
     wanted = [row[3 * number + 2] for number, row in enumerate(endless)]
@@ -144,7 +144,7 @@ def test_min_new_tokens_delays_the_end():
     (text,) = write(model, [prompt], 20, temperature=0, end=end, min_new_tokens=6)
     assert end not in text[:6] and len(text) > 6
 
-    for parameter in model.parameters():  # now all tokens are equally likely, and the first allowed one is taken
+    for parameter in model.parameters():  # now all tokens are equally likely, and the first allowed one is chosen
         parameter.zero_()
     assert write(model, [prompt], 20, temperature=0, end=0, banned=[1], min_new_tokens=6) == [[2] * 6 + [0]]
 

@@ -1,4 +1,4 @@
-"""Files that an earlier version wrote still load, resume to the same weights, and are graded to the same findings."""
+"""Files of an earlier version still load, resume to the same weights, and get the same findings in grading."""
 
 import contextlib
 import json
@@ -31,14 +31,14 @@ def weights(path):
 
 
 def assert_same_weights(one, other):
-    """Up to rounding, which differs between processors."""
+    """Compare two model files, allowing for rounding, which differs between processors."""
     for name, tensor in weights(other).items():
         torch.testing.assert_close(weights(one)[name], tensor, rtol=1e-4, atol=1e-5, msg=f"{one}: {name}")
 
 
 @pytest.fixture
 def float32(monkeypatch):
-    """As on a CPU without bfloat16 units, so that the texts are the same on every machine."""
+    """Compute as on a CPU without bfloat16 units, so that texts are the same on every machine."""
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     monkeypatch.setattr("training.optimizer.has_bfloat16", lambda device: False)
 
@@ -52,7 +52,7 @@ def test_a_model_file_loads_with_its_tokenizer(name):
 
 
 def resume(folder, kind, program, end, *flags):
-    """Resume a run with the flags of its args.json, and compare its end with how it ended when it was made."""
+    """Resume a run with the flags of its args.json, and compare its final weights with the stored ones."""
     config = ["--config", GOLDEN / kind / "args.json"]
     places = ["--cache_dir", folder / "cache", "--device", "cpu", *TOKENIZER]
     with contextlib.chdir(GOLDEN):
@@ -75,7 +75,7 @@ def test_a_checkpoint_resumes_to_the_weights_of_the_uninterrupted_run(tmp_path, 
 
 
 @pytest.mark.parametrize(("kind", "ended"), [("early", "stopped early"), ("story", "finished")])
-def test_a_run_that_came_to_its_end_resumes_to_the_same_end(tmp_path, kind, ended):
+def test_a_finished_run_resumes_to_the_same_end(tmp_path, kind, ended):
     shutil.copytree(GOLDEN / kind, tmp_path / "run")
     flags = ["--output_dir", tmp_path / "run", "--resume_from_checkpoint", "latest"]
     resume(tmp_path, kind, train_tinystories_model, f"{kind}/final_model.pth", *flags)
@@ -88,7 +88,7 @@ def test_a_run_that_came_to_its_end_resumes_to_the_same_end(tmp_path, kind, ende
 
 
 def findings(folder):
-    """What grading says of the finished runs and the logs: {name: [facts, problems, questions]}."""
+    """Grade the finished runs and the logs, and return {name: [facts, problems, questions]}."""
     for kind in ("story", "early"):
         shutil.copytree(GOLDEN / kind, folder / kind)
     for log in (GOLDEN / "logs").iterdir():
@@ -96,7 +96,7 @@ def findings(folder):
     return json.loads(json.dumps(grade(folder)))
 
 
-def test_old_runs_and_logs_are_graded_to_the_same_findings(tmp_path):
+def test_old_runs_and_logs_get_the_same_findings(tmp_path):
     found = findings(tmp_path)
     assert found.keys() == expected("findings.json").keys()
     for name, said in expected("findings.json").items():
@@ -115,7 +115,7 @@ WRITING = {
 
 
 def texts(capsys):
-    """What steps 3 and 5 print: {name: text}."""
+    """Return what steps 3 and 5 print, as {name: text}."""
     found = {}
     for name, flags in WRITING.items():
         main(generate_tinystories_text, *flags, "--model_path", GOLDEN / "story/best_model.pth", *TOKENIZER)

@@ -1,4 +1,4 @@
-"""Grading: what the report says of honest, broken and edited submissions is true, and the others get theirs too."""
+"""Grading: honest, broken and edited submissions all get true findings."""
 
 import contextlib
 import csv
@@ -36,7 +36,7 @@ TALKS = ["--dataset", "talks", *DATA, "--epochs", "1", "--batch_size", "8", "--l
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with runs of the real programs: 1 to 6 with a seed each, twin as 1, chat, pilot, killed, stopped."""
+    """Return a folder with real runs: 1 to 6 with different seeds, twin (like 1), chat, pilot, killed, stopped."""
     folder = tmp_path_factory.mktemp("made")
     write_data(folder)
     run(folder, "train_bpe_tokenizer_hf", "--dataset", "stories", "--vocab_size", 400)
@@ -63,12 +63,12 @@ def made(tmp_path_factory):
 
 
 def edit(path, change):
-    """Replace a file of text by what change makes of it."""
+    """Replace the text of a file by change(text)."""
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def edit_rows(folder, change):
-    """Let change(row) alter the rows of a metrics.jsonl."""
+    """Let change(row) edit the rows of a metrics.jsonl."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         change(row)
@@ -89,7 +89,7 @@ def evaluations(folder):
 
 
 def lower_everywhere(folder):
-    """Lower the last evaluation's loss in all that is text."""
+    """Lower the loss of the last evaluation in all text files."""
     last = evaluations(folder)[-1]
     loss, lower = last["val_loss"], last["val_loss"] - 1
     share = lower / loss
@@ -112,7 +112,7 @@ def lower_everywhere(folder):
 
 @pytest.fixture(scope="module")
 def graded(made, tmp_path_factory):
-    """(folder, what is said of each) of a class's submissions, each named after what it is."""
+    """Return (folder, findings) of the submissions of a class; each is named after what was done to it."""
     folder = tmp_path_factory.mktemp("class")
     copy = lambda name, to: Path(shutil.copytree(made / name, folder / to))
     copy("1", "good")
@@ -156,26 +156,27 @@ def test_an_honest_run_has_no_problem(graded, name):
         ("unfinished", "not finished: the records end at step "),
         ("unfinished", "(SIGTERM)"),
         ("unfinished", "missing: summary.json, final_model.pth"),
-        ("lowered_in_all_texts", "TensorBoard's file and metrics.jsonl disagree on the validation loss"),
+        ("lowered_in_all_texts", " in TensorBoard's file but "),
+        ("lowered_in_all_texts", "the validation loss at step "),
         ("lowered_in_all_texts", "best_model.pth records the validation loss"),
-        ("lowered_in_the_log", "train.log and metrics.jsonl disagree on the validation loss: 1.2345 and "),
-        ("lowered_in_the_summary", "summary.json and metrics.jsonl disagree on the best validation loss: 1.2345 and "),
+        ("lowered_in_the_log", " is 1.2345 in train.log but "),
+        ("lowered_in_the_summary", "summary.json: best_val_loss is 1.2345, but metrics.jsonl gives "),
         ("lowered_in_the_model", "best_model.pth records the validation loss 1.2345 at step "),
-        ("pilot_as_full", "a pilot run, not a full one: the log says so"),
-        ("pilot_as_full", "--pilot_run is False in args.json and True in the log's command"),
-        ("copy", "the same timestamps as copied_from: copies of one run"),
-        ("copied_from", "the same timestamps as copy: copies of one run"),
+        ("pilot_as_full", "a pilot run, not a full run, according to the log"),
+        ("pilot_as_full", "--pilot_run is False in args.json but True in the command in the log"),
+        ("copy", "the same timestamps as copied_from: these are copies of one run"),
+        ("copied_from", "the same timestamps as copy: these are copies of one run"),
         ("log_only", "only a console log was handed in"),
         ("broken", "broken.zip: damaged"),
         ("climbing", "its path leads out of the archive"),
     ],
 )
-def test_a_submission_is_told_what_is_true_of_it(graded, name, said):
+def test_each_fault_of_a_submission_is_found(graded, name, said):
     problems = graded[1][name][1]
     assert any(said in problem for problem in problems), problems
 
 
-def test_equal_curves_are_a_question_and_nothing_else_is_found(graded):
+def test_equal_curves_are_a_question_and_nothing_more(graded):
     for one, other in (("good", "same_seed"), ("same_seed", "good")):
         _, problems, questions = graded[1][one]
         assert not problems and len(questions) == 1
@@ -183,23 +184,23 @@ def test_equal_curves_are_a_question_and_nothing_else_is_found(graded):
 
 
 @pytest.mark.parametrize("name", ["lowered_in_the_log", "lowered_in_the_summary", "lowered_in_the_model"])
-def test_one_edit_is_not_reported_over_and_over(graded, name):
+def test_one_edit_does_not_cause_many_findings(graded, name):
     assert 1 <= len(graded[1][name][1]) <= 3
 
 
-def test_nothing_is_unpacked_beside_the_submissions(graded):
+def test_nothing_is_unpacked_next_to_the_submissions(graded):
     folder, _ = graded
     assert not list(folder.parent.glob("*climbed*")) and not list(folder.parent.parent.glob("*climbed*"))
 
 
-def test_a_console_log_alone_has_the_facts_of_the_run_s_folder(made, graded, tmp_path):
+def test_a_console_log_alone_has_the_same_facts_as_the_output_folder(made, graded, tmp_path):
     shutil.copytree(made / "tinystories_model", tmp_path / "whole")
     ((whole, _, _),), (log, _, _) = grade(tmp_path).values(), graded[1]["log_only"]
     for name in ("state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "device", "model"):
         assert log[name] == whole[name] is not None, name
 
 
-def test_what_differs_from_the_handout_is_named(graded):
+def test_differences_from_the_handout_are_named(graded):
     differs = graded[1]["good"][0]["differs from the handout"]
     assert "--num_layers 1" in differs and "--dataset stories" in differs
     assert "--output_dir" not in differs and "--lr" not in differs
@@ -210,7 +211,7 @@ def test_what_differs_from_the_handout_is_named(graded):
 
 
 def set_rows(event, **values):
-    """An edit of metrics.jsonl: these values in every row of an event."""
+    """Return an edit of metrics.jsonl: set these values in every row of an event."""
     return lambda folder: edit_rows(folder, lambda row: row.update(values) if row["event"] == event else None)
 
 
@@ -220,7 +221,7 @@ def lower_the_summary_a_little(folder):
 
 
 def backwards(name):
-    """An edit of metrics.jsonl: a field of the last evaluation goes back."""
+    """Return an edit of metrics.jsonl: a field of the last evaluation goes back to 0."""
 
     def change(folder):
         last = evaluations(folder)[-1]["step"]
@@ -250,37 +251,39 @@ def times_back(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (set_rows("train", lr=0.5), "disagree on the learning rate"),
-        (set_rows("train", tokens_per_second=12345.6), "disagree on the tokens per second"),
-        (set_rows("eval", perplexity=3.0), "is not e to the loss"),
-        (set_rows("eval", bits_per_byte=0.5), "not in one proportion"),
-        (set_rows("run", run_id="0" * 32), "train.log is of another run than metrics.jsonl"),
-        (set_rows("run", run_id="0" * 32), "summary.json is of another run"),
-        (set_rows("run", run_id="0" * 32), "best_model.pth is of another run"),
-        (set_rows("run", fingerprints={"tokenizer": "0" * 64}), "another tokenizer than metrics.jsonl says"),
+        (set_rows("train", lr=0.5), "the learning rate at step "),
+        (set_rows("train", tokens_per_second=12345.6), "the number of tokens per second at step "),
+        (set_rows("eval", perplexity=3.0), "is not e^loss"),
+        (set_rows("eval", bits_per_byte=0.5), "the ratio of bits per byte to validation loss must be constant"),
+        (set_rows("run", run_id="0" * 32), "train.log and metrics.jsonl have different run ids"),
+        (set_rows("run", run_id="0" * 32), "summary.json and metrics.jsonl have different run ids"),
+        (set_rows("run", run_id="0" * 32), "best_model.pth and metrics.jsonl have different run ids"),
+        (set_rows("run", fingerprints={"tokenizer": "0" * 64}), "a different tokenizer from the one in metrics.jsonl"),
         (backwards("step"), "metrics.jsonl: the step field goes back"),
         (backwards("tokens"), "metrics.jsonl: the tokens field goes back"),
         (backwards("seconds"), "metrics.jsonl: the seconds field goes back"),
         (times_back, "the log: the time field goes back"),
-        (fast_gpu, "a T4 computes at most"),
-        (drop('"event": "eval"', "metrics.jsonl"), "metrics.jsonl lacks the validation loss of step 4"),
-        (drop("val_loss", "train.log"), "train.log lacks the validation loss of step 4"),
-        (drop('"event": "end"', "metrics.jsonl"), "metrics.jsonl does not come to an end"),
+        (fast_gpu, "is too fast: with this model, 1 x T4 can reach at most "),
+        (drop('"event": "eval"', "metrics.jsonl"), "metrics.jsonl is missing the validation loss of step 4"),
+        (drop("val_loss", "train.log"), "train.log is missing the validation loss of step 4"),
+        (drop('"event": "end"', "metrics.jsonl"), "metrics.jsonl shows an unfinished run"),
         (drop('"event": "run"', "metrics.jsonl"), "the first row of metrics.jsonl"),
-        (drop("$ python", "train.log"), "train.log lacks the command"),
+        (drop("$ python", "train.log"), "train.log does not contain the command"),
         (lambda f: (f / "metrics.jsonl").write_bytes(b""), "missing: the first row of metrics.jsonl"),
-        (lambda f: next(f.glob("events*")).write_bytes(b""), "TensorBoard's file lacks the validation loss of step 4"),
+        (lambda f: next(f.glob("events*")).write_bytes(b""),
+         "TensorBoard's file is missing the validation loss of step 4"),
         (set_rows("end", ended="stopped early"), "not finished: the records end at step 10"),
         (lambda f: edit(f / "train.log", lambda log: log.replace("10 steps of", "19 steps of")), "at step 10 of 19"),
         (lambda f: edit(f / "train.log", lambda log: re.sub(r"(best: step \d+ loss) \S+", r"\1 1.2643", log)),
-         "the log's line on the best model and metrics.jsonl disagree on the validation loss: 1.2643"),
-        (lower_the_summary_a_little, "summary.json and metrics.jsonl disagree on the final validation loss"),
-        (lambda f: edit_json(f / "summary.json", tokens=10**9), "disagree on the tokens: 1e+09"),
-        (lambda f: edit_json(f / "summary.json", seconds=36000), "disagree on the seconds"),
-        (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 there and 1 here"),
-        (lambda f: edit_json(f / "args.json", epochs=9), "--epochs is 9 in args.json and 2 in the log's command"),
+         "according to the end of the log, the best model has the validation loss 1.2643"),
+        (lower_the_summary_a_little, "summary.json: final_val_loss is "),
+        (lambda f: edit_json(f / "summary.json", tokens=10**9), "summary.json: tokens is 1e+09, but metrics.jsonl "),
+        (lambda f: edit_json(f / "summary.json", seconds=36000), "summary.json: seconds is "),
+        (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 in args.json but 1 in "),
+        (lambda f: edit_json(f / "args.json", epochs=9), "--epochs is 9 in args.json but 2 in the command in the log"),
         (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
-        (lambda f: (f / "best_model.pth").write_bytes(b"no"), "best_model.pth is no file of weights of this course"),
+        (lambda f: (f / "best_model.pth").write_bytes(b"no"),
+         "best_model.pth is damaged, or not a weights file of this course"),
         (lambda f: (f / "train.log").unlink(), "missing: train.log"),
         (lambda f: next(f.glob("events*")).unlink(), "missing: TensorBoard's event file"),
         (lambda f: (f / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl: 1 row cannot be used"),
@@ -296,7 +299,7 @@ def test_an_edit_is_found(made, tmp_path, change, said):
 
 
 def stdout_alone(folder):
-    """A console log without what went to stderr, of a run that was gone on with."""
+    """Leave only the stdout in a console log, of a run that was resumed."""
     log = (folder / "out.log").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in log if line.startswith("20")]
     (folder / "out.log").write_text("".join(kept[:4] + kept), encoding="utf-8")
@@ -308,20 +311,20 @@ def refused_pilot_before(folder):
 
 
 def typed_on_windows(folder):
-    """The run's text and its folder were typed with backslashes."""
+    """Type the names of the dataset and the output folder with backslashes."""
     edit(folder / "train.log", lambda log: log.replace("--dataset stories", r"--dataset sample_data\stories"))
     edit(folder / "train.log", lambda log: log.replace("--output_dir 1", r"--output_dir runs\one"))
     edit_json(folder / "args.json", dataset=[r"sample_data\stories"], output_dir=r"runs\one")
 
 
 def typed_in_quotes(folder):
-    """The run's text was typed as a folder of Windows that ends with a backslash."""
+    """Type the dataset as a Windows folder that ends with a backslash, in quotes."""
     edit(folder / "train.log", lambda log: log.replace("--dataset stories", '--dataset "my data\\\\"'))
     edit_json(folder / "args.json", dataset=["my data\\"])
 
 
 def records_of(board):
-    """The records of an event file: a length in 8 bytes, its check sum in 4, the event, its check sum."""
+    """Yield the records of an event file: a length in 8 bytes, its checksum in 4, the event, its checksum."""
     while board:
         size = 16 + int.from_bytes(board[:8], "little")
         yield board[:size]
@@ -329,7 +332,7 @@ def records_of(board):
 
 
 def killed_at_an_evaluation(*files):
-    """An edit of an unfinished run: its records end with an evaluation that stands in the log, and not in these."""
+    """Return an edit of an unfinished run: its last evaluation is in the log, but not in these files."""
 
     def change(folder):
         last = evaluations(folder)[-1]["step"]
@@ -374,7 +377,7 @@ def test_an_honest_run_is_not_accused(made, tmp_path, name, change, left):
     assert all(any(start in problem for start in left) for problem in problems), problems
 
 
-def test_copies_are_of_two_persons_and_of_more_than_the_same_second():
+def test_copies_need_two_persons_and_more_than_the_same_second():
     nothing = {"validation curve": set(), "weights": set()}
     moment = lambda loss: {("the log's", step, "12:00:00", loss) for step in range(9)}
     traces = lambda person, run_id, moments=(): nothing | {
@@ -400,16 +403,16 @@ def test_a_run_that_diverged_is_not_accused():
     assert [*problems, *summary_and_metrics(diverged), *log_and_metrics(diverged)] == []
 
 
-def test_a_clock_that_runs_slower_than_the_records_is_found(made, tmp_path):
+def test_a_clock_that_contradicts_the_records_is_found(made, tmp_path):
     folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
     edit_rows(folder, lambda row: row.update(seconds=row["seconds"] * 1000))
     edit_json(folder / "summary.json", seconds=json.loads((folder / "summary.json").read_text())["seconds"] * 1000)
     ((_, problems, _),) = grade(tmp_path / "class").values()
-    assert len(problems) == 1 and "by the log's clock" in problems[0]
+    assert len(problems) == 1 and " s pass in the log, but " in problems[0]
 
 
-def test_a_console_log_of_two_sittings_agrees_with_the_metrics_of_the_last(made, tmp_path):
-    """What came after the last checkpoint stands twice in it, before and after the run was gone on with."""
+def test_a_console_log_of_a_killed_and_resumed_run_agrees_with_its_metrics(made, tmp_path):
+    """The steps after the last checkpoint are in it twice: before and after the resume."""
     folder = Path(shutil.copytree(made / "killed", tmp_path / "class/one"))
     (folder / "train.log").unlink()
     log = (made / "killed.log").read_text(encoding="utf-8")
@@ -422,7 +425,7 @@ def test_a_console_log_of_two_sittings_agrees_with_the_metrics_of_the_last(made,
 # Verifying ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_claimed_loss_is_computed_again(made, tmp_path):
+def test_a_claimed_loss_is_recomputed(made, tmp_path):
     flags = ["--verify", "--dataset", made / "stories", "--chat_dataset", made / "talks", "--cache_dir", tmp_path / "c"]
     (tmp_path / "class/own").mkdir(parents=True)
     shutil.copy(made / "bpe_tokenizer_tinystories.pkl", tmp_path / "class/own")
@@ -433,11 +436,11 @@ def test_a_claimed_loss_is_computed_again(made, tmp_path):
     assert grade(tmp_path / "class", *flags)["own"][1:] == ([], [])
     said = grade(tmp_path / "class", *flags, "--tokenizer_path", made / "bpe_tokenizer_tinystories.pkl")
     assert said["honest"][1:] == said["chat"][1:] == ([], [])
-    assert len(said["liar"][1]) == 1 and "computed again, and " in said["liar"][1][0]
+    assert len(said["liar"][1]) == 1 and "the recomputed validation loss is " in said["liar"][1][0]
 
 
 @pytest.mark.parametrize("data", [[], [[1, 2, 3]], [1, 2], [[1, 2, 3], []]])
-def test_odd_fingerprints_of_the_texts_are_a_question(made, tmp_path, data):
+def test_invalid_fingerprints_of_the_texts_are_a_question(made, tmp_path, data):
     folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
     set_rows("run", fingerprints={"data": data})(folder)
     flags = ["--verify", "--dataset", made / "stories", "--cache_dir", tmp_path / "cache"]
@@ -446,7 +449,7 @@ def test_odd_fingerprints_of_the_texts_are_a_question(made, tmp_path, data):
     assert not problems and len(questions) == 1 and "was evaluated on unknown texts" in questions[0]
 
 
-def test_what_cannot_be_computed_again_is_a_question(made, tmp_path):
+def test_a_loss_that_cannot_be_recomputed_is_a_question(made, tmp_path):
     shutil.copytree(made / "1", tmp_path / "class/one")
     shutil.copytree(made / "stories", tmp_path / "stories")
     edit(tmp_path / "stories/validation.jsonl", lambda text: text + text)
@@ -456,10 +459,10 @@ def test_what_cannot_be_computed_again_is_a_question(made, tmp_path):
         ("none.pkl", "none.pkl"),
     ):
         ((_, problems, (question,)),) = grade(tmp_path / "class", *flags, "--tokenizer_path", tokenizer).values()
-        assert not problems and "could not be computed again" in question and said in question
+        assert not problems and "could not be recomputed" in question and said in question
 
 
-def test_a_bad_row_of_the_texts_is_named_without_a_flag_that_the_program_lacks(made, tmp_path):
+def test_a_bad_row_of_the_texts_is_named_without_a_flag_that_does_not_exist_here(made, tmp_path):
     shutil.copytree(made / "1", tmp_path / "class/one")
     shutil.copytree(made / "stories", tmp_path / "stories")
     edit(tmp_path / "stories/validation.jsonl", lambda text: text + "{")
@@ -469,11 +472,11 @@ def test_a_bad_row_of_the_texts_is_named_without_a_flag_that_the_program_lacks(m
     assert not problems and "line 11: not JSON" in question and "skip_bad_rows" not in question
 
 
-# Points, files, the command -------------------------------------------------------------------------------------------
+# Points, files and the command ----------------------------------------------------------------------------------------
 
 
 def example_rubric(folder):
-    """The example of docs/grading.md, as a file."""
+    """Write the example from docs/grading.md to a file, and return its path."""
     text = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
     path = folder / "rubric.toml"
     path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
@@ -494,22 +497,22 @@ def test_the_example_rubric_gives_points(graded, tmp_path):
     [
         ("[[criterion", "is not TOML"),
         ("points = 3", "has no [[criterion]]"),
-        ("[[criterion]]\nfact = 'steps'\npoints = 3", "give one of below, above, is"),
-        ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 1\nbelow = 2", "give one of below, above, is"),
-        ("[[criterion]]\nfact = 'steps'\npoints = 'many'\nabove = 1", "points a number"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3", "give exactly one of below, above, is"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 1\nbelow = 2", "give exactly one of below, above, is"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 'many'\nabove = 1", "points must be a number"),
         ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 'x'", "above must be a number"),
-        ("[[criterion]]\nfact = 'steps'\npoints = 3\nover = 3", "over is none of"),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nover = 3", "unknown field over; use what, "),
     ],
 )
-def test_a_rubric_that_makes_no_sense_is_refused_in_a_line(tmp_path, text, said):
+def test_an_invalid_rubric_is_refused_in_one_line(tmp_path, text, said):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(UserError) as refusal:
         rubric.read_rubric(tmp_path / "r.toml")
     assert said in str(refusal.value) and "r.toml" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_rubric_s_unknown_fact_is_refused_with_those_there_are():
-    with pytest.raises(UserError, match="beauty is none of who, steps"):
+def test_an_unknown_fact_in_a_rubric_is_refused_and_the_known_ones_are_named():
+    with pytest.raises(UserError, match="unknown fact, beauty; use one of who, steps"):
         rubric.Criterion("x", "beauty", "above", 1, 5).points_for({"who": "a", "steps": 3})
 
 
@@ -529,28 +532,28 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     )
     assert rows["copy"]["problem texts"] and float(rows["good"]["points"]) > float(rows["broken"]["points"])
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert all(name in page for name in said) and "copies of one run" in page
+    assert all(name in page for name in said) and "these are copies of one run" in page
 
 
-def test_findings_are_printed_whole_and_samples_are_cut(capsys):
+def test_findings_are_printed_completely_and_samples_truncated(capsys):
     words = " ".join(map(str, range(500)))
     entry = Entry("anna", {"differs from the handout": words, "sample": words}, [problem(words), question(words)])
     grade_runs.print_details(entry)
     assert capsys.readouterr().out.count(" 499") == 2
 
 
-def test_a_cell_is_no_formula():
+def test_a_cell_is_never_a_formula():
     assert grade_runs.harmless("=1+1") == "'=1+1" and grade_runs.harmless(-1.5) == -1.5
 
 
-def test_what_the_instructor_keeps_beside_the_submissions_is_none(tmp_path):
+def test_the_instructor_s_own_files_are_not_submissions(tmp_path):
     (tmp_path / "anna").mkdir()
     for name in ("report.html", "grades.csv", "rubric.toml", "bpe_tokenizer_tinystories.pkl", ".DS_Store"):
         (tmp_path / name).touch()
     assert list(grade_runs.find(tmp_path)) == ["anna"]
 
 
-def test_nonsense_is_refused_in_a_line(tmp_path):
+def test_nonsense_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     for words, said in (
         ([str(tmp_path / "missing")], "missing"),

@@ -1,4 +1,4 @@
-"""Models from elsewhere: the same logits, the same ids; a stranger's file runs no code, and is refused in one line."""
+"""Models from elsewhere: the same logits, the same ids; hostile files run no code and are refused in one line."""
 
 import json
 import math
@@ -35,7 +35,7 @@ CLASSES["llama"] = transformers.LlamaForCausalLM
 
 
 def scrambled(model):
-    """Weights so large that a mistake in any of them shows in the logits; biases that are not zero, norms not one."""
+    """Change all weights so much that a mistake in any of them shows in the logits; also biases and norms."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -54,7 +54,7 @@ def byte_level(texts=(STORY,), end="<|endoftext|>"):
 
 
 def foreign(folder, kind, **changes):
-    """Write a tiny model of transformers' with its tokenizer; returns the model."""
+    """Write a tiny transformers model with its tokenizer, and return the model."""
     backend = byte_level()
     end = backend.token_to_id("<|endoftext|>")
     fields = SIZES[kind] | {"vocab_size": end + 1, "bos_token_id": end, "eos_token_id": end} | changes
@@ -65,7 +65,7 @@ def foreign(folder, kind, **changes):
 
 
 def imported(source, out, *flags):
-    """Import by the program's main function, and load what it wrote as the next steps do."""
+    """Import with the program's main function, and load the result as the next steps do."""
     import_model.sys.argv = ["import_model.py", str(source), str(out), *map(str, flags)]
     import_model.main()
     tokenizer = load_tokenizer(out / "bpe_tokenizer_tinystories.pkl")
@@ -113,13 +113,13 @@ def test_an_imported_model_has_the_logits_of_the_original(tmp_path, kind, change
     assert model.config.num_layers == (4 if kind == "gpt_neo" else 2) and tokenizer.vocab_size > model.config.num_layers
 
 
-def test_local_layers_cut_the_context_to_their_window_and_this_is_said(tmp_path, capsys):
+def test_local_layers_limit_the_context_to_their_window_and_this_is_reported(tmp_path, capsys):
     foreign(tmp_path / "theirs", "gpt_neo")
     assert imported(tmp_path / "theirs", tmp_path / "ours")[0].config.max_seq_len == 8
     assert "context: 8 tokens, not 24" in capsys.readouterr().err
 
 
-def test_a_context_that_the_local_layers_see_whole_stays(tmp_path):
+def test_a_context_as_long_as_the_local_window_is_kept(tmp_path):
     original = foreign(tmp_path / "theirs", "gpt_neo", window_size=24)
     model, _ = imported(tmp_path / "theirs", tmp_path / "ours")
     assert model.config.max_seq_len == 24
@@ -173,12 +173,12 @@ def test_texts_keep_their_ids_and_the_end_of_a_text_becomes_eos(tmp_path):
     assert tokenizer.special["<eos>"] == end and end not in tokenizer.encode(texts[2])
     assert sorted(tokenizer.special.values()) == list(range(end, known + 6))
     rows = model.tokens.weight
-    assert torch.equal(rows[tokenizer.special["<bos>"]], rows[end])  # a text begins where another has ended
+    assert torch.equal(rows[tokenizer.special["<bos>"]], rows[end])  # the end token also begins a text
     torch.testing.assert_close(rows[tokenizer.special["<user>"]], rows[:known].mean(0))
 
 
 @pytest.mark.parametrize("end", [None, 50256, [3, 5], "</s>", {}])
-def test_where_the_config_names_no_end_endoftext_becomes_eos(tmp_path, end):
+def test_without_an_end_in_the_config_endoftext_becomes_eos(tmp_path, end):
     original = foreign(tmp_path / "theirs", "gpt2")
     path = tmp_path / "theirs/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": end}))
@@ -187,10 +187,10 @@ def test_where_the_config_names_no_end_endoftext_becomes_eos(tmp_path, end):
         return
     _, tokenizer = imported(tmp_path / "theirs", tmp_path / "ours")
     known = original.config.vocab_size
-    assert tokenizer.special["<eos>"] == (known + 2 if end == [3, 5] else known - 1)  # [3, 5]: signs that texts have
+    assert tokenizer.special["<eos>"] == (known + 2 if end == [3, 5] else known - 1)  # [3, 5]: ordinary tokens
 
 
-def test_a_beginning_and_an_end_of_their_own_keep_their_rows(tmp_path):
+def test_existing_begin_and_end_tokens_keep_their_rows(tmp_path):
     folder = tmp_path / "theirs"
     backend = byte_level(end="</s>")
     backend.add_special_tokens(["<s>"])
@@ -199,12 +199,12 @@ def test_a_beginning_and_an_end_of_their_own_keep_their_rows(tmp_path):
     backend.save(str(folder / "tokenizer.json"))
     model, tokenizer = imported(folder, tmp_path / "ours")
     assert (tokenizer.special["<eos>"], tokenizer.special["<bos>"]) == (size - 2, size - 1)
-    assert tokenizer.vocab_size == size + 5  # its five rows without a token make room for the other five
+    assert tokenizer.vocab_size == size + 5  # its five unused rows are used for the other five
     assert_same_logits(model, original, size)
 
 
 @pytest.mark.skipif(not (SHARED / "gpt2_tokenizer").is_dir(), reason="needs GPT-2's vocabulary beside the repository")
-def test_gpt2s_vocab_json_and_merges_are_taken_too(tmp_path):
+def test_gpt2s_vocab_json_and_merges_can_be_imported(tmp_path):
     foreign(tmp_path / "theirs", "gpt2", n_embd=4, n_layer=1, vocab_size=50257, eos_token_id=50256, bos_token_id=50256)
     _, tokenizer = import_model.import_model(tmp_path / "theirs", SHARED / "gpt2_tokenizer")
     assert tokenizer.encode("Once upon a time") == [7454, 2402, 257, 640]
@@ -216,7 +216,7 @@ def test_gpt2s_vocab_json_and_merges_are_taken_too(tmp_path):
     "kind, changes, word",
     [
         ("gpt2", {"activation_function": "relu"}, "activation_function is relu"),
-        ("gpt2", {"model_type": "mamba"}, "model_type is mamba; known are gpt2, gpt_neo, llama"),
+        ("gpt2", {"model_type": "mamba"}, "model_type is mamba; only gpt2, gpt_neo, llama can be imported"),
         ("gpt2", {"model_type": ["gpt2"]}, "model_type"),
         ("gpt2", {"n_layer": 1}, "h.1."),
         ("gpt2", {"n_layer": 10**9}, "h.2."),
@@ -236,21 +236,21 @@ def test_gpt2s_vocab_json_and_merges_are_taken_too(tmp_path):
         ("llama", {"max_position_embeddings": 10**11}, "a context of"),
     ],
 )
-def test_what_cannot_be_taken_over_is_one_line_that_names_the_field(tmp_path, kind, changes, word):
+def test_unsupported_configs_get_one_line_that_names_the_field(tmp_path, kind, changes, word):
     foreign(tmp_path / "theirs", kind)
     path = tmp_path / "theirs/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     assert word in refusal(tmp_path / "theirs", tmp_path / "ours")
 
 
-def test_weights_that_are_not_understood_are_named(tmp_path):
+def test_unknown_weights_are_named(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     path = tmp_path / "theirs/model.safetensors"
     save_file(load_file(path) | {"transformer.h.0.adapter.weight": torch.ones(2)}, path)
     assert "transformer.h.0.adapter.weight" in refusal(tmp_path / "theirs", tmp_path / "ours")
 
 
-def test_whole_numbers_are_refused(tmp_path):
+def test_integer_weights_are_refused(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     path = tmp_path / "theirs/model.safetensors"
     tensors = load_file(path)
@@ -263,7 +263,7 @@ def test_whole_numbers_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "table"), [("gpt2", "transformer.wte.weight"), ("llama", "model.embed_tokens.weight")]
 )
-def test_a_head_of_its_own_in_a_model_that_says_it_has_none_is_refused(tmp_path, kind, table):
+def test_a_separate_head_in_a_model_with_tied_embeddings_is_refused(tmp_path, kind, table):
     foreign(tmp_path / "theirs", kind, tie_word_embeddings=True)
     path = tmp_path / "theirs/model.safetensors"
     tensors = load_file(path)
@@ -273,7 +273,7 @@ def test_a_head_of_its_own_in_a_model_that_says_it_has_none_is_refused(tmp_path,
 
 
 @pytest.mark.parametrize("form", ["whole", "shards"])
-def test_files_of_weights_with_other_names_are_not_read(tmp_path, form):
+def test_weights_files_with_other_names_are_not_read(tmp_path, form):
     folder = tmp_path / "theirs"
     original = foreign(folder, "gpt2")
     others = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
@@ -285,12 +285,12 @@ def test_files_of_weights_with_other_names_are_not_read(tmp_path, form):
     assert_same_logits(model, original, original.config.vocab_size)
 
 
-def test_a_tokenizer_that_is_no_byte_level_bpe_is_refused(tmp_path):
+def test_a_tokenizer_that_is_not_a_byte_level_bpe_is_refused(tmp_path):
     foreign(tmp_path / "theirs", "llama")
     path = tmp_path / "theirs/tokenizer.json"
     metaspace = json.loads(path.read_text()) | {"decoder": {"type": "Metaspace", "replacement": "_"}}
     path.write_text(json.dumps(metaspace))
-    assert "no byte-level BPE" in refusal(tmp_path / "theirs", tmp_path / "ours")
+    assert "not a byte-level BPE" in refusal(tmp_path / "theirs", tmp_path / "ours")
     assert "tokenizer" in refusal(tmp_path / "theirs", tmp_path / "ours", "--tokenizer_path", tmp_path)
 
 
@@ -303,7 +303,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
 
 
 def older_logits(state, ids, heads, window):
-    """What the older course's network computes, written down plainly: ids (B, T) -> logits (B, T, V)."""
+    """Compute the older course's network in the plainest way: ids (B, T) -> logits (B, T, V)."""
     table, epsilon = state["transformer.embeddings.word_embeddings.weight"], 1e-12
     length, size = ids.size(1), table.size(1)
     x = table[ids] + state["transformer.embeddings.position_embeddings.weight"][:length]
@@ -324,10 +324,10 @@ def older_logits(state, ids, heads, window):
 
 
 def older_state(vocab_size, size=16, inner=24, context=12):
-    """Random weights by the older course's names."""
+    """Return random weights with the names of the older course."""
     generator = torch.Generator().manual_seed(3)
     random = lambda *shape: 0.3 * torch.randn(shape, generator=generator)
-    table = 0.01 * random(vocab_size, size)  # so small that the norms' epsilon shows
+    table = 0.01 * random(vocab_size, size)  # so small that the epsilon of the norms matters
     state = {"transformer.embeddings.position_ids": torch.arange(context).expand((1, -1))}
     state |= {"transformer.embeddings.word_embeddings.weight": table, "lm_head.weight": table}
     state |= {"transformer.embeddings.position_embeddings.weight": 0.01 * random(context, size)}
@@ -343,7 +343,7 @@ def older_state(vocab_size, size=16, inner=24, context=12):
 
 
 def older_merges(texts, count):
-    """(bpe_codes, token2id) as the older course learned them: what other merges have used up is no token."""
+    """Learn (bpe_codes, token2id) like the older course: symbols that are used up by later merges are not tokens."""
     words, codes = [[*word, "</w>"] for text in texts for word in text.split()], {}
     while len(codes) < count:
         pairs = [pair for word in words for pair in zip(word, word[1:], strict=False)]
@@ -358,14 +358,14 @@ def merged(word, pair):
     done = []
     for symbol in word:
         if done and (done[-1], symbol) == pair:
-            done[-1] = (*pair,)  # joined below, so that it is not merged a second time
+            done[-1] = (*pair,)  # joined below, so that it is not merged twice
         else:
             done.append(symbol)
     return ["".join(symbol) for symbol in done]
 
 
 def older_ids(text, codes, token2id):
-    """The ids that the older course's plain tokenizer gives."""
+    """Return the ids of the older course's tokenizer."""
     ids = []
     for text_word in text.split():
         word = [*text_word, "</w>"]
@@ -377,7 +377,7 @@ def older_ids(text, codes, token2id):
 
 @pytest.fixture
 def older(tmp_path):
-    """An older course's folder: (path of the model file, its state, bpe_codes, token2id)."""
+    """Write the files of an older course, and return (path of the model file, its state, bpe_codes, token2id)."""
     codes, token2id = older_merges([STORY, "banana bananas"], 30)
     state = older_state(len(token2id))
     torch.save(state, tmp_path / "best_model.pth")
@@ -388,14 +388,14 @@ def older(tmp_path):
     return tmp_path / "best_model.pth", state, codes, token2id
 
 
-def test_an_older_model_has_its_logits(older, tmp_path):
+def test_an_older_model_has_the_same_logits(older, tmp_path):
     path, state, _, token2id = older
     model, _ = imported(path, tmp_path / "ours", "--tokenizer_path", tmp_path / "old.pkl")
     assert_same_logits(model, lambda ids: older_logits(state, ids, heads=4, window=5), len(token2id))
     assert model.config.window_size == 5 and model.config.vocab_size == len(token2id)
 
 
-def test_an_older_checkpoint_with_an_optimizer_beside_is_taken_too(older, tmp_path):
+def test_an_older_checkpoint_with_an_optimizer_can_be_imported(older, tmp_path):
     path, state, _, token2id = older
     wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
     torch.save({"model_state_dict": wrapped, "optimizer_state_dict": {"state": {}}, "epoch": 3}, path)
@@ -407,7 +407,7 @@ def test_an_older_tokenizer_gives_the_same_ids(older, tmp_path):
     path, _, codes, token2id = older
     _, tokenizer = imported(path, tmp_path / "ours", "--tokenizer_path", tmp_path / "old.pkl")
     made = {"".join(pair) for pair in codes}
-    assert made - token2id.keys()  # some merges make what is no token of its own, which is unknown then
+    assert made - token2id.keys()  # the results of some merges are not tokens: they become <unk>
     texts = [STORY, " bananana  ban\n\nfoxes!\t", "ü </w> a</w>b aaaa", "", *(" ".join(pair) for pair in codes), *made]
     assert token2id["<unk>"] in tokenizer.encode(texts[2])
     for text in texts:
@@ -430,10 +430,10 @@ def test_an_older_model_without_a_part_is_refused(older, tmp_path, lost):
     path, state, *_ = older
     torch.save({name: tensor for name, tensor in state.items() if lost not in name}, path)
     said = refusal(path, tmp_path / "ours", "--tokenizer_path", tmp_path / "old.pkl")
-    assert "a table of tokens, one of positions" in said if lost == "position_embeddings" else lost in said
+    assert "token embeddings, position embeddings" in said if lost == "position_embeddings" else lost in said
 
 
-def test_a_name_that_could_not_be_placed_is_said(older, tmp_path):
+def test_an_unknown_weight_of_an_older_model_is_named(older, tmp_path):
     path, state, *_ = older
     torch.save(state | {"transformer.layers.1.attention.gate": torch.ones(3)}, path)
     assert "transformer.layers.1.attention.gate" in refusal(
@@ -445,7 +445,7 @@ def test_a_name_that_could_not_be_placed_is_said(older, tmp_path):
 
 
 class Plant:
-    """Its pickle makes a folder where it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -493,12 +493,12 @@ def test_truncated_files_are_refused(tmp_path, name, share):
         [],
     ],
 )
-def test_a_pickle_that_is_no_tokenizer_is_refused(older, tmp_path, content):
+def test_a_pickle_that_is_not_a_tokenizer_is_refused(older, tmp_path, content):
     (tmp_path / "other.pkl").write_bytes(pickle.dumps(content))
     refusal(older[0], tmp_path / "ours", "--tokenizer_path", tmp_path / "other.pkl")
 
 
-def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path):
+def test_an_index_that_points_outside_the_folder_is_refused(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     folder = tmp_path / "theirs"
     (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
@@ -513,7 +513,7 @@ def test_other_things_are_refused(older, tmp_path):
     assert "config.json" in refusal(tmp_path / "empty", out)
     assert "nowhere" in refusal(tmp_path / "nowhere", out)
     torch.save([1, 2], tmp_path / "list.pth")
-    assert "no model's weights" in refusal(tmp_path / "list.pth", out)
+    assert "does not contain a model's weights" in refusal(tmp_path / "list.pth", out)
     (tmp_path / "args.json").unlink()
     assert "args.json" in refusal(path, out, "--tokenizer_path", tmp_path / "old.pkl")
 
@@ -521,7 +521,7 @@ def test_other_things_are_refused(older, tmp_path):
 # From the shell -------------------------------------------------------------------------------------------------------
 
 
-def test_steps_3_to_5_take_what_was_imported(older, tmp_path, monkeypatch, capsys):
+def test_steps_3_to_5_can_use_imported_models(older, tmp_path, monkeypatch, capsys):
     foreign(tmp_path / "theirs", "gpt_neo", window_size=16)
     monkeypatch.chdir(tmp_path)
     talk = {"conversation": [{"text": "Who is it?"}, {"text": "The little fox."}]}
@@ -543,15 +543,15 @@ def test_steps_3_to_5_take_what_was_imported(older, tmp_path, monkeypatch, capsy
         assert call(chat, "--once", "Who is it?", *writing, "tinystories_chat_model/best_model.pth").strip()
 
 
-def test_the_program_says_what_it_wrote_and_replaces_nothing_unasked(tmp_path):
+def test_the_program_prints_what_it_wrote_and_replaces_nothing_by_default(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     done = run(tmp_path, "tools/import_model", "theirs", "ours")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["wrote", "wrote", "python"]
-    with pytest.raises(UserError, match="is already there"):
+    with pytest.raises(UserError, match="already exists"):
         imported(tmp_path / "theirs", tmp_path / "ours")
 
 
 def test_a_model_of_this_course_needs_no_import(older, tmp_path):
     model, tokenizer = imported(older[0], tmp_path / "ours", "--tokenizer_path", tmp_path / "old.pkl")
     save_model(tmp_path / "own.pth", model, tokenizer.fingerprint)
-    assert "of this course already" in refusal(tmp_path / "own.pth", tmp_path / "other")
+    assert "is already a file of this course" in refusal(tmp_path / "own.pth", tmp_path / "other")

@@ -1,4 +1,4 @@
-"""The cache of keys and values: text from it is text computed anew, also past the context."""
+"""The cache of keys and values: text is the same with and without it, also past the context."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 class Recomputed(KVCache):
-    """Computes every position again for every token: slow, and the same tokens."""
+    """Computes every position again for every token: slow, but with the same result."""
 
     def step(self, tokens):
         for row, text in enumerate(self.texts):
@@ -34,12 +34,12 @@ class Recomputed(KVCache):
 
 @pytest.mark.parametrize(
     ("arch", "window", "lengths"),
-    [  # each two values of two lists meet once
+    [  # every pair of values from two columns occurs
         ("gpt2", None, (1, 4, 7)), ("gpt2", 1, (3, 3, 3)), ("gpt2", 5, (1, 4, 7)),
         ("llama", None, (3, 3, 3)), ("llama", 1, (1, 4, 7)), ("llama", 5, (3, 3, 3)),
     ],
 )  # fmt: skip
-def test_cached_logits_are_those_of_a_full_forward(arch, window, lengths):
+def test_cached_logits_equal_those_of_a_full_forward_pass(arch, window, lengths):
     model, ids = make_model(arch, window_size=window), random_ids(3, CONTEXT)
     expected = model(ids)
     places = torch.tensor(lengths)
@@ -54,7 +54,7 @@ def test_cached_logits_are_those_of_a_full_forward(arch, window, lengths):
 
 
 @both
-def test_a_row_that_starts_again_leaves_the_others_alone(arch):
+def test_restarting_a_row_does_not_change_the_others(arch):
     model, ids = make_model(arch), random_ids(3, CONTEXT)
     expected, cache = model(ids), KVCache(model, ids[:, :6].tolist())
     cache.fill([0, 1, 2])
@@ -65,7 +65,7 @@ def test_a_row_that_starts_again_leaves_the_others_alone(arch):
 
 @pytest.mark.parametrize(
     ("arch", "window", "lengths"),
-    [  # each two values of two lists meet once
+    [  # every pair of values from two columns occurs
         ("gpt2", None, (1, 7, CONTEXT)), ("llama", None, (4, 4, 4)), ("gpt2", None, (CONTEXT,)),
         ("llama", 1, (1, 7, CONTEXT)), ("gpt2", 1, (4, 4, 4)), ("llama", 1, (CONTEXT,)),
         ("gpt2", 5, (1, 7, CONTEXT)), ("llama", 5, (4, 4, 4)), ("gpt2", 5, (CONTEXT,)),
@@ -81,7 +81,7 @@ def test_cached_and_uncached_generation_give_the_same_tokens(arch, window, lengt
 
 @both
 @with_and_without_window
-def test_past_the_context_a_row_continues_from_its_newest_half(arch, window):
+def test_past_the_context_a_row_continues_from_its_newer_half(arch, window):
     model, (prompt,) = make_model(arch, window_size=window), random_prompts(5)
     seen = list(prompt)
     expected = []
@@ -94,12 +94,12 @@ def test_past_the_context_a_row_continues_from_its_newest_half(arch, window):
 
 
 @pytest.mark.parametrize("context", [2, 3])
-def test_the_smallest_contexts_can_be_written_past(context):
+def test_a_text_can_exceed_the_smallest_contexts(context):
     (text,) = write(make_model(max_seq_len=context), [[3]], 9)
     assert len(text) == 9
 
 
-def test_weights_in_bfloat16_write_from_a_cache_that_is_float32():
+def test_with_bfloat16_weights_the_cache_is_float32():
     model, prompts = make_model().bfloat16(), random_prompts(2, 5)
     assert KVCache(model, prompts).keys.dtype == torch.float32
     text = write(model, prompts, 3 * CONTEXT)

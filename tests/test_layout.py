@@ -1,4 +1,4 @@
-"""The layout: what the top level shows, and in which direction the imports go."""
+"""The layout: which files are at the top level, and the direction of imports."""
 
 import ast
 
@@ -12,7 +12,7 @@ PROGRAMS = {
     "train_bpe_tokenizer_hf", "train_tinystories_model", "generate_tinystories_text", "train_tinystories_chat_model",
     "chat_with_tinystories_model",
 }  # fmt: skip
-BELOW = {  # what each part may import of ours, itself included
+BELOW = {  # which of our modules each part may import, itself included
     "common": {"common", "model"},
     "corpus": {"corpus", "common"},
     "data": {"corpus", "common"},
@@ -24,7 +24,7 @@ OURS = BELOW.keys() | PROGRAMS | {"tools", "formats", "grading", "scoring", "pag
 
 
 def imported(path):
-    """The first word of each module that a file imports, wherever in it."""
+    """Yield the top-level name of each module that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -32,7 +32,7 @@ def imported(path):
             yield node.module.split(".")[0]
 
 
-def test_the_top_level_has_the_five_programs_and_the_two_modules_that_they_share():
+def test_the_top_level_has_the_five_programs_and_their_two_shared_modules():
     assert {path.stem for path in ROOT.glob("*.py")} == PROGRAMS | {"model", "data"}
 
 
@@ -44,10 +44,10 @@ def test_imports_go_one_way(part):
         assert OURS.intersection(imported(path)) <= BELOW[part], path
 
 
-def test_no_test_file_imports_from_another():
+def test_no_test_file_imports_another():
     for path in ROOT.glob("tests/*.py"):
         assert not [name for name in imported(path) if name.startswith("test_")], path
 
 
-def test_the_ignored_target_is_the_same_where_rows_are_made_and_where_the_loss_is_computed():
+def test_data_and_model_ignore_the_same_target():
     assert data.IGNORED == model.IGNORED

@@ -1,4 +1,4 @@
-"""Models of llama2.c: its logits and its ids; a file that is not whole is refused in one line."""
+"""Models of llama2.c: imported ones have its logits and its ids; a damaged file is refused in one line."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from data import load_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
 SIZE, INNER, LAYERS, HEADS, CONTEXT = 16, 20, 2, 4, 12
-# The highest score first; "theo" needs merges over three ranks, "aaa" can be cut in two ways.
+# The highest score first; "theo" needs three merges, "aaa" can be split in two ways.
 MERGED = [" t", "he", " the", "in", "re", "aa", "aaa", "é!", "theo", "the", " “", "\n\n"]
 CHARACTERS = [*" etahinorsd.!“”’é埦🦊…"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -31,7 +31,7 @@ TEXTS = [
 
 
 def pieces():
-    """[(score, text), ...] of a made-up vocabulary, as tokenizer.py of llama2.c exports one."""
+    """Return [(score, text), ...] of an invented vocabulary in the form that llama2.c's tokenizer.py exports."""
     special = [(0.0, text) for text in ("<unk>", "\n<s>\n", "\n</s>\n", *BYTES)]
     return special + [(-float(rank), text) for rank, text in enumerate([*MERGED, *CHARACTERS])]
 
@@ -44,7 +44,7 @@ def write_tokenizer(path, rows):
 
 
 def make_weights(groups, own_head, vocab_size):
-    """{name: array}, in the order of llama2.c's first format."""
+    """Return {name: array}, in the order of llama2.c's first format."""
     random = np.random.default_rng(5)
     made = lambda *shape: (0.4 * random.standard_normal(shape)).astype(np.float32)
     shared = SIZE // HEADS * groups
@@ -60,7 +60,7 @@ def make_weights(groups, own_head, vocab_size):
 
 
 def write_model(folder, groups=2, own_head=False):
-    """Write a tiny model.bin and its tokenizer.bin; returns the weights."""
+    """Write a tiny model.bin and its tokenizer.bin, and return the weights."""
     rows = pieces()
     weights = make_weights(groups, own_head, len(rows))
     sign = -1 if own_head else 1
@@ -72,7 +72,7 @@ def write_model(folder, groups=2, own_head=False):
 
 
 def original_logits(weights, ids, groups):
-    """llama2.c's forward, a token after the other: ids [T] -> logits (T, V)."""
+    """Compute llama2.c's forward pass token by token: ids [T] -> logits (T, V)."""
     norm = lambda x, weight: weight * x / np.sqrt((x * x).mean() + 1e-5)
     head_size = SIZE // HEADS
     keys, values = [[] for _ in range(LAYERS)], [[] for _ in range(LAYERS)]
@@ -107,7 +107,7 @@ def original_logits(weights, ids, groups):
 
 
 def original_ids(text, rows):
-    """The ids that llama2.c gives a text, without <s> before them."""
+    """Return llama2.c's ids of a text, without <s>."""
     numbers = {piece: number for number, (_, piece) in enumerate(rows)}
     ids = [numbers[" "]] if text else []
     for character in text:
@@ -124,7 +124,7 @@ def original_ids(text, rows):
 
 
 def imported(source, out, *flags):
-    """Import by the program's main function, and load what it wrote as the next steps do."""
+    """Import with the program's main function, and load the result as the next steps do."""
     main(import_model, source, out, *flags)
     tokenizer = load_tokenizer(out / "bpe_tokenizer_tinystories.pkl")
     return load_model(out / "best_model.pth", tokenizer)[0], tokenizer
@@ -152,7 +152,7 @@ def test_an_imported_model_has_the_logits_of_the_original(tmp_path, groups, own_
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
-def test_a_text_behind_a_space_has_llama2cs_ids_and_every_text_comes_back(tmp_path):
+def test_a_text_after_a_space_has_llama2cs_ids_and_every_text_comes_back(tmp_path):
     write_model(tmp_path)
     _, tokenizer = imported(tmp_path / "model.bin", tmp_path / "ours")
     for text in TEXTS:
@@ -169,12 +169,12 @@ def test_a_story_ends_where_llama2c_ends_it(tmp_path):
     assert begin >= len(pieces()) and torch.equal(model.tokens.weight[begin], model.tokens.weight[end])
 
 
-def test_a_character_whose_parts_find_no_id_stays_in_its_bytes(tmp_path):
+def test_a_character_whose_parts_get_no_id_stays_in_bytes(tmp_path):
     rows = pieces()[:259] + [(-1.0, character) for character in "aé“"]
     write_tokenizer(tmp_path / "few.bin", rows)
     content = import_model.llama2c.read_tokenizer(tmp_path / "few.bin", len(rows))
     backend = import_model.tokenizers.Tokenizer.from_str(json.dumps(content))
-    assert backend.encode("é").ids == [260] and len(backend.encode("“”").ids) == 4  # one spare id, that of <0x61>
+    assert backend.encode("é").ids == [260] and len(backend.encode("“”").ids) == 4  # one free id, that of <0x61>
     rows = pieces()[:259] + [(-1.0, character) for character in "é“"]
     write_tokenizer(tmp_path / "none.bin", rows)
     content = import_model.llama2c.read_tokenizer(tmp_path / "none.bin", len(rows))
@@ -188,7 +188,7 @@ def test_a_character_whose_parts_find_no_id_stays_in_its_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.bin", "tokenizer.bin"])
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999, 1.001])
-def test_a_file_that_is_cut_or_too_long_is_refused(tmp_path, name, share):
+def test_a_truncated_or_too_long_file_is_refused(tmp_path, name, share):
     write_model(tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes((content + bytes(100))[: round(share * len(content))])
@@ -199,19 +199,19 @@ def test_a_file_that_is_cut_or_too_long_is_refused(tmp_path, name, share):
     ("place", "number", "word"),
     [
         (0, 0x616B3432, "--version 0"),
-        (0, 1 << 30, "stands for"),
+        (0, 1 << 30, "it should have"),
         (0, 0, "dim 0"),
         (2, -1, "n_layers -1"),
-        (2, (1 << 31) - 1, "stands for"),
+        (2, (1 << 31) - 1, "it should have"),
         (3, 3, "n_heads 3"),
         (3, 16, "n_heads 16"),
         (4, 3, "n_kv_heads 3"),
         (5, 0, "vocab_size 0"),
-        (5, -(1 << 31), "stands for"),
+        (5, -(1 << 31), "it should have"),
         (6, -5, "seq_len -5"),
     ],
 )
-def test_a_header_that_cannot_be_is_refused(tmp_path, place, number, word):
+def test_an_impossible_header_is_refused(tmp_path, place, number, word):
     write_model(tmp_path)
     content = bytearray((tmp_path / "model.bin").read_bytes())
     struct.pack_into("<i", content, 4 * place, number)
@@ -219,7 +219,7 @@ def test_a_header_that_cannot_be_is_refused(tmp_path, place, number, word):
     assert word in refusal(tmp_path / "model.bin", tmp_path / "ours")
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path):
+def test_weights_that_are_not_finite_are_refused(tmp_path):
     write_model(tmp_path)
     content = bytearray((tmp_path / "model.bin").read_bytes())
     struct.pack_into("<f", content, 400, math.nan)
@@ -240,7 +240,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
         (260, (-1.0, "x" * 1001), "token 260"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_is_refused(tmp_path, number, row, word):
+def test_an_impossible_tokenizer_is_refused(tmp_path, number, row, word):
     write_model(tmp_path)
     rows = pieces()
     rows[number] = row
@@ -248,17 +248,17 @@ def test_a_tokenizer_that_cannot_be_is_refused(tmp_path, number, row, word):
     assert word in refusal(tmp_path / "model.bin", tmp_path / "ours")
 
 
-def test_a_tokenizer_that_is_not_there_or_of_another_kind_is_refused(tmp_path):
+def test_a_missing_tokenizer_or_one_of_another_kind_is_refused(tmp_path):
     write_model(tmp_path)
     (tmp_path / "tokenizer.bin").rename(tmp_path / "other.bin")
     assert "--tokenizer_path" in refusal(tmp_path / "model.bin", tmp_path / "ours")
     (tmp_path / "tokenizer.json").write_text("{}")
     flags = ["--tokenizer_path", tmp_path / "tokenizer.json"]
-    assert "tokenizer.json is no tokenizer of llama2.c" in refusal(tmp_path / "model.bin", tmp_path / "ours", *flags)
+    assert "tokenizer.json is not a llama2.c tokenizer" in refusal(tmp_path / "model.bin", tmp_path / "ours", *flags)
     imported(tmp_path / "model.bin", tmp_path / "ours", "--tokenizer_path", tmp_path / "other.bin")
 
 
-def test_changed_bytes_give_a_model_or_one_line(tmp_path):
+def test_changed_bytes_give_a_model_or_one_line_of_error(tmp_path):
     write_model(tmp_path)
     whole = {name: (tmp_path / name).read_bytes() for name in ("model.bin", "tokenizer.bin")}
     for seed in range(150):
@@ -273,18 +273,18 @@ def test_changed_bytes_give_a_model_or_one_line(tmp_path):
         (tmp_path / name).write_bytes(whole[name])
 
 
-def test_steps_3_to_5_name_the_tool_for_such_a_file(tmp_path):
+def test_steps_3_to_5_name_the_import_tool_for_a_llama2c_file(tmp_path):
     write_model(tmp_path)
     with pytest.raises(UserError, match=r"import_model.py .*model.bin OUT_DIR"):
         load_model(tmp_path / "model.bin")
 
 
-# The smallest of the published models ---------------------------------------------------------------------------------
+# The smallest published model -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """(folder, model, tokenizer) of stories260K."""
+    """Return (folder, model, tokenizer) of stories260K."""
     if not (SHARED / "llama2c/stories260K.bin").is_file():
         pytest.skip("needs llama2.c's stories260K beside the repository")
     folder = tmp_path_factory.mktemp("stories260K")
@@ -294,7 +294,7 @@ def published(tmp_path_factory):
 
 
 def published_rows():
-    """[(score, text), ...] of tok512.bin."""
+    """Return [(score, text), ...] of tok512.bin."""
     content = (SHARED / "llama2c/tok512.bin").read_bytes()
     rows = []
     place = 4
@@ -333,7 +333,7 @@ def test_real_stories_have_llama2cs_ids(published):
 
 
 @torch.no_grad()
-def test_its_loss_on_real_stories_is_that_of_a_trained_model(published):
+def test_its_loss_on_real_stories_is_as_low_as_expected(published):
     _, model, tokenizer = published
     nats = tokens = size = 0
     for text in real_stories(80):
@@ -342,6 +342,6 @@ def test_its_loss_on_real_stories_is_that_of_a_trained_model(published):
         log_probabilities = model(row)[0, :-1].log_softmax(-1)
         nats -= log_probabilities.gather(1, row[0, 1:, None]).sum().item()
         tokens += len(ids) - 1
-        size += len(tokenizer.decode(ids).encode()) - 1  # without the space before
+        size += len(tokenizer.decode(ids).encode()) - 1  # without the leading space
     assert nats / tokens == pytest.approx(1.278, abs=0.002)
     assert nats / size / math.log(2) == pytest.approx(0.876, abs=0.002)

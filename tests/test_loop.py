@@ -1,4 +1,4 @@
-"""The loop: when a run evaluates, saves and stops, and which model is the best."""
+"""The loop: when a run evaluates, saves and stops, and which model is the best one."""
 
 import math
 import re
@@ -40,7 +40,7 @@ def test_the_best_model_is_the_one_with_the_lowest_validation_loss(tmp_path, val
     assert (content["step"], content["val_loss"]) == (len(seen), 5.0)
 
 
-def test_the_best_model_has_the_loss_in_the_summary(finished):
+def test_the_saved_models_have_the_losses_in_the_summary(finished):
     folder, summary = finished
     for kind in ("best", "final"):
         model, _ = load_model(folder / f"{kind}_model.pth")
@@ -56,10 +56,10 @@ def test_every_epoch_ends_with_an_evaluation(tmp_path):
     assert metrics(tmp_path, "train")[-1]["step"] == ends[-1]
 
 
-def test_a_run_of_few_steps_is_told_so_unless_they_were_asked_for(tmp_path, capsys):
+def test_a_run_of_few_steps_warns_unless_max_steps_was_given(tmp_path, capsys):
     train_in(tmp_path / "few", batch_size=30, epochs=2)
     told = capsys.readouterr().err
-    assert "a step has 30 rows, and an epoch has 24: " in told and "too few steps to learn much (2);" in told
+    assert "a step has 30 rows, an epoch only 24; " in told and "too few steps to learn much (2);" in told
     train_in(tmp_path / "asked", batch_size=4, epochs=None, max_steps=2)
     train_in(tmp_path / "many", batch_size=4, epochs=4)
     assert not re.search("a step has|too few steps", capsys.readouterr().err)
@@ -68,12 +68,12 @@ def test_a_run_of_few_steps_is_told_so_unless_they_were_asked_for(tmp_path, caps
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"batch_size": 4000}, "a step of 4,000 rows .*--batch_size.* has the 24 rows of an epoch 167 times"),
+        ({"batch_size": 4000}, "a step of 4,000 rows .*--batch_size.* would use the 24 rows of an epoch 167 times"),
         ({"max_steps": 99_999_999_999_999, "epochs": None}, "--max_steps 99999999999999 would be more than"),
         ({"epochs": 99_999_999_999_999}, "--epochs 99999999999999 would be more than"),
     ],
 )
-def test_a_run_without_end_is_refused_before_its_first_step(tmp_path, settings, reason):
+def test_a_run_that_would_never_end_is_refused_before_its_first_step(tmp_path, settings, reason):
     with pytest.raises(UserError, match=reason):
         train_in(tmp_path, **settings)
     assert not list(tmp_path.iterdir())
@@ -87,7 +87,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert {row["step"] for row in metrics(tmp_path, "checkpoint")} == set(range(1, last + 1))
 
 
-def test_early_stopping_stops_after_so_many_evaluations_without_a_lower_loss(tmp_path, val_losses):
+def test_early_stopping_waits_as_many_evaluations_as_its_patience(tmp_path, val_losses):
     val_losses[:] = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 9.0]
     summary = train_in(tmp_path, eval_steps=1, epochs=4, early_stopping_patience=2)
     assert summary["ended"] == metrics(tmp_path, "end")[-1]["ended"] == "stopped early"

@@ -1,4 +1,4 @@
-"""LoRA: adapters that change nothing at first, learn alone, and are merged into an ordinary model."""
+"""LoRA: adapters change nothing at first, only they are trained, and they merge into an ordinary model."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ IDS = torch.arange(32).reshape(2, 16) % 24
 
 
 def adapted(rank=2, trained=True, **changes):
-    """A tiny model with adapters, and its logits before it had any."""
+    """Return a tiny model with adapters, and its logits without them."""
     model = make_model(**changes).eval()
     before = model(IDS).detach()
     add_adapters(model, rank)
@@ -32,7 +32,7 @@ def test_untrained_adapters_change_nothing(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_merged_model_computes_what_the_adapted_one_does(arch, tmp_path):
+def test_the_merged_model_computes_the_same_as_the_adapted_one(arch, tmp_path):
     model, before = adapted(arch=arch)
     logits = model(IDS).detach()
     save_model(tmp_path / "model.pth", model, "a fingerprint", weights=merged_weights(model))
@@ -43,7 +43,7 @@ def test_the_merged_model_computes_what_the_adapted_one_does(arch, tmp_path):
         assert (ordinary(IDS) - logits).abs().max() < 1e-5 < (logits - before).abs().max()
 
 
-def test_a_model_without_adapters_is_merged_as_it_is():
+def test_merging_a_model_without_adapters_changes_nothing():
     model = make_model()
     assert_equal_weights(merged_weights(model), model.state_dict())
 
@@ -58,7 +58,7 @@ def test_only_adapters_are_trained_and_all_are_counted(rank, tmp_path):
     assert len(trained) == 2 * len(inside) and all(name.endswith((".down", ".up")) for name in trained)
 
 
-def test_a_rank_above_that_of_a_matrix_is_refused():
+def test_a_rank_above_the_rank_of_a_matrix_is_refused():
     with pytest.raises(UserError) as raised:
         add_adapters(make_model(), 17)
     assert "--lora_rank 17" in one_line(raised)

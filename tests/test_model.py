@@ -1,4 +1,4 @@
-"""The network: what it computes, what each position may see, its loss."""
+"""The network: what it computes, what each position can see, and its loss."""
 
 import math
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def another(ids, row, place):
-    """The same ids, but for one token."""
+    """Return the same ids with one token changed."""
     changed = ids.clone()
     changed[row, place] = (ids[row, place] + 1) % VOCAB
     return changed
@@ -27,14 +27,14 @@ def another(ids, row, place):
     ("changes", "named"),
     [
         ({"num_heads": 6}, "--num_heads 6 does not divide"),
-        ({"hidden_size": 18, "num_heads": 2}, "--num_heads"),  # a head of 9 has no pairs to turn
+        ({"hidden_size": 18, "num_heads": 2}, "--num_heads"),  # a head of 9 has no pairs to rotate
         ({"vocab_size": 0}, "--vocab_size"),
         ({"num_layers": 0}, "--num_layers"),
         ({"hidden_size": 0}, "--hidden_size"),
         ({"num_heads": 0}, "--num_heads"),
         ({"intermediate_size": -1}, "--intermediate_size"),
         ({"max_seq_len": 0}, "--max_seq_len"),
-        ({"max_seq_len": 1}, "--max_seq_len"),  # nothing could be written past it
+        ({"max_seq_len": 1}, "--max_seq_len"),  # no text could exceed it
         ({"num_layers": 1.5}, "--num_layers"),
         ({"window_size": 0}, "--window_size"),
         ({"window_size": -4}, "--window_size"),
@@ -53,24 +53,24 @@ def test_a_shape_that_cannot_be_built_is_refused_by_its_flag(changes, named):
     assert "\n" not in str(refusal.value)
 
 
-def test_learned_positions_take_heads_of_odd_size():
+def test_learned_positions_allow_heads_of_odd_size():
     assert make_model("gpt2", hidden_size=18)(random_ids(1, CONTEXT)).shape == (1, CONTEXT, VOCAB)
 
 
-def test_a_switch_wins_over_the_bundle_and_leaves_the_rest_of_it():
+def test_a_switch_overrides_the_bundle_and_keeps_the_rest_of_it():
     config = ModelConfig(**SHAPE, arch="gpt2", positions="rotary", bias=False, tie_embeddings=False)
     assert (config.positions, config.bias, config.tie_embeddings) == ("rotary", False, False)
     assert (config.norm, config.mlp) == ("layer", "gelu")
     assert not [name for name, _ in Transformer(config).named_parameters() if name.endswith("bias")]
 
 
-def test_a_config_comes_back_from_its_dictionary():
+def test_a_config_can_be_restored_from_its_dictionary():
     config = ModelConfig(**SHAPE, arch="gpt2", mlp="swiglu", window_size=3)
     assert ModelConfig(**config.as_dict()) == config
 
 
 @both
-def test_tied_embeddings_share_one_tensor_that_is_counted_once(arch):
+def test_tied_embeddings_share_one_tensor_which_is_counted_once(arch):
     tied, untied = make_model(arch), make_model(arch, tie_embeddings=False)
     extra = untied.state_dict().keys() - tied.state_dict().keys()
     assert len(extra) == 1 and untied.state_dict()[extra.pop()].shape == (VOCAB, SHAPE["hidden_size"])
@@ -86,7 +86,7 @@ def test_tied_embeddings_share_one_tensor_that_is_counted_once(arch):
 
 
 @both
-def test_a_new_network_finds_all_tokens_about_equally_likely(arch):
+def test_in_a_new_network_all_tokens_are_about_equally_likely(arch):
     torch.manual_seed(0)
     model = Transformer(ModelConfig(**SHAPE | {"vocab_size": 500}, arch=arch))
     ids = torch.randint(500, (8, CONTEXT + 1))[:, :CONTEXT]
@@ -97,7 +97,7 @@ def test_a_new_network_finds_all_tokens_about_equally_likely(arch):
 
 
 def textbook_rotary(x):
-    """x (T, D): the pair (j, j + D/2) of position t is a complex number, turned by t x 10,000^(-2j / D)."""
+    """Rotate x (T, D): the pair (j, j + D/2) at position t is a complex number, rotated by t x 10,000^(-2j / D)."""
     length, size = x.shape
     speeds = 10_000.0 ** (-2 * torch.arange(size // 2).double() / size)
     angles = torch.arange(length).double()[:, None] * speeds
@@ -106,7 +106,7 @@ def textbook_rotary(x):
 
 
 def textbook_logits(model, ids):
-    """The logits (T, V) of one row by the formulas of GPT-2 and Llama, head by head, in float64."""
+    """Compute the logits (T, V) of one row with the formulas of GPT-2 and Llama, head by head, in float64."""
     weights = {name: tensor.double() for name, tensor in model.state_dict().items()}
     gpt2 = model.config.arch == "gpt2"
     size = model.config.hidden_size // model.config.num_heads
@@ -147,13 +147,13 @@ def textbook_logits(model, ids):
 
 @both
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_a_bundle_computes_the_formulas_of_the_textbook(arch, heads):
+def test_a_bundle_computes_the_textbook_formulas(arch, heads):
     model, ids = make_model(arch, num_heads=heads).double(), random_ids(1, CONTEXT)
     assert_same(model(ids)[0], textbook_logits(model, ids[0]))
 
 
 @both
-def test_the_loss_is_the_cross_entropy_of_the_logits_where_a_target_is_not_ignored(arch):
+def test_the_loss_is_the_cross_entropy_of_the_targets_that_are_not_ignored(arch):
     model = make_model(arch)
     ids = random_ids(3, CONTEXT)
     targets = random_ids(3, CONTEXT, seed=1)
@@ -167,7 +167,7 @@ def test_the_loss_is_the_cross_entropy_of_the_logits_where_a_target_is_not_ignor
 
 @pytest.mark.parametrize(
     ("arch", "window", "tied"),
-    [  # each two values of two lists meet once
+    [  # every pair of values from two columns occurs
         ("gpt2", None, True), ("gpt2", 1, False), ("gpt2", 5, True),
         ("llama", None, False), ("llama", 1, True), ("llama", 5, False),
     ],
@@ -177,7 +177,7 @@ def test_gradients_reach_every_parameter(arch, window, tied):
     ids = random_ids(2, CONTEXT)
     with torch.enable_grad():
         model(ids, ids.roll(-1, 1)).backward()
-    # The positions' are rows of one tensor: each has its own.
+    # All position embeddings are in one tensor: check its rows below.
     untouched = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not untouched
     if arch == "gpt2":
@@ -199,7 +199,7 @@ def test_no_position_sees_the_future(arch, window):
 
 
 @both
-def test_every_position_sees_all_that_came_before_it(arch):
+def test_every_position_sees_all_earlier_ones(arch):
     model, ids = make_model(arch), random_ids(1, CONTEXT)
     before = model(ids)[0]
     for place in range(CONTEXT):
@@ -227,7 +227,7 @@ def test_padding_on_the_right_changes_nothing_for_the_tokens_before_it(arch, win
 
 @both
 @pytest.mark.parametrize("window", [1, 2, 5, CONTEXT])
-def test_a_window_holds_the_token_itself_and_those_next_before_it(arch, window):
+def test_a_window_contains_the_token_itself_and_those_right_before_it(arch, window):
     model, ids = make_model(arch, num_layers=1, window_size=window), random_ids(1, CONTEXT)
     before = model(ids)[0, -1]
     seen = [back for back in range(CONTEXT) if (model(another(ids, 0, -1 - back))[0, -1] - before).abs().max() > 1e-5]
@@ -235,13 +235,13 @@ def test_a_window_holds_the_token_itself_and_those_next_before_it(arch, window):
 
 
 @both
-def test_a_window_as_long_as_the_context_is_no_window(arch):
+def test_a_window_as_long_as_the_context_has_no_effect(arch):
     ids = random_ids(2, CONTEXT)
     assert_same(make_model(arch, window_size=CONTEXT)(ids), make_model(arch)(ids))
 
 
 @both
-def test_there_is_no_position_beyond_the_context(arch):
+def test_positions_beyond_the_context_are_an_error(arch):
     with pytest.raises(IndexError):
         make_model(arch)(random_ids(1, CONTEXT + 1))
 
@@ -250,7 +250,7 @@ def test_there_is_no_position_beyond_the_context(arch):
 
 
 @both
-def test_dropout_is_at_work_in_training_and_not_in_evaluation(arch):
+def test_dropout_is_active_in_training_and_not_in_evaluation(arch):
     model, ids = make_model(arch, dropout=0.5), random_ids(2, CONTEXT)
     assert torch.equal(model(ids), make_model(arch)(ids))
     model.train()
@@ -258,14 +258,14 @@ def test_dropout_is_at_work_in_training_and_not_in_evaluation(arch):
 
 
 @pytest.mark.parametrize("place", ["embeddings", "attention", "feed_forward"])
-def test_dropout_is_on_the_embeddings_and_on_what_is_added_to_the_residual_stream(place):
+def test_dropout_applies_to_the_embeddings_and_to_additions_to_the_residual_stream(place):
     model = make_model("gpt2", dropout=0.5, num_layers=1, intermediate_size=16).train()
     for parameter in model.parameters():
         parameter.zero_()
     layer, identity = model.blocks[0], torch.eye(16)
     if place == "embeddings":
         model.tokens.weight.fill_(1.0)
-    elif place == "attention":  # every value is 1, however attention weighs them
+    elif place == "attention":  # every value is 1, whatever the attention weights
         layer.attention.qkv.bias[-16:] = 1.0
         layer.attention.output.weight.copy_(identity)
     else:
@@ -275,16 +275,16 @@ def test_dropout_is_on_the_embeddings_and_on_what_is_added_to_the_residual_strea
     model.norm.register_forward_pre_hook(lambda module, inputs: stream.append(inputs[0]))
     model(random_ids(40, CONTEXT))
     dropped = stream[0] == 0
-    assert torch.allclose(stream[0][~dropped], torch.tensor(2.0))  # those that stay make up for those that go
+    assert torch.allclose(stream[0][~dropped], torch.tensor(2.0))  # the kept ones are scaled up
     assert dropped.float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-# The loss and attention in their fast forms ---------------------------------------------------------------------------
+# The fast implementations of loss and attention -----------------------------------------------------------------------
 
 
 @torch.enable_grad()
 def loss_and_gradients(loss_of, dtype=torch.float32):
-    """The loss of 50 positions, some not predicted, times 0.5, and the gradients of both factors."""
+    """Return the loss of 50 positions, some ignored, and the gradients of hidden states and weight for half of it."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(50, 32, generator=generator, requires_grad=True)
     weight = torch.randn(VOCAB, 32, generator=generator, requires_grad=True)
@@ -302,7 +302,7 @@ def plain_cross_entropy(hidden, weight, targets):
 
 
 @pytest.mark.parametrize("positions", [1, 7, 50, 1000])
-def test_the_loss_in_chunks_is_the_plain_loss(positions, monkeypatch):
+def test_the_loss_in_chunks_equals_the_plain_loss(positions, monkeypatch):
     monkeypatch.setattr(model_module, "CPU_LOGITS", positions * VOCAB)
     for mine, plain in zip(*map(loss_and_gradients, (CrossEntropy.apply, plain_cross_entropy)), strict=True):
         assert_same(mine, plain, 1e-4)
@@ -319,7 +319,7 @@ def test_the_loss_in_half_precision_sums_in_float32(dtype, rounding):
 
 @torch.enable_grad()
 def test_the_head_s_gradient_does_not_overflow_in_float16():
-    """4,000 positions of one target: each of them adds 30, and 65,504 is the largest number of float16."""
+    """4,000 positions with one target each add 30; the largest float16 number is 65,504."""
     hidden = torch.full((4000, 2), 30.0, requires_grad=True)
     weight = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], requires_grad=True)
     targets = torch.ones(4000, dtype=torch.int64)
@@ -352,14 +352,14 @@ def test_the_chunks_of_the_loss_are_even_and_on_a_gpu_multiples_of_128(rows, voc
 
 
 @torch.enable_grad()
-def test_the_loss_of_logits_far_apart_is_finite():
+def test_the_loss_of_logits_that_are_far_apart_is_finite():
     hidden = torch.tensor([[300.0]], requires_grad=True)
     loss = CrossEntropy.apply(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]))
     assert loss == 600
 
 
 @pytest.mark.parametrize("seen", ["causal", "masked", "a mask a row", "all"])
-def test_attention_in_bfloat16_on_a_cpu_is_attention(seen):
+def test_attention_in_bfloat16_on_a_cpu_is_close_to_float32(seen):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, 9, 8, generator=generator) for _ in range(3))
     shape = {"masked": (9, 9), "a mask a row": (2, 1, 9, 9)}.get(seen)

@@ -1,4 +1,4 @@
-"""How weights are updated: what Muon does to a matrix, which weights go to which optimizer, the learning rate."""
+"""How weights are updated: Muon's update of a matrix, which optimizer updates which weights, the learning rate."""
 
 import math
 
@@ -16,21 +16,21 @@ from training.settings import TrainingSettings
 @pytest.mark.parametrize(
     ("shape", "half"), [((16, 16), False), ((16, 48), True), ((48, 16), False), ((3, 16, 24), True)]
 )
-def test_an_orthogonal_update_keeps_directions_and_evens_out_their_sizes(shape, half, monkeypatch):
+def test_an_orthogonal_update_keeps_directions_and_makes_their_sizes_similar(shape, half, monkeypatch):
     monkeypatch.setattr(optimizer_module, "has_bfloat16", lambda device: half)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     result = orthogonal(matrix)
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     in_its_directions = left.mT @ result @ right.mT
     diagonal = in_its_directions.diagonal(dim1=-2, dim2=-1)
-    clearly_there = sizes > 0.05 * sizes.max()  # the iteration lifts very small ones only in part
+    clearly_there = sizes > 0.05 * sizes.max()  # the iteration raises very small ones only partly
     assert ((diagonal > 0.6) & (diagonal < 1.3))[clearly_there].all()
     assert result.dtype == torch.float32
     rounding = (in_its_directions - torch.diag_embed(diagonal)).abs().max()
     assert 1e-3 < rounding < 0.05 if half else rounding < 1e-3
 
 
-def test_fused_matrices_are_made_orthogonal_each_for_itself(monkeypatch):
+def test_fused_matrices_are_orthogonalized_separately(monkeypatch):
     monkeypatch.setattr(optimizer_module, "has_bfloat16", lambda device: False)
     gradient = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     together, first, second = (torch.nn.Parameter(torch.zeros(rows, 4)) for rows in (6, 3, 3))
@@ -42,7 +42,7 @@ def test_fused_matrices_are_made_orthogonal_each_for_itself(monkeypatch):
     assert torch.allclose(together, torch.cat([first, second]), atol=1e-6)
 
 
-def test_matrices_of_one_shape_are_updated_together_as_each_for_itself():
+def test_matrices_of_one_shape_get_the_same_update_together_as_alone():
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((6, 4), (6, 4), (8, 4), (6, 4))]
     gradients = [torch.randn(matrix.shape, generator=generator) for matrix in start]
@@ -56,7 +56,7 @@ def test_matrices_of_one_shape_are_updated_together_as_each_for_itself():
         for optimizer in optimizers:
             optimizer.step()
     for one, other, before in zip(together, alone, start, strict=True):
-        torch.testing.assert_close(one, other, rtol=0.02, atol=2e-3)  # bfloat16 where there are units
+        torch.testing.assert_close(one, other, rtol=0.02, atol=2e-3)  # bfloat16 if there are units
         assert (one - before).abs().max() > 0.1
 
 
@@ -115,7 +115,7 @@ def rates(total, **settings):
 @pytest.mark.parametrize(
     ("scheduler", "total", "warmup"), [("cosine", 100, 2), ("linear", 5000, 100), ("cosine", 80_000, 1000)]
 )
-def test_the_learning_rate_warms_up_over_2_percent_of_the_run_at_most_1000_steps(scheduler, total, warmup):
+def test_the_learning_rate_warms_up_over_2_percent_of_the_run_but_at_most_1000_steps(scheduler, total, warmup):
     rate = rates(total, scheduler=scheduler)
     assert rate[: warmup + 1] == pytest.approx([0.01 * (step + 1) / warmup for step in range(warmup)] + [0.01])
     assert rate[warmup + 1] < 0.01
@@ -123,7 +123,7 @@ def test_the_learning_rate_warms_up_over_2_percent_of_the_run_at_most_1000_steps
 
 @pytest.mark.parametrize(
     ("scheduler", "min_lr", "warmup"),
-    [  # each two values of two lists meet once
+    [  # every pair of values from two columns occurs
         ("cosine", 0.0, None), ("cosine", 0.001, 0), ("cosine", 0.0, 7),
         ("linear", 0.001, None), ("linear", 0.0, 0), ("linear", 0.001, 7),
     ],
@@ -144,12 +144,12 @@ def test_a_warmup_longer_than_the_run_never_reaches_lr():
     assert max(rates(10, warmup_steps=50)) < 0.01
 
 
-def test_the_run_takes_its_steps_at_the_rates_of_the_schedule(finished):
+def test_the_run_uses_the_learning_rates_of_the_schedule(finished):
     rows = metrics(finished[0], "train")
     assert [row["lr"] for row in rows] == [learning_rate(step, len(rows), make_settings()) for step in range(len(rows))]
 
 
-def test_at_a_rate_of_0_a_run_changes_no_weight(tmp_path, monkeypatch):
+def test_at_a_learning_rate_of_0_no_weight_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "learning_rate", lambda *_: 0.0)
     train_in(tmp_path)
     assert_equal_weights(weights(tmp_path / "final_model.pth"), make_model().state_dict())

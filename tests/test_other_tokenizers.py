@@ -1,4 +1,4 @@
-"""Tokenizers that others made: ids stay what they were, every text comes back, and what cannot be is refused."""
+"""Tokenizers of other programs: ids stay the same, every text comes back, and unsuitable ones are refused."""
 
 import importlib.util
 import json
@@ -25,9 +25,9 @@ errors = pytest.importorskip("huggingface_hub.errors")
 GPT2 = Path(__file__).parents[2] / "shared/gpt2_tokenizer"
 with_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's vocabulary beside the repository")
 with_tiktoken = pytest.mark.skipif(not importlib.util.find_spec("tiktoken"), reason="needs tiktoken")
-KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # of what is not assigned yet, each library's Unicode knows more
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # unassigned ones differ between versions of Unicode
 ANY_TEXT = st.text(KNOWN, max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)
-PATTERNS = {  # as tiktoken has them
+PATTERNS = {  # as in tiktoken
     "r50k": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
     "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
     r"|\s*[\r\n]|\s+(?!\S)|\s",
@@ -36,7 +36,7 @@ PATTERNS = {  # as tiktoken has them
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-DEEPSEEK = (  # of DeepSeek-V3
+DEEPSEEK = (  # as in DeepSeek-V3
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -54,7 +54,7 @@ def sequence(*steps):
 
 @pytest.fixture(scope="module", params=[None, LLAMA3], ids=["gpt2", "llama3"])
 def pair(request, tmp_path_factory):
-    """(another's tokenizer, ours around it, read back from step 1's file)."""
+    """Return (a foreign tokenizer, ours around it, read back from step 1's file)."""
     folder, backend = tmp_path_factory.mktemp("others"), others(request.param)
     return backend, reloaded(wrapped(saved(folder, backend)), folder)
 
@@ -63,7 +63,7 @@ def pair(request, tmp_path_factory):
 @given(text=ANY_TEXT)
 @example(TEXTS[2])
 @example(TEXTS[3])
-def test_ids_stay_what_they_were_and_every_text_comes_back(pair, text):
+def test_ids_stay_the_same_and_every_text_comes_back(pair, text):
     backend, tokenizer = pair
     ids = tokenizer.encode(text)
     assert ids == as_text(backend, text)
@@ -77,25 +77,25 @@ def test_the_special_tokens_come_after_the_last_id(pair):
     size = len(backend.get_vocab())
     assert list(tokenizer.special) == SPECIAL_TOKENS and list(tokenizer.special.values()) == [*range(size, size + 7)]
     assert tokenizer.vocab_size == size + 7
-    assert tokenizer.never_written == [*range(size - 2, size + 7)]  # its own two as well
+    assert tokenizer.never_written == [*range(size - 2, size + 7)]  # also its own two special tokens
     assert backend.token_to_id("<|endoftext|>") == size - 1
     assert tokenizer.decode([*range(size - 2, size + 7)]) == ""
 
 
-def test_nothing_that_no_text_has_is_written(pair):
+def test_tokens_that_no_text_contains_are_never_generated(pair):
     _, tokenizer = pair
     writer = Writer(mock.Mock(), tokenizer, Sampling())
     assert sorted([*writer.rules().banned, tokenizer.special["<eos>"]]) == tokenizer.never_written
 
 
-def test_the_fingerprint_tells_tokenizers_apart_that_cut_otherwise(tmp_path):
+def test_tokenizers_that_split_differently_have_different_fingerprints(tmp_path):
     backend = others()
     first = wrapped(saved(tmp_path, backend)).fingerprint
     cut = sequence(SPLIT | {"pattern": {"Regex": LLAMA3}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})
     assert wrapped(saved(tmp_path, backend, pre_tokenizer=cut)).fingerprint != first
 
 
-def test_a_tokenizer_of_this_course_stays_the_same(tmp_path):
+def test_a_tokenizer_of_this_course_does_not_change(tmp_path):
     tokenizer = train_tokenizer(TEXTS * 3, 300)
     tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
     again = reloaded(wrapped(tmp_path / "tokenizer.json"), tmp_path)
@@ -103,7 +103,7 @@ def test_a_tokenizer_of_this_course_stays_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("windows", [False, True])
-def test_two_files_are_the_tokenizer_that_they_were_saved_from(tmp_path, windows):
+def test_vocab_json_and_merges_txt_give_the_tokenizer_that_wrote_them(tmp_path, windows):
     backend = others(special=())
     backend.model.save(str(tmp_path))
     if windows:
@@ -128,28 +128,28 @@ def gpt2(tmp_path_factory):
 @examine
 @given(text=ANY_TEXT)
 @example(TEXTS[3])
-def test_gpt2s_ids_stay_what_they_were(gpt2, text):
+def test_gpt2s_ids_stay_the_same(gpt2, text):
     tokenizer, backend = gpt2
     assert tokenizer.encode(text) == as_text(backend, text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @with_gpt2
-def test_gpt2s_own_special_token_is_neither_typed_nor_written(gpt2):
+def test_gpt2s_own_special_token_can_be_neither_typed_nor_generated(gpt2):
     tokenizer, _ = gpt2
     assert tokenizer.encode("Once upon a time") == [7454, 2402, 257, 640] and tokenizer.vocab_size == 50264
     assert tokenizer.never_written == [*range(50256, 50264)]
     assert 50256 not in tokenizer.encode("<|endoftext|>") and tokenizer.decode([50256]) == ""
 
 
-# What is let in -------------------------------------------------------------------------------------------------------
+# What is accepted -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "expression",
     [LLAMA3, *map(for_oniguruma, PATTERNS.values()), r" ?[^(\s|[.,!?…])]+", "[一-龥]+", DEEPSEEK, r"[()*+,-]+", r"\)+"],
 )
-def test_expressions_in_use_are_taken(tmp_path, expression):
+def test_common_regular_expressions_are_accepted(tmp_path, expression):
     cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})
     assert open_pretrained(saved(tmp_path, others(), pre_tokenizer=cut))
 
@@ -167,7 +167,7 @@ def test_expressions_in_use_are_taken(tmp_path, expression):
         r"\c[(a+)+b\c]",
     ],
 )
-def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression):
+def test_regular_expressions_that_could_search_forever_are_refused(tmp_path, expression):
     cut = sequence(SPLIT | {"pattern": {"Regex": expression}}, other_tokenizers.BYTE_LEVEL | {"use_regex": False})
     assert "expression" in error_of(saved(tmp_path, others(), pre_tokenizer=cut))
 
@@ -177,7 +177,7 @@ def test_expressions_that_could_search_for_ever_are_refused(tmp_path, expression
     [("Isolated", ""), ("MergedWithPrevious", r"\s|"), ("MergedWithNext", r"(?=a)"), ("Contiguous", r"\p{L}*"),
      ("MergedWithPrevious", r"(?=a)"), ("MergedWithNext", r"\s|"), ("Isolated", r"\p{L}*"), ("Contiguous", "")],
 )  # fmt: skip
-def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression):
+def test_however_texts_are_split_they_come_back(tmp_path, behavior, expression):
     split = SPLIT | {"pattern": {"Regex": expression}, "behavior": behavior}
     digits = {"type": "Digits", "individual_digits": True}
     marks = {"type": "Punctuation", "behavior": behavior}
@@ -219,13 +219,14 @@ def test_whatever_is_split_every_text_comes_back(tmp_path, behavior, expression)
         pytest.param({"added_tokens": [PLAIN | {"id": -1, "content": "<x>"}]}, "", id="negative"),
         pytest.param({"added_tokens": [5]}, "", id="a number"),
         pytest.param({"model_vocab": []}, "", id="a list"),
-        pytest.param({"model_vocab": {"a": 0, "b": 0}, "model_merges": [], "added_tokens": []}, "one id", id="twice"),
+        pytest.param({"model_vocab": {"a": 0, "b": 0}, "model_merges": [], "added_tokens": []},
+                     "the same id", id="twice"),
         pytest.param({"model_vocab": {"a": 0, "b": 1}, "model_merges": [], "added_tokens": []}, "256", id="few bytes"),
         pytest.param({"model_merges": [["zz", "qq"]]}, "", id="merges of nothing"),
         pytest.param({"post_processor": 5}, "", id="post-processor"),
     ],
 )  # fmt: skip
-def test_what_would_change_a_text_is_refused(tmp_path, changes, part):
+def test_tokenizers_that_change_texts_are_refused(tmp_path, changes, part):
     assert part in error_of(saved(tmp_path, others(), **changes))
 
 
@@ -237,7 +238,7 @@ def test_a_special_token_that_could_be_typed_is_refused(tmp_path):
         assert "could be typed" in error_of(saved(tmp_path, others(special=()), added_tokens=added))
 
 
-def test_a_normalizer_of_unicode_forms_and_a_post_processor_are_left_out_and_reported(tmp_path):
+def test_a_unicode_normalizer_and_a_post_processor_are_removed_and_reported(tmp_path):
     backend = others()
     backend.normalizer = tokenizers.normalizers.NFC()
     around = processors.TemplateProcessing("<|begin|> $A", None, [("<|begin|>", 400)])
@@ -251,7 +252,7 @@ def test_a_normalizer_of_unicode_forms_and_a_post_processor_are_left_out_and_rep
 
 
 def test_added_tokens_that_are_plain_text_stay_tokens(tmp_path):
-    """Spaces, as GPT-NeoX has them."""
+    """For example runs of spaces, as in GPT-NeoX."""
     backend = others()
     backend.add_tokens(["        ", "\t\t"])
     tokenizer = reloaded(wrapped(saved(tmp_path, backend)), tmp_path)
@@ -262,7 +263,7 @@ def test_added_tokens_that_are_plain_text_stay_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("holes", [[400], [401, 402], [300], [0, 350]])
-def test_ids_that_no_token_has_stay_free_and_the_others_as_they_are(tmp_path, holes):
+def test_unused_ids_stay_unused_and_the_others_stay_the_same(tmp_path, holes):
     content = json.loads(others(special=()).to_str())
     number = iter(number for number in range(1000) if number not in holes)
     vocabulary = {token: next(number) for token in content["model"]["vocab"]}
@@ -278,7 +279,7 @@ def test_ids_that_no_token_has_stay_free_and_the_others_as_they_are(tmp_path, ho
 @pytest.mark.parametrize(
     "content", [b"", b"{]", b'{"model": "\xff"}', b"[]", b"\x80\x04}.", b"{}", b'{"model": 5}', b"{" * 99999]
 )
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     error_of(tmp_path / "tokenizer.json")
 
@@ -291,7 +292,7 @@ def test_a_folder_without_a_tokenizer_and_missing_paths_are_named(tmp_path):
         assert "no such file" in error_of(path)
 
 
-def test_words_that_end_in_a_sign_are_refused(tmp_path):
+def test_a_vocabulary_with_end_of_word_marks_is_refused(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "a</w>": 1}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     assert "</w>" in error_of(tmp_path)
@@ -302,7 +303,7 @@ def test_words_that_end_in_a_sign_are_refused(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub that has the files of a folder; `error` is what it raises instead."""
+    """Return a fake hub with the files of a folder; it raises `error` if that is set."""
     hub = mock.Mock(folder=tmp_path / "hub", error=None, asked=[])
     hub.folder.mkdir()
 
@@ -324,7 +325,7 @@ def hub(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("offline", "two_files"), [(False, False), (True, True), (False, True)])
-def test_a_hub_name_stands_for_its_files(hub, monkeypatch, offline, two_files):
+def test_a_hub_name_works_like_its_files(hub, monkeypatch, offline, two_files):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     hub.error = ConnectionError("asked") if offline else None
     backend = others(special=())
@@ -337,7 +338,7 @@ def test_a_hub_name_stands_for_its_files(hub, monkeypatch, offline, two_files):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_hub_name_without_such_files_is_refused(hub, monkeypatch, offline):
+def test_a_hub_name_without_tokenizer_files_is_refused(hub, monkeypatch, offline):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     (hub.folder / "tokenizer.model").write_bytes(b"")
     assert "neither tokenizer.json nor vocab.json with merges.txt" in error_of("someone/small")
@@ -351,7 +352,7 @@ def test_a_hub_name_without_such_files_is_refused(hub, monkeypatch, offline):
         (errors.GatedRepoError("403\nGated", response=mock.Mock()), "gated"),
     ],
 )
-def test_a_hub_out_of_reach_is_named_with_a_local_way_round(hub, error, part):
+def test_an_unreachable_hub_is_named_together_with_a_local_alternative(hub, error, part):
     hub.error = error
     message = error_of("someone/small")
     assert part in message and "--from_pretrained FOLDER" in message
@@ -367,7 +368,7 @@ def ranks_of(backend):
 
 @pytest.fixture(scope="module", params=PATTERNS)
 def encoding(request):
-    """A small encoding of tiktoken's with the pattern of a large one, a gap before its last special token."""
+    """Return a small tiktoken encoding with the pattern of a large one, and a gap before its last special token."""
     tiktoken = pytest.importorskip("tiktoken")
     pattern = PATTERNS[request.param]
     ranks = ranks_of(others(for_oniguruma(pattern), 600, special=()))
@@ -392,7 +393,7 @@ def both(encoding, tmp_path_factory):
 @example(TEXTS[2])
 @example(TEXTS[3])
 @example("\n\n  \n 12345678 x\r\n\t ")
-def test_ids_of_tiktoken_stay_what_they_were(both, text):
+def test_ids_of_tiktoken_stay_the_same(both, text):
     encoding, tokenizer = both
     assert tokenizer.encode(text) == encoding.encode_ordinary(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -406,7 +407,7 @@ def test_special_tokens_of_tiktoken_keep_their_ids(both):
     assert not json.loads(tokenizer.backend.to_str())["model"].get("ignore_merges")
 
 
-def test_a_token_that_no_merge_makes_is_found_as_a_whole_word(tmp_path):
+def test_a_token_that_no_merge_creates_is_found_as_a_whole_word(tmp_path):
     tiktoken = pytest.importorskip("tiktoken")
     ranks = {bytes([byte]): byte for byte in range(256)} | {b" fox": 256}
     encoding = tiktoken.Encoding("own", pat_str=PATTERNS["cl100k"], mergeable_ranks=ranks, special_tokens={})
@@ -418,7 +419,7 @@ def test_a_token_that_no_merge_makes_is_found_as_a_whole_word(tmp_path):
 
 @with_gpt2
 @with_tiktoken
-def test_gpt2_of_tiktoken_is_gpt2_of_its_files(tmp_path, gpt2):
+def test_gpt2_from_tiktoken_equals_gpt2_from_its_files(tmp_path, gpt2):
     import tiktoken
 
     vocabulary = json.loads((GPT2 / "vocab.json").read_text(encoding="utf-8"))
@@ -433,7 +434,7 @@ def test_gpt2_of_tiktoken_is_gpt2_of_its_files(tmp_path, gpt2):
 
 
 @with_tiktoken
-def test_tiktoken_out_of_reach_and_unknown_encodings_are_named():
+def test_an_unreachable_tiktoken_and_unknown_encodings_are_named():
     def fail(name):
         raise ConnectionError("no route\nto host")
 
@@ -442,6 +443,6 @@ def test_tiktoken_out_of_reach_and_unknown_encodings_are_named():
     assert "cl100k_base" in error_of("tiktoken:nope")
 
 
-def test_where_tiktoken_is_missing_the_extra_is_named():
+def test_if_tiktoken_is_missing_the_extra_is_named():
     with mock.patch.dict("sys.modules", tiktoken=None):
         assert "[tiktoken]" in error_of("tiktoken:cl100k_base")

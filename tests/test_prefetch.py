@@ -1,4 +1,4 @@
-"""Computing ahead: results in order, not too early, and errors where the result is used."""
+"""Computing ahead: results come in order and not too early; an error is raised when the result is used."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_results_computed_ahead_come_in_order_and_not_too_early(ahead, count):
     assert len(taken) == count
 
 
-def test_an_error_while_computing_ahead_is_raised_where_the_result_is_used():
+def test_an_error_while_computing_ahead_is_raised_when_the_result_is_used():
     results = computed_ahead(lambda number: 1 // number, [2, 1, 0, 1])
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""The five programs as a student runs them: the whole chain on a tiny model, signals, a terminal, pipes."""
+"""The five programs as students run them: the whole chain with a tiny model, signals, a terminal, pipes."""
 
 import errno
 import importlib.util
@@ -31,7 +31,7 @@ from data import SPECIAL_TOKENS, load_tokenizer
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """A folder in which the five steps were run, and what each of them printed."""
+    """Return (a folder in which the five steps were run, [the finished process of each step])."""
     folder = tmp_path_factory.mktemp("chain")
     write_data(folder)
     talks = ["--dataset", "talks", "--cache_dir", "cache"]
@@ -95,7 +95,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if os.name != "nt" else process.returncode)
-    assert "go on with: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
+    assert "to resume: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
     assert "error: --lr: 0.5, and " in refused.stderr
@@ -103,7 +103,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
         first = process.stdout.readline()
         process.kill()
         process.communicate()
-    assert stopped <= int(first.split(" step ")[1].split("/")[0]) <= stopped + 5  # the same: its evaluation was cut off
+    assert stopped <= int(first.split(" step ")[1].split("/")[0]) <= stopped + 5  # equal if its evaluation was stopped
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
@@ -118,7 +118,7 @@ def test_a_dropped_connection_saves_a_checkpoint(chain, tmp_path):
 
     def as_in_a_terminal():
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # in case the tests run under nohup
 
     process = subprocess.Popen(
         command("train_tinystories_model", *flags, "--output_dir", tmp_path / "run"),
@@ -131,7 +131,7 @@ def test_a_dropped_connection_saves_a_checkpoint(chain, tmp_path):
     os.close(master)
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
     assert list((tmp_path / "run").glob("checkpoint-*.pth"))
-    assert "go on with: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
+    assert "to resume: python" in (tmp_path / "run/train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty")
@@ -148,7 +148,7 @@ def test_a_chat_at_a_terminal_streams_resets_and_survives_a_full_context(chain):
     screen = ""
 
     def type_line(text, answer):
-        """Type a line when the program asks for one, and wait until the answer stands on the screen."""
+        """Type a line, and wait until the answer is on the screen and the program asks for the next line."""
         nonlocal screen
         seen, deadline = len(screen), time.monotonic() + 60
         os.write(master, text.encode() + b"\n")
@@ -190,7 +190,7 @@ def test_ctrl_c_stops_a_reply_and_not_the_chat(chain):
         screen = screen[screen.index(text) + len(text) :]
 
     def press_ctrl_c():
-        time.sleep(0.5)  # readline sets itself up after it has shown the prompt
+        time.sleep(0.5)  # readline is set up only after the prompt is shown
         chat.send_signal(signal.SIGINT)
 
     wait_for("you: ")
@@ -212,7 +212,7 @@ def test_ctrl_c_stops_a_reply_and_not_the_chat(chain):
 
 
 class NotebookStream:
-    """What a notebook has for stdout: it writes, and is no file."""
+    """Like stdout in a notebook: it can be written to, but is not a file."""
 
     encoding = "UTF-8"
 
@@ -235,7 +235,7 @@ def test_a_program_runs_in_a_notebook(course, monkeypatch, program):
     monkeypatch.setattr(sys, "stdout", stdout)
     monkeypatch.setattr(sys, "stderr", stderr)
     typed = iter(["Tell me", "exit"])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))  # as a notebook's, written in Python
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))  # in a notebook, input is a Python function
     before = signal.getsignal(signal.SIGTERM)
     run_program(lambda: main(program, "--max_new_tokens", 3, "--min_new_tokens", 3, folder=course))
     assert stdout.text.startswith("Once upon a time" if program is step3 else "model: ")
@@ -248,17 +248,17 @@ def test_a_program_runs_in_a_thread(course, capsys):
 
     def run_in_thread():
         run_program(lambda: main(step3, "--max_new_tokens", 3, folder=course))
-        ended.append("well")
+        ended.append("finished")
 
     thread = threading.Thread(target=run_in_thread)
     thread.start()
     thread.join()
-    assert ended == ["well"] and capsys.readouterr().out.startswith("Once upon a time")
+    assert ended == ["finished"] and capsys.readouterr().out.startswith("Once upon a time")
 
 
 @pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
 @pytest.mark.parametrize("program", [step3, step5])
-def test_a_stream_that_is_closed_is_empty(course, monkeypatch, capsys, program, closed):
+def test_a_closed_stream_counts_as_empty(course, monkeypatch, capsys, program, closed):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
     monkeypatch.setattr(sys, closed, None)
     run_program(lambda: main(program, "--max_new_tokens", 3, folder=course))
@@ -269,7 +269,7 @@ def test_a_stream_that_is_closed_is_empty(course, monkeypatch, capsys, program, 
         assert capsys.readouterr().out
 
 
-def test_ctrl_c_while_a_program_imports_its_modules_is_one_line(capsys):
+def test_ctrl_c_during_the_imports_prints_one_line(capsys):
     assert sys.excepthook is not None
     report_uncaught(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == "interrupted\n"
@@ -278,7 +278,7 @@ def test_ctrl_c_while_a_program_imports_its_modules_is_one_line(capsys):
 
 
 @pytest.mark.parametrize("home", ["read-only", "unknown", "writable"])
-def test_caches_are_kept_where_they_can_be_written(tmp_path, monkeypatch, home):
+def test_caches_are_in_a_writable_folder(tmp_path, monkeypatch, home):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HF_HOME", "")
@@ -302,21 +302,21 @@ def pathlib_without_home():
     raise RuntimeError("Could not determine home directory.")
 
 
-def test_where_no_cache_can_be_written_the_flag_is_named(course, tmp_path, monkeypatch):
+def test_if_no_cache_can_be_written_the_flag_is_named(course, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse_to_write)
     with pytest.raises(PermissionError) as refusal:
         main(step2, "--dataset", "stories", "--cache_dir", tmp_path / "c", "--output_dir", tmp_path, folder=course)
     assert file_error(refusal.value) == f"--cache_dir {tmp_path / 'c'}: Permission denied; {FOLDER_ADVICE}"
 
 
-def test_where_the_hubs_libraries_cannot_write_their_variable_is_named(tmp_path):
+def test_if_the_hub_libraries_cannot_write_their_variable_is_named(tmp_path):
     pytest.importorskip("huggingface_hub")
     with pytest.raises(UserError, match="HF_HOME") as refusal, hub_errors("data set", "a/b", "advice"):
         refuse_to_write(tmp_path)
     assert str(tmp_path) in one_line(refusal)
 
 
-FOLDER_ADVICE = "choose a file or folder that you may use"
+FOLDER_ADVICE = "choose a file or folder that you have access to"
 
 
 def refuse_to_write(path, *args, **options):
@@ -327,7 +327,7 @@ def refuse_to_write(path, *args, **options):
 
 
 @pytest.mark.parametrize("program", [step3, step5])
-def test_a_file_of_prompts_is_answered_and_a_killed_run_resumes(chain, tmp_path, capsys, program):
+def test_a_file_of_prompts_is_answered_and_a_killed_program_can_continue(chain, tmp_path, capsys, program):
     folder, _ = chain
     rows = [{"id": f"q{n}", "prompt": f"Tell me about {n} cats.", "words": ["cat"]} for n in range(40)]
     write_rows(tmp_path / "questions.jsonl", rows)
@@ -347,7 +347,7 @@ def test_a_file_of_prompts_is_answered_and_a_killed_run_resumes(chain, tmp_path,
     begun = len(killed.read_bytes().splitlines())
     assert begun < 40
     main(program, *flags, "--output_file", killed, folder=folder)
-    assert "samples are there already" in capsys.readouterr().err
+    assert "killed.jsonl already contains " in capsys.readouterr().err
     assert killed.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     main(program, *flags, folder=folder)
     assert capsys.readouterr().out.encode() == killed.read_bytes()
@@ -364,8 +364,8 @@ def test_commands_work_in_a_pipe(chain, tmp_path):
     lines = ["Hello!", "/retry", "/no command", "/temperature 0", "/system Be kind."]
     lines += [f"/save {tmp_path / 't.jsonl'}", "Hi", "/exit"]
     done = run(folder, "chat_with_tinystories_model", "--max_new_tokens", 10, stdin="\n".join(lines))
-    assert len(done.stdout.splitlines()) == 4  # what is no command gets a line, and the way to a message
-    assert "(no command /no: there are /retry, " in done.stderr
+    assert len(done.stdout.splitlines()) == 4  # an unknown command also gets an (empty) line
+    assert "(no command /no; commands: /retry, " in done.stderr
     saved = json.loads((tmp_path / "t.jsonl").read_text(encoding="utf-8"))
     assert [turn["role"] for turn in saved["messages"]] == ["system", "user", "assistant"]
 
@@ -373,14 +373,17 @@ def test_commands_work_in_a_pipe(chain, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "note"),
     [
-        (["--max_new_tokens", 3], "stopped at --max_new_tokens 3; the story may go on"),
-        (["--max_length", 40], "stopped at --max_length 40; the story may go on"),
-        (["--max_new_tokens", 3, "--num_samples", 2], "2 of 2 stories stopped at --max_new_tokens 3; they may go on"),
+        (["--max_new_tokens", 3], "stopped at --max_new_tokens 3; the story may be unfinished"),
+        (["--max_length", 40], "stopped at --max_length 40; the story may be unfinished"),
+        (
+            ["--max_new_tokens", 3, "--num_samples", 2],
+            "2 of 2 stories stopped at --max_new_tokens 3; they may be unfinished",
+        ),
         (["--max_new_tokens", 3, "--num_beams", 2], "stopped at --max_new_tokens 3"),
         (["--max_new_tokens", 300, "--stop", "e"], None),
     ],
 )
-def test_a_story_that_is_as_long_as_it_may_be_is_told_so_beside_it(chain, capsys, flags, note):
+def test_a_story_stopped_by_its_length_limit_is_reported_on_stderr(chain, capsys, flags, note):
     folder, _ = chain
     main(step3, "--prompt", "Tom", "--min_new_tokens", 3, *flags, folder=folder)
     printed = capsys.readouterr()

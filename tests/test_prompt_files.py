@@ -1,4 +1,4 @@
-"""Files of prompts in, files of samples out."""
+"""Reading files of prompts, and writing files of samples."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        ("p.txt", "\n \n", "no prompt"),
+        ("p.txt", "\n \n", "contains no prompts"),
         (
             "p.jsonl",
             '"fine"\n{"promt": "x"}\n',
@@ -44,8 +44,8 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
         ("p.jsonl", '{"prompt": 7}\n', "line 1"),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
         ("p.jsonl", '{"prompt": "x", "id": [1]}\n', "the id"),
-        ("p.jsonl", '{"prompt": "x", "id": 1}\n{"prompt": "y", "id": 1}\n', "line 1 too"),
-        ("p.jsonl", '{"prompt": "x", "id": 1}\n"y"\n', "line 1 too"),
+        ("p.jsonl", '{"prompt": "x", "id": 1}\n{"prompt": "y", "id": 1}\n', "the id 1 is also at "),
+        ("p.jsonl", '{"prompt": "x", "id": 1}\n"y"\n', "line 1; give each prompt its own id"),
         ("p.jsonl", '{"prompt": [{"role": "user"}]}\n', "line 1"),
         ("p.jsonl", json.dumps(TURNS[:2]) + "\n", "nothing to answer"),
         ("p.json", "[1", "p.json"),
@@ -56,7 +56,7 @@ def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
         ("p.txt", b"caf\xe9\n", "UTF-8"),
     ],
 )
-def test_a_file_that_holds_no_prompts_is_named_in_one_line(tmp_path, name, content, named):
+def test_a_file_without_valid_prompts_is_refused_in_one_line(tmp_path, name, content, named):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as refusal:
         read_prompts(tmp_path / name)
@@ -70,13 +70,13 @@ def test_a_file_that_holds_no_prompts_is_named_in_one_line(tmp_path, name, conte
 
 @pytest.fixture
 def asked(tmp_path):
-    """Seven prompts of stories."""
+    """Return seven story prompts, read from a file."""
     rows = [{"prompt": text[:n], "id": f"{n}", "n": n} for n, text in enumerate([*TEXTS, *TEXTS, "Mia ran"], start=3)]
     write_rows(tmp_path / "p.jsonl", rows)
     return read_prompts(tmp_path / "p.jsonl")
 
 
-def test_a_sample_has_all_that_is_needed_to_score_it(make_writer, asked):
+def test_a_sample_has_everything_that_scoring_needs(make_writer, asked):
     writer = make_writer(temperature=0.7, stop=["q"])
     rows = [row for rows in Samples(writer, asked, num_samples=2).rows() for row in rows]
     assert [(row["id"], row["sample"]) for row in rows] == [(p.id, n) for p in asked for n in (0, 1)]
@@ -87,7 +87,7 @@ def test_a_sample_has_all_that_is_needed_to_score_it(make_writer, asked):
     assert rows[2]["text"] != rows[3]["text"]
 
 
-def test_half_characters_in_a_file_of_prompts_do_not_end_the_run(make_writer, tmp_path):
+def test_lone_surrogates_in_a_file_of_prompts_do_not_stop_the_program(make_writer, tmp_path):
     half = "\\ud83d"
     (tmp_path / "p.jsonl").write_text(
         f'{{"prompt": "Tom {half}", "note": "{half}"}}\n'
@@ -109,7 +109,7 @@ def test_a_sample_does_not_depend_on_the_batch(make_writer, asked):
     assert together[5:] == [row for rows in samples.rows(first=5, batch_size=6) for row in rows]
 
 
-def test_a_file_of_samples_cut_off_anywhere_is_completed_to_the_same_file(make_writer, asked, tmp_path, capsys):
+def test_a_file_of_samples_truncated_anywhere_is_completed_to_the_same_file(make_writer, asked, tmp_path, capsys):
     samples, path = Samples(make_writer(), asked), tmp_path / "out" / "s.jsonl"
     write_samples(samples, path, batch_size=3)
     whole = path.read_bytes()
@@ -119,15 +119,15 @@ def test_a_file_of_samples_cut_off_anywhere_is_completed_to_the_same_file(make_w
         path.write_bytes(whole[:end])
         write_samples(samples, path, batch_size=2)
         assert path.read_bytes() == whole
-    assert "7 of 7 samples are there" in capsys.readouterr().err
+    assert "already contains 7 of 7 samples" in capsys.readouterr().err
 
 
-def test_a_file_of_other_samples_is_left_as_it_is(make_writer, asked, tmp_path):
+def test_a_file_of_other_samples_is_refused_and_not_changed(make_writer, asked, tmp_path):
     path = tmp_path / "s.jsonl"
     write_samples(Samples(make_writer(), asked), path)
     before = path.read_bytes()
     runs = [
-        (Samples(make_writer(temperature=0.5), asked), "temperature 0.8, and now it is 0.5"),
+        (Samples(make_writer(temperature=0.5), asked), "temperature 0.8, but now it is 0.5"),
         (Samples(make_writer(), asked[1:]), "line 1: written with id"),
         (Samples(make_writer(), asked[:3]), "line 4: more samples"),
         (Samples(make_writer(), asked, num_samples=2), "line 2: written with id"),
@@ -153,7 +153,7 @@ def test_a_file_of_other_samples_is_left_as_it_is(make_writer, asked, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows locks a file for its own process, too")
-def test_two_runs_do_not_write_into_one_file(make_writer, asked, tmp_path):
+def test_two_runs_do_not_write_into_the_same_file(make_writer, asked, tmp_path):
     path = tmp_path / "s.jsonl"
     holds = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(1, flush=True)"
     with subprocess.Popen(
@@ -165,7 +165,7 @@ def test_two_runs_do_not_write_into_one_file(make_writer, asked, tmp_path):
         other.stdin.close()
 
 
-def test_prompts_that_cannot_be_asked_are_refused_before_anything_is_written(make_writer, tmp_path, capsys):
+def test_unusable_prompts_are_refused_before_anything_is_written(make_writer, tmp_path, capsys):
     def samples(*rows, chat=False):
         write_rows(tmp_path / "p.jsonl", rows)
         return Samples(make_writer(), read_prompts(tmp_path / "p.jsonl"), chat=chat)

@@ -1,4 +1,4 @@
-"""Two processes on a CPU train what one trains; `torchrun` starts them, as it would on several GPUs."""
+"""Two processes on a CPU train the same as one; `torchrun` starts them, as it does on several GPUs."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ FLAGS = ["--cache_dir", "cache", "--batch_size", "8", "--gradient_accumulation_s
 
 
 def torchrun(folder, program, *flags, status=0):
-    """Run a program in two processes; returns what they printed."""
+    """Run a program in two processes, and return the finished process of `torchrun` with its output."""
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     command = [sys.executable, *launcher, str(ROOT / f"{program}.py"), *map(str, flags)]
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=180)
@@ -28,7 +28,7 @@ def torchrun(folder, program, *flags, status=0):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with runs of one process and of two, for stories and for dialogues."""
+    """Return a folder with runs of one process and of two, on stories and on dialogues; and the story flags."""
     folder = tmp_path_factory.mktemp("ranks")
     write_rows(folder / "stories/train.jsonl", [{"text": story(n)} for n in range(50)])
     write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(50, 60)])
@@ -58,7 +58,7 @@ def test_two_ranks_end_with_the_weights_of_one_process(trained, one, two):
 
 
 @pytest.mark.parametrize(("one", "two"), [("one", "two"), ("chat_one", "chat_two"), ("mixed_one", "mixed_two")])
-def test_two_ranks_record_what_one_process_records_and_only_once(trained, one, two):
+def test_two_ranks_write_the_same_records_as_one_process_and_only_once(trained, one, two):
     folder, _ = trained
     rows_of_one = metrics(folder / one)
     rows_of_two = metrics(folder / two)

@@ -26,7 +26,7 @@ KINDS = {
 
 
 def schema():
-    """{heading of docs/records.md: {name: kinds}} of its tables that have types; "" is the one of all rows."""
+    """Return {heading of docs/records.md: {name: kinds}} for its tables with types; "" is the table for all rows."""
     tables = {}
     heading = None
     for line in (ROOT / "docs/records.md").read_text(encoding="utf-8").splitlines():
@@ -41,14 +41,14 @@ def schema():
 
 
 def misfits(content, kinds):
-    """The names in content that kinds does not have, that content lacks, or whose value is of another kind."""
+    """Return the names in content that are missing, unexpected or of the wrong kind."""
     wrong = {name for name in kinds if name in content and not any(KINDS[kind](content[name]) for kind in kinds[name])}
     return wrong | (content.keys() ^ kinds.keys())
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a run that was cut off once, what the console said of each sitting, and a chat run after it."""
+    """Return (folder, [console output before and after a resume]): a run interrupted once, and a chat run after it."""
     folder = tmp_path_factory.mktemp("runs")
     write_data(folder)
     data = ["--cache_dir", "cache", "--logging_steps", 2]
@@ -73,7 +73,7 @@ def runs(tmp_path_factory):
     return folder, outputs
 
 
-def test_every_row_of_a_real_run_is_as_docs_records_md_describes_it(runs):
+def test_every_row_of_a_real_run_matches_docs_records_md(runs):
     folder, _ = runs
     tables = schema()
     seen = set()
@@ -103,7 +103,7 @@ def test_the_first_row_describes_the_run(runs):
     assert first["time"] <= summary["time"] == rows[-1]["time"]
 
 
-def test_steps_and_times_go_forwards_also_where_the_run_was_cut_off(runs):
+def test_steps_and_times_never_go_back_even_after_a_resume(runs):
     folder, _ = runs
     rows = metrics(folder / "tinystories_model")
     for name in ("step", "tokens", "seconds"):
@@ -135,7 +135,7 @@ def test_grep_val_loss_in_the_log_gives_the_curve(runs):
     ]
 
 
-def test_a_redirected_log_has_a_plain_line_an_event_with_time_step_loss_and_speed(runs):
+def test_a_redirected_log_has_plain_lines_with_time_step_loss_and_speed(runs):
     _, (first, second) = runs
     for output in (first, second):
         lines = [line for line in output.splitlines() if " step " in line and "_loss " in line]
@@ -144,10 +144,10 @@ def test_a_redirected_log_has_a_plain_line_an_event_with_time_step_loss_and_spee
         )
         assert lines and all(re.match(pattern, line) for line in lines)
         assert output.startswith("$ python ") and "\r" not in output and "\x1b" not in output
-    assert "going on from" in second and re.search(r"checkpoint-\d+\.pth saved", first)
+    assert "resuming from" in second and re.search(r"checkpoint-\d+\.pth saved", first)
 
 
-def test_the_end_is_recorded_however_it_came(runs, tmp_path):
+def test_the_end_is_recorded_whether_finished_or_failed(runs, tmp_path):
     folder, _ = runs
     assert [row["ended"] for row in metrics(folder / "tinystories_model", "end")] == ["finished"]
     flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--output_dir", tmp_path]
@@ -158,14 +158,14 @@ def test_the_end_is_recorded_however_it_came(runs, tmp_path):
     assert log.splitlines()[-1].startswith("error: 2 steps in a row") and not (tmp_path / "summary.json").exists()
 
 
-def test_the_event_file_has_a_sample_an_evaluation_and_the_flags(runs):
+def test_the_event_file_has_a_sample_per_evaluation_and_the_flags(runs):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     folder, _ = runs
     chat = folder / "tinystories_chat_model"
-    assert len(list(chat.rglob("events.out.tfevents.*"))) == 1  # hparams have no file, and no folder, of their own
+    assert len(list(chat.rglob("events.out.tfevents.*"))) == 1  # hparams have no separate file or folder
     board = EventAccumulator(str(chat), size_guidance={"tensors": 0}).Reload()
     texts = [
         "\n".join(line[4:] for line in event.tensor_proto.string_val[0].decode().splitlines())
@@ -178,7 +178,7 @@ def test_the_event_file_has_a_sample_an_evaluation_and_the_flags(runs):
     assert "_hparams_/session_end_info" in board.summary_metadata
 
 
-def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_nothing(runs, tmp_path, monkeypatch, capsys):
+def test_a_picture_that_cannot_be_drawn_is_reported_and_does_no_harm(runs, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     flags = {"overwrite": False, "resume_from_checkpoint": None, "pilot_run": False}
     left = run_folder.Run(Namespace(output_dir=str(tmp_path), **flags))

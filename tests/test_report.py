@@ -1,4 +1,4 @@
-"""The report of all submissions: what is in it, what a stranger's text cannot do to it, and how a browser shows it."""
+"""The report of all submissions: its content, that hostile texts do no harm, and how a browser shows it."""
 
 import base64
 import html.parser
@@ -21,7 +21,7 @@ HOSTILE = (
 
 
 def make_entry(name, steps=1000, loss=1.5, flags=(), samples=(), points=(), curves=None, **facts):
-    """A submission with 40 training points and 10 evaluations."""
+    """Return a submission with 40 training points and 10 evaluations."""
     at = [steps * (i + 1) // 40 for i in range(40)]
     fall = [loss + 7 * math.exp(-8 * (i + 1) / 40) for i in range(40)]
     made = {
@@ -41,7 +41,7 @@ def make_report(tmp_path, entries, title="Course of 2026"):
 
 
 class Seen(html.parser.HTMLParser):
-    """The elements of a page, their attributes and its text outside of script and style."""
+    """The elements of a page, their attributes, and its text outside script and style."""
 
     def __init__(self, page):
         super().__init__()
@@ -60,7 +60,7 @@ class Seen(html.parser.HTMLParser):
 # The page -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_known_of_a_submission_is_in_the_page(tmp_path):
+def test_all_facts_about_a_submission_are_on_the_page(tmp_path):
     flags = [Flag("problem", "the log says 1.2, the metrics say 1.6"), Flag("question", "is this Ben's curve?")]
     samples = [(500, "Tom ran."), (1000, "Once upon a time\nthere was a fox.")]
     points = [("finished", 40, 40), ("loss below 1.5", 12.5, 30)]
@@ -72,13 +72,13 @@ def test_what_is_known_of_a_submission_is_in_the_page(tmp_path):
         assert known in text, known
 
 
-def test_no_submissions_make_a_page_too(tmp_path):
+def test_without_submissions_there_is_still_a_page(tmp_path):
     assert "0 submissions" in make_report(tmp_path, [])
     bare = make_report(tmp_path, [Entry("nothing", {}), Entry("empty", {}, curves={"val_loss": []})])
     assert "nothing recorded" in bare and 'href="#s1"' in bare
 
 
-def test_a_strangers_text_is_text(tmp_path):
+def test_a_submission_s_text_is_never_html(tmp_path):
     harmless = Seen(make_report(tmp_path, [make_entry("x", samples=[(1, "x")], flags=[Flag("problem", "x")])]))
     entry = make_entry(HOSTILE, state=HOSTILE, samples=[(HOSTILE, HOSTILE)], flags=[Flag("problem", HOSTILE)])
     entry.facts[HOSTILE] = 1
@@ -88,18 +88,18 @@ def test_a_strangers_text_is_text(tmp_path):
     assert seen.elements.count("script") == harmless.elements.count("script") == 1
     assert "img" not in seen.elements and not any(name.startswith("on") for name, _ in seen.attributes)
     assert not re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page)
-    assert page.count("{{table}}") == page.count("&lt;script&gt;alert(1)")  # not filled in, wherever the text stands
+    assert page.count("{{table}}") == page.count("&lt;script&gt;alert(1)")  # not filled in anywhere
     assert {name for name, value in seen.attributes if "http:" in (value or "")} == set()
     page.encode("utf-8")
     make_report(tmp_path, [make_entry("\ud800", samples=[(1, "\udfff")])])
 
 
-def test_nothing_is_loaded_from_anywhere(tmp_path):
+def test_the_page_loads_nothing(tmp_path):
     page = make_report(tmp_path, [make_entry("anna", samples=[(1, "x")])])
     assert "default-src 'none'" in page and not re.search(r"@import|url\(|\bsrc=|<link|https?:", page)
 
 
-def test_a_long_text_is_cut_and_its_length_said(tmp_path):
+def test_a_long_text_is_truncated_and_its_length_shown(tmp_path):
     story = "a" * 1_000_000
     entry = make_entry("anna", samples=[(step, story) for step in range(500)], flags=[Flag("problem", story)] * 500)
     page = make_report(tmp_path, [entry])
@@ -112,7 +112,7 @@ def test_a_long_text_is_cut_and_its_length_said(tmp_path):
     assert "<bdi>anna</bdi>" in page and cut("abc", 3) == "abc"
 
 
-def test_two_hundred_submissions_stay_small(tmp_path):
+def test_a_page_of_two_hundred_submissions_stays_small(tmp_path):
     long = [(step, 5 + math.sin(step)) for step in range(3000)]
     curves = dict.fromkeys(("train_loss", "val_loss", "lr", "tokens_per_second"), long)
     story = [(step, "Once upon a time. " * 50) for step in range(20)]
@@ -148,7 +148,7 @@ def test_a_plot_of_any_numbers_stays_in_its_box(points):
     assert len(list(picture.iter("text"))) <= 16
 
 
-def test_a_gap_is_a_gap_and_a_point_alone_a_dot():
+def test_missing_values_are_gaps_and_a_single_point_is_a_dot():
     svg = svg_plots.plot(
         "", [([(0, 1), (1, 2), (2, None), (3, 1), (4, math.nan), (5, 2)], 'class="curve"', "")], 360, 200
     )
@@ -178,7 +178,7 @@ def test_ticks_are_round_numbers(low, high, numbers):
 
 @pytest.fixture
 def shown(browser, tmp_path):
-    """The browser, showing a report of submissions that differ in everything."""
+    """Return the browser with a report of very different submissions."""
     flags = [Flag("problem", "the metrics end at step 300 of 1,000"), Flag("question", "the same curve as ben's")]
     story = "Once upon a time, there was a little fox who liked to run. " * 8
     entries = [
@@ -199,7 +199,7 @@ def shown(browser, tmp_path):
 
 
 def show_at(browser, width, height):
-    """Give the page so many pixels, as of a telephone if they are few."""
+    """Set the size of the page in pixels, as on a phone if it is narrow."""
     screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     for _ in range(200):
@@ -209,7 +209,7 @@ def show_at(browser, width, height):
 
 
 def printed(browser, tries=3):
-    """The page as a PDF; a busy Chromium now and then says "Printing failed", and can a moment later."""
+    """Return the page as a PDF.  Try again if a busy Chromium reports "Printing failed"."""
     from selenium.common.exceptions import WebDriverException
 
     try:
@@ -227,7 +227,7 @@ def column(browser, number):
 
 
 def press(browser, head):
-    """Press the head of a column; returns the column's number, from 1, and how it says that it is sorted."""
+    """Press the head of a column; return the column's number, from 1, and its sort order."""
     heads = browser.find_elements("css selector", "#runs thead th")
     position = next(i for i, one in enumerate(heads) if one.text.strip() == head)
     heads[position].find_element("css selector", "button").send_keys("\n")  # by the keyboard
@@ -248,7 +248,7 @@ def test_a_columns_head_sorts_numbers_by_value_and_texts_by_letters(shown):
     assert column(shown, position)[:5] == ["-3", "-2.5", "1e-05", "0.002", "0.5"]
     for _ in range(2):
         position, _ = press(shown, "hours")
-        assert column(shown, position)[-1] == "–"  # what is missing comes last in either direction
+        assert column(shown, position)[-1] == "–"  # missing values come last in both directions
     position, _ = press(shown, "flags")
     position, _ = press(shown, "flags")
     assert column(shown, position)[:3] == ["3 problems", "1 problem, 1 question", "1 question"]
@@ -292,7 +292,7 @@ def test_pointing_at_a_name_makes_its_curve_stand_out(shown):
     assert looks() == ["0.2", "inline", "none"]
 
 
-def test_a_name_leads_to_its_section_and_all_is_there_without_a_script(shown):
+def test_a_name_links_to_its_section_and_the_page_works_without_scripts(shown):
     for reference in shown.find_elements("css selector", "#runs tbody a"):
         target = shown.find_element("id", reference.get_attribute("href").split("#")[1])
         assert target.find_element("css selector", "h2").text == reference.text
@@ -304,11 +304,11 @@ def test_a_name_leads_to_its_section_and_all_is_there_without_a_script(shown):
     assert "person 7" in text and "Once upon a time" in text and "sort" not in text and not buttons
 
 
-def test_it_prints_with_nothing_cut_off_and_the_earlier_stories_open(shown):
+def test_it_prints_completely_and_with_the_earlier_stories_open(shown):
     pdf = printed(shown)
     assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 4
     shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    show_at(shown, 1047, 718)  # A4, sideways, without margins
+    show_at(shown, 1047, 718)  # A4, landscape, without margins
     width = shown.execute_script("return document.documentElement.scrollWidth")
     visible = "return document.querySelector('details .story').checkVisibility({contentVisibilityAuto: true})"
     open_in_print = shown.execute_script(visible)

@@ -1,4 +1,4 @@
-"""Exact resume: a run that was stopped and resumed ends as the uninterrupted one, or is refused."""
+"""Exact resume: a stopped and resumed run ends exactly like an uninterrupted one, or is refused."""
 
 import contextlib
 import json
@@ -69,7 +69,7 @@ def test_a_second_ctrl_c_ends_the_program_at_once():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-def test_under_nohup_a_dropped_connection_ends_nothing():
+def test_under_nohup_a_dropped_connection_is_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with noted_signals() as noted:
@@ -83,7 +83,7 @@ def test_under_nohup_a_dropped_connection_ends_nothing():
 
 
 def train_whole_and_in_parts(folder, *steps, rows=None, **options):
-    """Two runs with the same models: one uninterrupted, one stopped at each of these steps; returns its summary."""
+    """Train an uninterrupted run and one stopped at these steps; compare the models; return the second summary."""
     train_in(folder / "whole", rows, **options)
     flags = {}
     for step in steps:
@@ -96,13 +96,13 @@ def train_whole_and_in_parts(folder, *steps, rows=None, **options):
 
 @pytest.mark.parametrize(
     ("steps", "speed"),
-    [  # each place to stop once, of which 12 is the last step, and the longest row of stops at each speed
+    [  # each single stop once (12 is the last step), and three stops at each speed
         ((1,), {}), ((4,), {"amp": True}), ((5,), {"compile": "on"}), ((12,), {}),
         ((2, 3, 6), {}), ((2, 3, 6), {"amp": True}), ((2, 3, 6), {"compile": "on"}),
     ],
     ids=str,
 )  # fmt: skip
-def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps, speed, monkeypatch):
+def test_a_resumed_run_ends_like_the_uninterrupted_one(tmp_path, steps, speed, monkeypatch):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network, **options: compile_(network, backend="eager", **options))
     summary = train_whole_and_in_parts(tmp_path, *steps, logging_steps=2, eval_steps=3, **speed)
@@ -116,7 +116,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, steps, speed, mon
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_resumed_run_on_a_mixture_ends_as_the_uninterrupted_one(tmp_path, packed):
+def test_a_resumed_run_on_a_mixture_ends_like_the_uninterrupted_one(tmp_path, packed):
     mixture = Mixture([make_cache(8, seed=1), make_cache(30, seed=4)], (2, 1))
     rows = Rows(mixture, CONTEXT, SPECIAL, packed, seed=1)
     summary = train_whole_and_in_parts(tmp_path, 3, 9, rows=rows, epochs=5)
@@ -124,7 +124,7 @@ def test_a_resumed_run_on_a_mixture_ends_as_the_uninterrupted_one(tmp_path, pack
 
 
 @pytest.mark.parametrize("speed", [{}, {"amp": True, "amp_dtype": "bfloat16"}], ids=["float32", "bfloat16"])
-def test_a_resumed_run_with_adapters_ends_as_the_uninterrupted_one(tmp_path, monkeypatch, speed):
+def test_a_resumed_run_with_adapters_ends_like_the_uninterrupted_one(tmp_path, monkeypatch, speed):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     train_whole_and_in_parts(tmp_path, 4, 7, lora_rank=2, eval_steps=3, **speed)
 
@@ -135,13 +135,13 @@ def test_a_resumed_run_with_adapters_ends_as_the_uninterrupted_one(tmp_path, mon
         (Transformer, "forward", 2, 0),  # between the micro-batches of an accumulation
         (Transformer, "hidden", 9, 1),
         (loop, "evaluate", 1, 0),
-        (loop, "evaluate", 3, 1),  # the last, after the last step
+        (loop, "evaluate", 3, 1),  # the final evaluation, after the last step
         (resume_module, "write_torch_file", 1, 1),
         (loop, "save_model", 2, 0),
         (loop.Trainer, "compile", 1, 1),
     ],
 )
-def test_wherever_sigterm_comes_the_resumed_run_is_the_uninterrupted_one(
+def test_wherever_sigterm_arrives_the_resumed_run_ends_like_the_uninterrupted_one(
     tmp_path, monkeypatch, owner, name, number, again
 ):
     settings = SIX_STEPS | {"batch_size": 2, "gradient_accumulation_steps": 2}
@@ -149,7 +149,7 @@ def test_wherever_sigterm_comes_the_resumed_run_is_the_uninterrupted_one(
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         at_call(patch, owner, name, number, terminate)
         train_in(tmp_path / "parts", flags=AUTO, **settings)
-    if again:  # now the signal may come when the last checkpoint is being saved
+    if again:  # now the signal may arrive while the last checkpoint is being saved
         with monkeypatch.context() as patch, contextlib.suppress(Interrupted):
             at_call(patch, owner, name, 1, terminate)
             train_in(tmp_path / "parts", flags=AUTO, **settings)
@@ -157,7 +157,7 @@ def test_wherever_sigterm_comes_the_resumed_run_is_the_uninterrupted_one(
     assert_nothing_is_lost(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_an_evaluation_that_a_signal_stops_is_made_after_resuming(tmp_path, uninterrupted, monkeypatch):
+def test_an_evaluation_interrupted_by_a_signal_is_repeated_after_resuming(tmp_path, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         at_call(patch, loop, "evaluate", 2, terminate)
         train_in(tmp_path, **SIX_STEPS)
@@ -166,7 +166,7 @@ def test_an_evaluation_that_a_signal_stops_is_made_after_resuming(tmp_path, unin
     assert_nothing_is_lost(tmp_path, uninterrupted)
 
 
-def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
+def test_steps_after_the_checkpoint_are_not_recorded_twice(tmp_path):
     train_in(tmp_path / "whole")
     interrupt(tmp_path / "parts", 5, save_steps=3, keep_checkpoints=9)
     (tmp_path / "parts/checkpoint-5.pth").unlink()  # as if the power had failed before it was written
@@ -177,7 +177,7 @@ def test_what_came_after_the_checkpoint_is_not_recorded_twice(tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["checkpoint-6.pth", "checkpoint-6.pth best_model.pth", "summary.json"])
-def test_a_run_that_lost_its_newest_files_ends_the_same(tmp_path, uninterrupted, lost):
+def test_a_run_that_lost_its_newest_files_still_ends_the_same(tmp_path, uninterrupted, lost):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     for name in lost.split():
         (tmp_path / name).unlink()
@@ -196,7 +196,7 @@ def test_a_finished_run_can_be_resumed_and_ends_the_same(tmp_path, val_losses, p
     assert again["final_step"] == first["final_step"] and again["best_step"] == first["best_step"]
 
 
-def test_a_checkpoint_from_before_a_field_was_added_is_resumed(tmp_path):
+def test_an_old_checkpoint_without_newer_flags_can_be_resumed(tmp_path):
     interrupt(tmp_path, 2)
     (path,) = tmp_path.glob("checkpoint-*")
     content = torch.load(path, weights_only=True)
@@ -219,83 +219,83 @@ def test_a_checkpoint_from_before_a_field_was_added_is_resumed(tmp_path):
         ({"rows": make_rows(packed=False)}, "batching"),
     ],
 )
-def test_resuming_as_another_run_is_refused_by_the_flag(tmp_path, change, named):
+def test_resuming_with_a_flag_that_must_match_is_refused(tmp_path, change, named):
     interrupt(tmp_path, 2)
     before = files(tmp_path)
     with pytest.raises(UserError, match=named) as refusal:
         train_in(tmp_path, **{"flags": LATEST} | change)
     first, *more, last = str(refusal.value).splitlines()
-    assert "checkpoint-2.pth" in first and not more and "go on with the same" in last
+    assert "checkpoint-2.pth" in first and not more and "resume with the same flags" in last
     assert files(tmp_path) == before
 
 
-def test_each_flag_that_would_train_something_else_has_a_line(tmp_path):
+def test_each_flag_that_must_match_gets_its_own_line(tmp_path):
     interrupt(tmp_path, 2)
     with pytest.raises(UserError) as refusal:
         train_in(tmp_path, None, LATEST, lr=0.5, seed=7, weight_decay=0.3)
     first_words = [line.split()[0] for line in str(refusal.value).splitlines()]
-    assert first_words == ["--lr:", "--seed:", "--weight_decay:", "go"]
+    assert first_words == ["--lr:", "--seed:", "--weight_decay:", "resume"]
 
 
 @pytest.mark.parametrize(("swapped", "is_refused"), [(0.0, False), (0.8, True)])
-def test_a_run_with_a_flag_that_is_no_longer_there_is_resumed_only_where_it_did_nothing(tmp_path, swapped, is_refused):
+def test_a_run_with_a_removed_flag_can_be_resumed_only_if_it_had_no_effect(tmp_path, swapped, is_refused):
     interrupt(tmp_path, 2)
     path = tmp_path / "checkpoint-2.pth"
     content = torch.load(path)
     content["flags"]["swap_words"] = swapped
     torch.save(content, path)
     if is_refused:
-        with pytest.raises(UserError, match="--swap_words: there is no such flag now"):
+        with pytest.raises(UserError, match="--swap_words: .* was trained with this flag, which no longer exists"):
             train_in(tmp_path, None, LATEST)
     else:
         assert train_in(tmp_path, None, LATEST)["ended"] == "finished"
 
 
-def test_flags_that_train_nothing_else_may_change_on_resuming(tmp_path):
+def test_flags_that_do_not_affect_training_may_change_on_resuming(tmp_path):
     interrupt(tmp_path, 2)
     train_in(tmp_path, None, LATEST, logging_steps=3, save_steps=2, keep_checkpoints=1, eval_steps=2)
     assert (tmp_path / "summary.json").exists()
 
 
-def test_a_run_may_be_resumed_on_another_device_but_not_in_another_precision_that_is_asked_for(tmp_path, monkeypatch):
+def test_a_run_resumes_in_its_own_precision_and_another_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     interrupt(tmp_path, 3, amp=None)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # another machine
-    with pytest.raises(UserError, match="--amp, --amp_dtype: float32, and .* was trained with bfloat16"):
+    with pytest.raises(UserError, match="--amp, --amp_dtype: float32, but .* was trained with bfloat16"):
         train_in(tmp_path, None, LATEST, amp=False)
     assert train_in(tmp_path, None, LATEST, amp=None)["ended"] == "finished"
 
 
-def test_more_epochs_stretch_the_schedule_and_fewer_than_are_done_are_refused(tmp_path, capsys):
+def test_more_epochs_stretch_the_schedule_and_fewer_than_done_are_refused(tmp_path, capsys):
     train_in(tmp_path, **SIX_STEPS)
     train_in(tmp_path, flags=LATEST, **SIX_STEPS | {"epochs": 3})
-    assert "--epochs 3: the learning rate's course is laid anew" in capsys.readouterr().err
+    assert "--epochs 3: the learning-rate schedule now covers the new length" in capsys.readouterr().err
     assert metrics(tmp_path, "train")[-1]["step"] == 18
-    with pytest.raises(UserError, match="--epochs 2 are 12 steps"):
+    with pytest.raises(UserError, match="--epochs 2 gives 12 steps"):
         train_in(tmp_path, flags=LATEST, **SIX_STEPS | {"epochs": 2})
 
 
-def test_smaller_batches_of_the_same_rows_per_step_may_be_taken_on_resuming(tmp_path):
+def test_smaller_batches_are_allowed_on_resuming_if_the_rows_per_step_are_the_same(tmp_path):
     interrupt(tmp_path, 2, batch_size=4)
     train_in(tmp_path, flags=LATEST, batch_size=2, gradient_accumulation_steps=2)
-    with pytest.raises(UserError, match="--batch_size x --gradient_accumulation_steps: 8, and "):
+    with pytest.raises(UserError, match="--batch_size x --gradient_accumulation_steps: 8, but "):
         train_in(tmp_path, flags=LATEST, batch_size=2, gradient_accumulation_steps=4)
 
 
-def test_other_flags_are_refused_before_any_work_is_done(course, tmp_path):
+def test_changed_flags_are_refused_before_any_work_is_done(course, tmp_path):
     flags = ["--dataset", "stories", *TINY, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "run"]
     run(course, "train_tinystories_model", *flags)
     others = ["--resume_from_checkpoint", "auto", "--lr", 1, "--seed", 1]
     done = run(course, "train_tinystories_model", *flags, *others, status=2)
     lines = done.stderr.splitlines()
-    assert [line[:14] for line in lines] == ["error: --lr: 1", "error: --seed:", "error: go on w"]
+    assert [line[:14] for line in lines] == ["error: --lr: 1", "error: --seed:", "error: resume "]
 
 
 # Which checkpoint -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["garbage", "truncated", "empty", "model"])
-def test_what_is_no_checkpoint_is_refused_by_its_name(finished, tmp_path, kind):
+def test_a_file_that_is_not_a_checkpoint_is_refused_by_name(finished, tmp_path, kind):
     path = tmp_path / "some.pth"
     checkpoint = next(finished[0].glob("checkpoint-*")).read_bytes()
     contents = {
@@ -311,7 +311,7 @@ def test_what_is_no_checkpoint_is_refused_by_its_name(finished, tmp_path, kind):
     assert not (tmp_path / "run").exists()
 
 
-def test_resuming_from_nothing_is_refused_and_auto_starts_a_run(tmp_path):
+def test_latest_without_a_checkpoint_is_refused_and_auto_starts_a_run(tmp_path):
     with pytest.raises(UserError, match="no checkpoint") as refusal:
         make_run(tmp_path, **LATEST)
     assert str(tmp_path) in one_line(refusal)
@@ -321,7 +321,7 @@ def test_resuming_from_nothing_is_refused_and_auto_starts_a_run(tmp_path):
 
 
 def test_auto_resumes_from_the_newest_checkpoint_or_starts_again(tmp_path):
-    (tmp_path / "metrics.jsonl").touch()  # of a run that was killed before its first checkpoint
+    (tmp_path / "metrics.jsonl").touch()  # from a run that was killed before its first checkpoint
     assert make_run(tmp_path, **AUTO).checkpoint is None
     train_in(tmp_path, flags={"overwrite": True}, save_steps=5)
     (tmp_path / "checkpoint-12.pth").rename(tmp_path / "checkpoint-100.pth")
@@ -342,12 +342,12 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path, uninterrupted, c
     assert_nothing_is_lost(tmp_path, uninterrupted)
 
 
-def test_where_all_checkpoints_are_damaged_latest_refuses_and_auto_starts_again(tmp_path, uninterrupted):
+def test_if_all_checkpoints_are_damaged_latest_refuses_and_auto_starts_again(tmp_path, uninterrupted):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     (tmp_path / "summary.json").unlink()
     for path in tmp_path.glob("checkpoint-*"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no undamaged checkpoint"):
         make_run(tmp_path, **LATEST)
     train_in(tmp_path, flags=AUTO, **SIX_STEPS)
     assert_nothing_is_lost(tmp_path, uninterrupted)
@@ -357,11 +357,11 @@ def test_a_finished_run_without_checkpoints_is_not_replaced_by_auto(tmp_path, un
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("checkpoint-*"):
         path.unlink()
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         make_run(tmp_path, **AUTO)
 
 
-def test_auto_after_a_pilot_run_starts_the_real_one(tmp_path):
+def test_after_a_pilot_run_auto_starts_the_real_run(tmp_path):
     train_in(tmp_path, flags={"pilot_run": True}, **SIX_STEPS)
     assert make_run(tmp_path, **AUTO).checkpoint is None
     assert make_run(tmp_path, pilot_run=True, **AUTO).checkpoint is not None
@@ -394,7 +394,7 @@ def test_the_summary_names_the_best_model_even_if_it_came_after_the_checkpoint(t
     interrupt(tmp_path, 5, **SIX_STEPS | {"eval_steps": 1})
     later = make_model()
     weights_files.save_model(tmp_path / "best_model.pth", later, "of the tokenizer", step=99, val_loss=0.5)
-    monkeypatch.setattr(loop.Trainer, "save_model", lambda self, name, loss: None)  # never surpassed
+    monkeypatch.setattr(loop.Trainer, "save_model", lambda self, name, loss: None)  # so that no later model replaces it
     summary = train_in(tmp_path, flags=LATEST, **SIX_STEPS | {"eval_steps": 1})
     expected = loop.evaluate(later.eval(), make_validation(), Precision(CPU))
     assert summary["best_step"] == 99 and summary["best_val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)

@@ -1,4 +1,4 @@
-"""What is written in a form that programs write is read back unchanged, whatever the texts are."""
+"""Round trips: any text, in any format that programs write, is read back unchanged."""
 
 import csv
 import gzip
@@ -27,20 +27,20 @@ parquet_files = pytest.importorskip("pyarrow.parquet")
 examine = settings(max_examples=40, deadline=None)
 FIRST = "This text has only letters, so that the file is not taken for UTF-16 where others are zeros."
 
-# Texts as they stand in tables: quotes, delimiters, line ends and zeros more often than by chance.
+# Texts that are hard for tables: with many quotes, delimiters, line ends and zeros.
 signs = st.sampled_from(list("ab \"',;\t\n\r\0\\|[]{}<>=#07.e\ufeff\x85\u2028é猫🦊"))
 number_like = st.sampled_from(
     ["4", "007", "1.50", "1e5", "true", "nan", "NaN", "None", "null", "", " ", "9" * 30, "-0"]
 )
 encodable = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 cells = st.text(signs, max_size=12) | number_like | encodable
-# Texts that are not empty once stripped, lone surrogates among them; and without these, as UTF-8 has them.
+# Texts that are not empty when stripped, some with lone surrogates; and texts that UTF-8 can encode.
 any_texts = (st.text(signs, max_size=12) | number_like | st.text(max_size=20)).filter(str.strip)
 writable = any_texts.map(without_surrogates)
 
 
 def read(name, content):
-    """What the reader of rows finds in a file."""
+    """Return the rows that `read_rows` finds in a file with this content."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(content)
@@ -49,7 +49,7 @@ def read(name, content):
 
 
 def read_with(function, name, content):
-    """What a function reads from a file of that name."""
+    """Return what a function reads from a file with this name and content."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(content)
@@ -88,19 +88,19 @@ def as_stories(texts):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
 @given(rows=st.lists(st.lists(cells, min_size=3, max_size=3), max_size=4))
 @examine
-def test_cells_of_a_table_come_out_as_they_stood(delimiter, quoting, rows):
+def test_cells_of_a_table_are_read_back_unchanged(delimiter, quoting, rows):
     rows = [[FIRST, "007", ""], *rows]
     names = ["text", "Number", "third one"]
-    # Where lines end in \n, Python 3.11 writes a \r without quotes, which nobody could read back.
+    # If lines end in \n, Python 3.11 writes \r without quotes, which nobody could read back.
     line_end = "\r\n" if quoting == csv.QUOTE_MINIMAL else "\n"
     found = read("a.csv", csv_of([names, *rows], delimiter, quoting, line_end).encode())
-    filled = [row for row in rows if any(cell.strip() for cell in row)]  # an empty row is none
+    filled = [row for row in rows if any(cell.strip() for cell in row)]  # empty rows are skipped
     assert found == [dict(zip(names, row, strict=True)) for row in filled]
 
 
 @given(texts=st.lists(cells, max_size=4), encoding=st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]))
 @examine
-def test_a_table_of_one_column_in_any_marked_encoding(texts, encoding):
+def test_a_table_of_one_column_is_read_back_in_any_encoding_with_a_byte_order_mark(texts, encoding):
     found = read("a.csv", csv_of([["text"], [FIRST], *([text] for text in texts)]).encode(encoding))
     assert found == [{"text": text} for text in (FIRST, *texts) if text.strip()]
 
@@ -124,7 +124,7 @@ values = writable | st.integers() | st.floats(allow_nan=False) | st.none() | st.
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(st.lists(st.fixed_dictionaries({"text": writable, "other": values}), min_size=1, max_size=4))
 @settings(max_examples=20, deadline=None)
-def test_rows_of_json_are_the_same_in_each_layout(layout, suffix, rows):
+def test_rows_of_json_are_the_same_in_every_layout(layout, suffix, rows):
     content = LAYOUTS[layout](rows).encode()
     if suffix.endswith(".gz"):
         content = gzip.compress(content)
@@ -134,7 +134,7 @@ def test_rows_of_json_are_the_same_in_each_layout(layout, suffix, rows):
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "table_of_columns"])
 @given(st.lists(writable, min_size=1, max_size=4))
 @settings(max_examples=20, deadline=None)
-def test_texts_alone_are_rows_in_each_layout(layout, texts):
+def test_bare_texts_are_rows_in_every_layout(layout, texts):
     assert read("a.json", LAYOUTS[layout](texts).encode()) == texts
 
 
@@ -208,7 +208,7 @@ SUFFIXES = [".jsonl", ".csv", ".parquet"]
 
 
 def table_of(rows, suffix):
-    """Rows as a file of that suffix; lists in the cells of csv are JSON."""
+    """Return rows as the content of a file with this suffix; lists in the cells of csv are JSON."""
     if suffix == ".parquet":
         return parquet_of(rows)
     if suffix == ".jsonl":
@@ -218,7 +218,7 @@ def table_of(rows, suffix):
 
 
 def in_turns(pairs, role, text):
-    """The turns of pairs."""
+    """Return the turns of question and answer pairs."""
     return [
         {role: speaker, text: words}
         for pair in pairs
@@ -232,14 +232,14 @@ def in_turns(pairs, role, text):
     dialogues=st.lists(pairs, min_size=2, max_size=3), keys=st.sampled_from([("role", "content"), ("from", "value")])
 )
 @settings(max_examples=10, deadline=None)
-def test_dialogues_under_every_name_of_a_list_are_read_back(name, suffix, dialogues, keys):
+def test_dialogues_are_read_back_under_every_known_column_name(name, suffix, dialogues, keys):
     content = table_of([{"id": "x", name: in_turns(dialogue, *keys)} for dialogue in dialogues], suffix)
     assert read_with(dialogues_of, f"a{suffix}", content) == [(None, dialogue) for dialogue in dialogues]
 
 
 @given(st.lists(pairs, min_size=2, max_size=3))
 @examine
-def test_lists_of_turns_in_pythons_notation_are_read_back(dialogues):
+def test_lists_of_turns_in_python_s_notation_are_read_back(dialogues):
     rows = [[FIRST, repr(in_turns(dialogue, "role", "content"))] for dialogue in dialogues]
     content = csv_of([["title", "messages"], *rows]).encode()
     assert read_with(dialogues_of, "a.csv", content) == [(None, dialogue) for dialogue in dialogues]
@@ -261,7 +261,7 @@ def test_questions_and_answers_are_read_back(suffix, form, pairs):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @given(st.sampled_from(FORMS), pairs)
 @examine
-def test_questions_and_answers_that_are_no_lists_are_read_back(suffix, form, pairs):
+def test_questions_and_answers_that_do_not_look_like_lists_are_read_back(suffix, form, pairs):
     pairs = [["Hi", FIRST], *([f"Q{question}", f"A{answer}"] for question, answer in pairs)]
     content = table_of([dict(zip(form, pair, strict=True)) for pair in pairs], suffix)
     assert read_with(dialogues_of, f"a{suffix}", content) == [(None, [pair]) for pair in pairs]

@@ -1,4 +1,4 @@
-"""Rows: how texts are packed or padded, shuffled, and which of their tokens are predicted."""
+"""Rows: how texts are packed, padded and shuffled, and which of their tokens are predicted."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ ALL_BUT_BOS = [token for text in TEXTS_OF_ROWS for token in text[1:]]
 
 @pytest.fixture(params=[1, 2, 7, 8, 104, 105, 200])
 def row_length(request):
-    """Shorter than a text, about as long as one, as long as all texts together (105 tokens), longer."""
+    """Return a row length: shorter than a text, about one text, all texts (105 tokens), longer."""
     return request.param
 
 
@@ -43,14 +43,14 @@ def test_shuffling_leaves_texts_whole(row_length):
     assert not texts
 
 
-def test_packed_rows_are_full_but_for_the_last(row_length):
+def test_all_packed_rows_except_the_last_are_full(row_length):
     rows = Rows(cache_of(TEXTS_OF_ROWS), row_length, SPECIAL, seed=5)
     inputs, _ = rows.batch(0, rows.per_epoch)
     assert rows.per_epoch == -(-104 // row_length) and inputs.shape[1] == min(row_length, 104)
     assert (inputs[:-1] != PAD).all()
 
 
-def test_targets_are_the_inputs_one_further(row_length):
+def test_targets_are_the_inputs_shifted_by_one(row_length):
     for packed, seed in ((True, None), (True, 5), (False, None), (False, 5)):
         rows = Rows(cache_of(TEXTS_OF_ROWS), row_length, SPECIAL, packed, seed)
         inputs, targets = rows.batch(0, rows.per_epoch)
@@ -60,7 +60,7 @@ def test_targets_are_the_inputs_one_further(row_length):
         assert np.array_equal(expected[following != PAD], targets[:, :-1][following != PAD])
 
 
-def test_the_order_is_the_same_for_a_seed_and_another_in_each_epoch_and_for_each_seed():
+def test_the_order_depends_only_on_the_seed_and_the_epoch():
     make = lambda seed: Rows(cache_of(TEXTS_OF_ROWS), 8, SPECIAL, seed=seed)
     rows = make(5)
     again = make(5)
@@ -73,7 +73,7 @@ def test_the_order_is_the_same_for_a_seed_and_another_in_each_epoch_and_for_each
 
 @pytest.mark.parametrize(("packed", "seed"), [(True, 5), (True, None), (False, 0), (False, None)])
 def test_a_row_does_not_depend_on_the_batch_it_is_in(packed, seed):
-    """Random batches, many of them across the ends of epochs, against three epochs cut row by row: 3,000 rows."""
+    """Compares random batches, many of them across the ends of epochs, with one batch of three epochs."""
     random = np.random.default_rng(0)
     texts = numbered_texts(*random.integers(2, 12, size=1000 if not packed else 1400))
     rows = Rows(cache_of(texts, np.uint32), 8, SPECIAL, packed, seed)
@@ -96,7 +96,7 @@ def test_a_batch_across_epochs_ends_one_and_begins_the_next():
     assert again[again != IGNORED].tolist() == begun[: (again != IGNORED).sum()]
 
 
-def test_padded_rows_hold_a_text_each_cut_to_the_length():
+def test_each_padded_row_is_one_text_truncated_to_the_row_length():
     rows = Rows(cache_of(TEXTS_OF_ROWS), 8, SPECIAL, packed=False)
     inputs, targets = rows.batch(0, len(TEXTS_OF_ROWS))
     assert rows.per_epoch == len(TEXTS_OF_ROWS) and inputs.shape == (10, 8)
@@ -111,7 +111,7 @@ def test_a_padded_batch_is_as_wide_as_its_longest_text():
     assert [rows.batch(first, 2)[0].shape for first in (0, 1, 2)] == [(2, 4), (2, 4), (2, 10)]
 
 
-def test_a_shuffled_padded_epoch_holds_every_text_once():
+def test_a_shuffled_padded_epoch_has_every_text_once():
     rows = Rows(cache_of(TEXTS_OF_ROWS), 40, SPECIAL, packed=False, seed=5)
     for epoch in range(3):
         assert Counter(predicted_of(rows, epoch)) == Counter(ALL_BUT_BOS)
@@ -133,11 +133,11 @@ DIALOGUES = [
 REPLIES = [12, 13, EOS, 22, EOS, 24, 25, 26, EOS]
 
 
-@pytest.mark.parametrize(  # each length once; rows are shorter than a dialogue, as long as the longer one, longer
+@pytest.mark.parametrize(  # rows are shorter than a dialogue, as long as the longer one, and longer
     ("packed", "length"),
     [(True, 1), (False, 2), (True, 3), (False, 5), (True, 14), (False, 14), (True, 40), (False, 40)],
 )
-def test_only_replies_are_predicted_where_that_is_asked_for(packed, length):
+def test_with_replies_only_just_replies_are_predicted(packed, length):
     rows = Rows(cache_of(DIALOGUES), length, SPECIAL, packed, replies_only=True)
     everything = Rows(cache_of(DIALOGUES), length, SPECIAL, packed)
     if packed or length >= 14:
@@ -149,7 +149,7 @@ def test_only_replies_are_predicted_where_that_is_asked_for(packed, length):
     assert set(targets[targets != IGNORED].tolist()) <= set(REPLIES)
 
 
-def test_the_bytes_of_rows_are_those_of_their_texts():
+def test_the_bytes_of_rows_are_the_bytes_of_their_texts():
     cache = cache_of(TEXTS_OF_ROWS)
     assert Rows(cache, 8, SPECIAL).bytes == sum(range(100, 110))
     assert Rows(cache.part(2, 4), 8, SPECIAL).bytes == 102 + 103

@@ -1,4 +1,4 @@
-"""The folder of a run: which files it holds, what they record, and when a folder is refused."""
+"""The output folder: its files, their contents, and when a folder is refused."""
 
 import errno
 import json
@@ -29,12 +29,12 @@ def test_a_run_writes_its_records_and_nothing_else(finished):
     assert names - checkpoints == kept
 
 
-def test_args_json_holds_the_flags(finished):
+def test_args_json_contains_the_flags(finished):
     args = json.loads((finished[0] / "args.json").read_text())
     assert args["output_dir"] == str(finished[0]) and args["overwrite"] is False
 
 
-def test_the_rows_of_the_metrics_have_the_names_of_the_design_and_steps_in_order(finished):
+def test_the_metrics_have_the_specified_names_and_steps_in_order(finished):
     rows = metrics(finished[0])
     places = {"event", "step", "epoch", "tokens", "seconds"}
     train_names = places | {"train_loss", "perplexity", "lr", "grad_norm", "loss_scale", "tokens_per_second"}
@@ -58,7 +58,7 @@ def test_the_metrics_count_tokens_and_epochs(finished):
     assert trained[0]["perplexity"] == pytest.approx(math.exp(trained[0]["train_loss"]))
 
 
-def test_the_summary_holds_the_best_and_the_final_evaluation(finished):
+def test_the_summary_contains_the_best_and_the_final_evaluation(finished):
     folder, returned = finished
     summary = json.loads((folder / "summary.json").read_text())
     evaluations = metrics(folder, "eval")
@@ -71,7 +71,7 @@ def test_the_summary_holds_the_best_and_the_final_evaluation(finished):
     assert summary.keys() >= {"seconds", "tokens_per_second"}
 
 
-def test_the_logged_losses_are_means_since_the_line_before(finished, tmp_path):
+def test_the_logged_losses_are_means_since_the_previous_line(finished, tmp_path):
     train_in(tmp_path, logging_steps=3)
     single, logged = metrics(finished[0], "train"), metrics(tmp_path, "train")
     last = len(single)
@@ -84,7 +84,7 @@ def test_the_logged_losses_are_means_since_the_line_before(finished, tmp_path):
         assert row["train_loss"] == pytest.approx(nats / (row["tokens"] - before[first]), rel=1e-4)
 
 
-def test_the_log_holds_the_console_s_lines_without_a_bar(tmp_path, capsys):
+def test_the_log_contains_the_lines_of_the_console_without_a_bar(tmp_path, capsys):
     train_in(tmp_path)
     log, console = (tmp_path / "train.log").read_text(), capsys.readouterr()
     assert "train_loss" in log and "val_loss" in log and "\r" not in log and "\x1b" not in log
@@ -97,7 +97,7 @@ def test_a_log_line_shows_how_fast_the_run_is_and_when_it_ends(finished):
     assert re.search(r"tokens/s [\d,]+ mfu \d+% elapsed 0:00:\d\d left 0:00:\d\d end [A-Z][a-z][a-z] \d\d:\d\d$", line)
 
 
-def test_the_event_file_holds_the_curves(finished):
+def test_the_event_file_contains_the_curves(finished):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -121,8 +121,8 @@ def test_a_run_without_tensorboard_reports_it_and_writes_the_rest(tmp_path, monk
 
 
 @pytest.mark.parametrize("since", [1, 6, -1])
-def test_where_tensorboard_cannot_write_the_other_records_say_why_the_run_ended(tmp_path, monkeypatch, since):
-    """It raises the same error at each call after the first; the last call is that which ends the event file."""
+def test_if_tensorboard_cannot_write_the_other_records_say_why_the_run_ended(tmp_path, monkeypatch, since):
+    """Each later call raises the same error; -1: only the call that ends the event file fails."""
     flush = SummaryWriter.flush
     calls = []
 
@@ -159,7 +159,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["args.json", "metrics.jsonl", "best_model.pth", "checkpoint-3.pth", "train.log"])
-def test_a_folder_that_holds_a_run_is_refused(tmp_path, name):
+def test_a_folder_that_contains_a_run_is_refused(tmp_path, name):
     (tmp_path / name).write_text("{}")
     before = files(tmp_path)
     with pytest.raises(UserError, match="--overwrite") as refusal:
@@ -168,13 +168,13 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path, name):
     assert files(tmp_path) == before
 
 
-def test_of_several_ranks_only_the_one_that_writes_refuses_a_held_folder(tmp_path):
+def test_only_the_rank_that_writes_refuses_an_occupied_folder(tmp_path):
     (tmp_path / "args.json").write_text("{}")
     flags = {"output_dir": str(tmp_path), "overwrite": False, "resume_from_checkpoint": None, "pilot_run": False}
     Run(Namespace(**flags), writes=False)
 
 
-def test_an_empty_name_of_a_checkpoint_is_none(tmp_path):
+def test_an_empty_checkpoint_name_starts_a_new_run(tmp_path):
     assert train_in(tmp_path, flags={"resume_from_checkpoint": ""})["ended"] == "finished"
 
 
@@ -188,7 +188,7 @@ def test_a_file_where_the_folder_should_be_is_refused(tmp_path):
     ("first", "second"),
     [({}, {"overwrite": True}), ({"pilot_run": True}, {}), ({"pilot_run": True}, {"pilot_run": True})],
 )
-def test_overwriting_or_a_pilot_s_folder_lets_a_new_run_replace_the_old_one(tmp_path, first, second):
+def test_overwrite_replaces_a_run_and_any_run_replaces_a_pilot_run(tmp_path, first, second):
     train_in(tmp_path, flags=first, epochs=3)
     (tmp_path / "notes.txt").write_text("mine")
     summary = train_in(tmp_path, flags=second, epochs=1)
@@ -199,7 +199,7 @@ def test_overwriting_or_a_pilot_s_folder_lets_a_new_run_replace_the_old_one(tmp_
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_with_other_files_takes_a_run(tmp_path):
+def test_a_folder_with_other_files_can_be_used_for_a_run(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     make_run(tmp_path)
 
@@ -208,14 +208,14 @@ def test_no_two_runs_have_the_same_id(tmp_path):
     assert make_run(tmp_path).run_id != make_run(tmp_path).run_id
 
 
-def test_the_command_to_resume_is_the_user_s_own(tmp_path, monkeypatch):
+def test_the_command_to_resume_repeats_the_user_s_flags(tmp_path, monkeypatch):
     words = ["step2.py", "--dataset", "my stories", "--overwrite", "--resume_from_checkpoint", "auto", "--amp"]
     monkeypatch.setattr(sys, "argv", words)
     expected = "python step2.py --dataset 'my stories' --amp --resume_from_checkpoint latest"
     assert run_folder.command_to_resume() == expected
 
 
-def test_the_command_to_resume_is_torchrun_s_where_torchrun_started_it(tmp_path, monkeypatch):
+def test_the_command_to_resume_uses_torchrun_if_the_run_did(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["step2.py", "--amp"])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     expected = "torchrun --nproc_per_node=2 step2.py --amp --resume_from_checkpoint latest"
@@ -225,7 +225,7 @@ def test_the_command_to_resume_is_torchrun_s_where_torchrun_started_it(tmp_path,
 # Two runs in one folder -----------------------------------------------------------------------------------------------
 
 
-def test_two_runs_in_one_folder_are_refused_as_long_as_the_first_lives(tmp_path):
+def test_two_runs_in_one_folder_are_refused_while_the_first_one_lives(tmp_path):
     first = make_run(tmp_path)
     first.start()
     for flags in ({}, {"overwrite": True}, AUTO, LATEST):

@@ -1,4 +1,4 @@
-"""The sample data: written by its program to the last byte, varied enough, in the formats that the trainers read."""
+"""The sample data: byte for byte what its program writes, varied enough, in the formats that the trainers read."""
 
 import collections
 import json
@@ -38,7 +38,7 @@ def test_the_program_still_writes_exactly_these_files(tmp_path):
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
-def test_larger_numbers_write_the_same_rows_first_and_the_same_files_for_validation(tmp_path):
+def test_larger_numbers_begin_with_the_same_rows_and_keep_the_validation_files(tmp_path):
     flags = ["--stories", "1100", "--dialogues", "700", "--output_dir", str(tmp_path)]
     subprocess.run([sys.executable, str(FOLDER / "make_sample_data.py"), *flags], check=True, timeout=120)
     for name, count in list(ROWS.items())[:4]:
@@ -47,8 +47,8 @@ def test_larger_numbers_write_the_same_rows_first_and_the_same_files_for_validat
         assert len(rows) == count + (100 if "train" in name else 0)
 
 
-def test_the_assistant_says_no_word_that_no_story_has(stories):
-    """But for rare subjects, of which the stories of a pilot are, and not all of these few."""
+def test_the_assistant_uses_only_words_from_the_stories(stories):
+    """Except rare subjects: they occur in a pilot run's stories, but not all of them in these few."""
     texts = runpy.run_path(str(FOLDER / "texts.py"))
     subjects = json.dumps([texts["ANIMALS"], texts["THINGS"]])
     known = set(re.findall("[a-z]+", " ".join([*stories, subjects]).lower()))
@@ -56,19 +56,19 @@ def test_the_assistant_says_no_word_that_no_story_has(stories):
     assert not set(re.findall(r"\b[a-z]+", " ".join(replies))) - known
 
 
-def test_names_that_are_kept_for_tests_stand_in_no_text():
+def test_names_reserved_for_tests_are_in_no_text():
     texts = " ".join((FOLDER / name).read_text(encoding="utf-8") for name in ROWS)
     assert not {"Edgar", "Jasper", "Milo", "Otis", "Zack"} & set(re.findall(r"\w+", texts))
 
 
 @pytest.mark.parametrize(("name", "count"), ROWS.items())
-def test_the_files_have_their_rows_in_plain_characters(name, count):
+def test_the_files_have_all_rows_in_plain_ascii(name, count):
     rows, text = read(name), (FOLDER / name).read_bytes()
     assert len(rows) == count
     assert all(byte == 10 or 32 <= byte < 127 for byte in text)
 
 
-def test_no_row_of_the_validation_files_stands_in_the_training_files():
+def test_no_validation_row_is_in_the_training_files():
     for train, held_out in (("stories/train", "stories/validation"), ("conversations/train", "conversations/valid")):
         known = {json.dumps(row) for row in read(f"{train}.jsonl")}
         assert not known & {json.dumps(row) for row in read(f"{held_out}.jsonl")}
@@ -81,7 +81,7 @@ def test_dialogues_are_pairs_of_turns_with_text():
             assert all(set(turn) == {"text"} and turn["text"].strip() for turn in row["conversation"])
 
 
-def test_questions_are_new_and_half_of_the_stories_asked_for_have_a_subject_of_no_training_dialogue():
+def test_questions_are_new_and_half_of_the_requested_stories_have_new_subjects():
     dialogues = [row["conversation"] for row in read("conversations/train.jsonl")]
     heard = {turn["text"] for dialogue in dialogues for turn in dialogue}
     words_heard = set(re.findall("[a-z]+", " ".join(heard).lower()))
@@ -96,12 +96,12 @@ def test_questions_are_new_and_half_of_the_stories_asked_for_have_a_subject_of_n
     assert len(requests) == 64 and sum(question["id"].startswith("story-new") for question in requests) == 32
 
 
-def test_xz_cannot_squeeze_the_training_stories_below_1_1_bits_a_byte():
+def test_xz_cannot_compress_the_training_stories_below_1_1_bits_per_byte():
     text = "\n".join(row["text"] for row in read("stories/train.jsonl")).encode()
     assert 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text) >= 1.1
 
 
-def test_no_run_of_12_words_stands_in_more_than_2_percent_of_the_stories(stories):
+def test_no_12_words_in_a_row_occur_in_more_than_2_percent_of_the_stories(stories):
     runs = collections.Counter()
     for story in stories:
         words = story.split()
@@ -109,7 +109,7 @@ def test_no_run_of_12_words_stands_in_more_than_2_percent_of_the_stories(stories
     assert max(runs.values()) <= 0.02 * len(stories)
 
 
-def test_the_persona_of_the_walk_through_is_asked_what_it_has_not_learned(tmp_path):
+def test_the_persona_of_the_walk_through_is_asked_questions_that_it_has_not_learned(tmp_path):
     subprocess.run([sys.executable, FOLDER / "make_pirate.py"], cwd=tmp_path, check=True)
     dialogues = list(read_dialogues(open_dataset(str(tmp_path / "pirate.jsonl"))["train"]))
     assert len(dialogues) == 300

@@ -1,4 +1,4 @@
-"""Sampling: what a token is drawn from, how it is drawn, and which flags are refused."""
+"""Sampling: the probabilities of the next token, drawing from them, and which flags are refused."""
 
 import math
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def spread(logits, **options):
-    """The chances of all tokens (B, V), those that may not be drawn with 0."""
+    """Return the probabilities of all tokens (B, V), 0 for tokens that may not be drawn."""
     chances, tokens = probabilities(logits, **options)
     return torch.zeros_like(logits).scatter(-1, tokens.expand(len(logits), -1), chances)
 
@@ -33,7 +33,7 @@ def test_probabilities_sum_to_1(options):
     assert_same(chances.sum(-1), torch.ones(50))
 
 
-def test_temperature_divides_the_logits_and_0_takes_the_likeliest_token():
+def test_temperature_divides_the_logits_and_0_picks_the_likeliest_token():
     logits = random_logits()
     assert_same(spread(logits), logits.softmax(-1))
     assert_same(spread(logits, temperature=2.0), (logits / 2).softmax(-1))
@@ -41,7 +41,7 @@ def test_temperature_divides_the_logits_and_0_takes_the_likeliest_token():
 
 
 @pytest.mark.parametrize("k", [1, 4, VOCAB, VOCAB + 10])
-def test_top_k_leaves_the_k_likeliest_tokens_in_their_proportions(k):
+def test_top_k_keeps_the_k_likeliest_tokens_in_proportion(k):
     logits = random_logits()
     chances, k = spread(logits, top_k=k), min(k, VOCAB)
     assert ((chances > 0).sum(-1) == k).all()
@@ -50,7 +50,7 @@ def test_top_k_leaves_the_k_likeliest_tokens_in_their_proportions(k):
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])
-def test_top_p_leaves_the_fewest_tokens_that_have_at_least_p(p):
+def test_top_p_keeps_the_fewest_tokens_whose_probabilities_reach_p(p):
     logits = random_logits()
     for chances, full in zip(spread(logits, top_p=p), logits.softmax(-1), strict=True):
         kept = chances > 0
@@ -61,14 +61,14 @@ def test_top_p_leaves_the_fewest_tokens_that_have_at_least_p(p):
 
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 1.0])
-def test_min_p_leaves_the_tokens_that_are_not_much_less_likely_than_the_likeliest(p):
+def test_min_p_keeps_tokens_at_least_p_times_as_likely_as_the_likeliest(p):
     full = random_logits().softmax(-1)
     chances = spread(random_logits(), min_p=p)
     assert torch.equal(chances > 0, full >= p * full.amax(-1, keepdim=True))
     assert_same(chances.sum(-1), torch.ones(50))
 
 
-def test_draw_takes_tokens_as_often_as_they_are_likely():
+def test_draw_picks_tokens_as_often_as_they_are_likely():
     count = 20_000
     chances = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     uniform = torch.from_numpy(np.random.default_rng(0).random(count, np.float32))
@@ -78,15 +78,15 @@ def test_draw_takes_tokens_as_often_as_they_are_likely():
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.6}])
-def test_draw_never_takes_a_token_of_probability_0(options):
+def test_draw_never_picks_a_token_of_probability_0(options):
     logits = random_logits(500)
     logits[:, [0, 1, VOCAB - 1]] = -math.inf
-    for uniform in (0.0, float(np.nextafter(np.float32(1), np.float32(0)))):  # the least and the largest
+    for uniform in (0.0, float(np.nextafter(np.float32(1), np.float32(0)))):  # the smallest and the largest
         drawn = draw(*probabilities(logits, **options), torch.full((500,), uniform))
         assert (spread(logits, **options)[range(500), drawn] > 0).all()
 
 
-def test_the_repetition_penalty_lowers_the_logits_of_what_was_seen():
+def test_the_repetition_penalty_lowers_the_logits_of_seen_tokens():
     logits = torch.tensor([[4.0, -1.0, 3.0, -2.0]])
     seen = torch.tensor([[True, True, False, False]])
     assert penalize(logits, seen, 2.0).tolist() == [[2.0, -2.0, 3.0, -2.0]]

@@ -1,4 +1,4 @@
-"""The scaling law: the fit, the grid that is laid out, and the program with a stub in the trainer's place."""
+"""The scaling law: the fit, the grid of runs, and the program with a stub instead of the trainer."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from common.program import run_program
 
 LAW = Fit(E=1.5, A=40.0, alpha=0.35, B=300.0, beta=0.4)
 PARAMETERS = {(2, 32): 340_000, (2, 64): 720_000, (4, 96): 1_330_000, (4, 128): 1_940_000, (6, 160): 3_140_000}
-SECONDS = (0.03, 0.05, 0.12, 0.2, 0.4)  # a step of each size
+SECONDS = (0.03, 0.05, 0.12, 0.2, 0.4)  # per step of each size
 OVERHEAD = 6.0
 MINUTES = (4, 20, 90)
 
 
 def one_step(shape, *_):
-    """What `measure_step` finds, without measuring."""
+    """Return what `measure_step` would return, without measuring."""
     return Run(*shape, PARAMETERS[shape], steps=1, seconds=SECONDS[scaling.SHAPES.index(shape)])
 
 
@@ -32,7 +32,7 @@ STEPS = [one_step(shape) for shape in scaling.SHAPES]
 
 
 def results_of_the_law(budgets):
-    """Results whose losses the law gives exactly, three sizes on each budget of compute."""
+    """Return results with exactly the losses of the law, for three sizes on each compute budget."""
     runs = scaling.ladder(STEPS, budgets, 60 * MINUTES[1], OVERHEAD)
     tokens = [run.steps * scaling.STEP_TOKENS for run in runs]
     return [
@@ -44,11 +44,11 @@ def results_of_the_law(budgets):
 # The law --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_fit_finds_the_law_that_made_the_losses():
+def test_the_fit_recovers_the_law_behind_the_losses():
     assert scaling.fit_law(results_of_the_law(4)) == pytest.approx(LAW, rel=0.02)
 
 
-def test_each_run_is_left_out_of_one_fit_and_compared_with_it(monkeypatch):
+def test_each_run_is_left_out_of_one_fit_and_compared_with_that_fit(monkeypatch):
     results = results_of_the_law(3)
     fits = []
     monkeypatch.setattr(scaling, "fit_law", lambda others: fits.append(others) or LAW)
@@ -57,7 +57,7 @@ def test_each_run_is_left_out_of_one_fit_and_compared_with_it(monkeypatch):
     assert fits == [[run for run in results if run != left_out] for left_out in results]
 
 
-def test_the_leave_one_out_error_is_small_where_the_law_holds_and_large_where_a_run_is_off(monkeypatch):
+def test_the_leave_one_out_error_is_small_if_the_law_holds_and_large_if_a_run_is_off(monkeypatch):
     monkeypatch.setattr(scaling, "STARTS", (0.5,))
     results = results_of_the_law(3)
     assert scaling.leave_one_out_error(results) < 1e-3
@@ -78,7 +78,7 @@ def test_no_other_size_has_a_lower_loss_for_the_compute(compute):
 
 
 @pytest.mark.parametrize("minutes", MINUTES)
-def test_the_runs_that_are_laid_out_take_the_minutes(minutes):
+def test_the_runs_of_a_grid_take_the_given_minutes(minutes):
     runs = scaling.lay_out(STEPS, 60 * minutes, OVERHEAD)
     assert sum(run.seconds for run in runs) == pytest.approx(60 * minutes, rel=0.02)
     for run in runs:
@@ -97,7 +97,7 @@ def test_each_budget_has_twice_the_compute_and_three_sizes_and_more_time_gives_m
             assert run.compute == pytest.approx(first * 2 ** (number // 3), rel=0.01)
 
 
-def test_where_the_time_is_short_runs_take_longer_rather_than_learn_nothing():
+def test_with_little_time_runs_take_longer_instead_of_learning_nothing():
     runs = scaling.lay_out(STEPS, 1, OVERHEAD)
     assert len(runs) >= scaling.ENOUGH_RUNS and min(run.steps for run in runs) == scaling.LEAST_STEPS
     assert len({run.name for run in runs}) == len(runs)
@@ -119,7 +119,7 @@ here = pathlib.Path(__file__).parent
 with open(here / "calls", "a") as calls:
     print(folder.name, flags["resume_from_checkpoint"], file=calls)
 if int(flags["hidden_size"]) >= int((here / "fails_from").read_text()):
-    sys.exit("error: the memory of the cpu is full")
+    sys.exit("error: out of memory on cpu")
 if (here / "refuses").exists():
     print("device: cpu\\nerror: no stories in data", file=sys.stderr)
     sys.exit(2)
@@ -140,7 +140,7 @@ summary = {"tokens": 2040 * steps, "final_val_loss": loss, "epoch": steps / 1000
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch):
-    """The folder of a trainer that trains nothing; what stands in its files says how it behaves."""
+    """Return the folder of a trainer that trains nothing; files in this folder control what it does."""
     folder = tmp_path / "stub"
     folder.mkdir()
     (folder / "trainer.py").write_text(STUB)
@@ -155,7 +155,7 @@ def stub(tmp_path, monkeypatch):
 
 
 def calls(stub):
-    """The runs that the stub was called for since the last time, the two that measure left out."""
+    """Return the runs that the stub was started for since the last call, without the two that measure."""
     lines = (stub / "calls").read_text().splitlines()
     (stub / "calls").write_text("")
     return [line for line in lines if line.split()[0] not in ("tokenizes", "measured")]
@@ -166,18 +166,16 @@ def find_law(course, output_dir, *flags):
 
 
 def rows(text):
-    """The lines of a table, those that begin with a size, as lists of cells."""
+    """Return the lines of a table that begin with a size, as lists of cells."""
     return [line.split() for line in re.findall(r"^\d+x\d+ .*", text, re.MULTILINE)]
 
 
 def measured(text):
-    """What a table says of the runs, without the law, whose last digits are not the same each time."""
+    """Return a table's cells about the runs, without the law, whose last digits vary."""
     return [cells[:5] for cells in rows(text)]
 
 
-def test_a_grid_is_trained_fitted_and_drawn_and_what_has_finished_is_not_trained_again(
-    course, tmp_path, stub, capsys, said
-):
+def test_a_grid_is_trained_fitted_and_drawn_and_finished_runs_are_not_repeated(course, tmp_path, stub, capsys, said):
     grid = tmp_path / "grid"
     find_law(course, grid)
     names = [Run(**run).name for run in json.loads((grid / "grid.json").read_text())["runs"]]
@@ -193,7 +191,7 @@ def test_a_grid_is_trained_fitted_and_drawn_and_what_has_finished_is_not_trained
 
     find_law(course, grid)
     assert calls(stub) == [] and measured(capsys.readouterr().out) == measured(table)
-    (grid / names[3] / "summary.json").unlink()  # as if it had been interrupted
+    (grid / names[3] / "summary.json").unlink()  # as if the run had been interrupted
     shutil.rmtree(grid / names[5])
     find_law(course, grid)
     assert calls(stub) == [f"{names[3]} auto", f"{names[5]} auto"]
@@ -210,13 +208,13 @@ def test_fewer_than_six_runs_give_the_table_without_a_law(course, tmp_path, stub
     find_law(course, tmp_path / "grid")
     table = capsys.readouterr().out
     assert 0 < len(rows(table)) < 6 and "%" not in table and "L(N, D)" not in table
-    assert f"no law: {len(rows(table))} runs finished, and its 5 numbers need at least 6" in table
-    left_out = [line for line in said if line.endswith("is left out: the memory of the cpu is full")]
+    assert f"no law: {len(rows(table))} runs finished, but its 5 numbers need at least 6" in table
+    left_out = [line for line in said if line.endswith(" skipped: out of memory on cpu")]
     assert len(left_out) + len(rows(table)) == len(calls(stub))
     assert (tmp_path / "grid/scaling.svg").exists()
 
 
-def test_what_the_trainer_refuses_ends_the_program_with_its_words(course, tmp_path, stub):
+def test_an_error_of_the_trainer_ends_the_program_with_its_message(course, tmp_path, stub):
     (stub / "refuses").touch()
     assert error_of(find_law, course, tmp_path / "grid") == "no stories in data"
     assert not (tmp_path / "grid").exists()
@@ -237,7 +235,7 @@ def test_ctrl_c_lets_the_run_save_its_checkpoint_and_ends_in_one_line(course, tm
     assert (stub / "saved").exists() and len(calls(stub)) == 2
 
 
-def test_the_trainer_takes_the_commands_and_resumes_with_the_same(course, tmp_path, monkeypatch):
+def test_the_trainer_accepts_the_commands_and_resumes_with_the_same_ones(course, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(scaling, "EVAL_STORIES", 2)
     run = Run(2, 32, 0, steps=2, seconds=0)
@@ -257,7 +255,7 @@ def test_the_trainer_takes_the_commands_and_resumes_with_the_same(course, tmp_pa
 # The logarithmic axis -------------------------------------------------------------------------------------------------
 
 
-def test_on_a_logarithmic_axis_equal_factors_are_equally_far_and_zero_is_a_gap():
+def test_on_a_logarithmic_axis_equal_factors_have_equal_distances_and_zero_is_a_gap():
     svg = plot("", [([(0, 1), (1, 2), (10, 3), (100, 4)], 'class="curve"', "")], 360, 200, Axes(log_x=True))
     xs = [float(x) for x in re.findall(r"[ML](\S+) ", re.search('class="curve" d="(.*?)"', svg)[1])]
     assert len(xs) == 3 and xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)

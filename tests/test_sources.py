@@ -1,4 +1,4 @@
-"""Where stories and dialogues come from: each kind of file gives the same rows; what is wrong is said in one line."""
+"""Sources of stories and dialogues: every kind of file gives the same rows, and errors are one line."""
 
 import gzip
 import importlib
@@ -28,12 +28,12 @@ SKIP = ReadingFlags(skip_bad_rows=True)
 
 @pytest.fixture(autouse=True)
 def own_library_cache(tmp_path_factory, monkeypatch):
-    """`datasets` leaves lock files in its cache, even for local files."""
+    """Use a separate cache: `datasets` leaves lock files in its cache, even for local files."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("library")))
 
 
 def write(path, stories, column="text"):
-    """Write stories as the path's suffix says."""
+    """Write stories in the format of the path's suffix, and return the path."""
     if path.suffix != ".txt":
         return write_table(path, [{"number": number, column: story} for number, story in enumerate(stories)])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,11 +74,11 @@ def test_empty_stories_are_skipped(tmp_path, suffix):
     assert stories_of(path) == STORIES
 
 
-def test_a_story_that_a_table_lacks_counts_as_empty(tmp_path):
+def test_a_missing_value_counts_as_an_empty_story(tmp_path):
     assert stories_of(write(tmp_path / "stories.parquet", [STORIES[0], None, *STORIES[1:]])) == STORIES
 
 
-def test_a_json_file_may_hold_one_object_a_line(tmp_path):
+def test_a_json_file_may_contain_one_object_per_line(tmp_path):
     assert stories_of(write(tmp_path / "stories.jsonl", STORIES).rename(tmp_path / "stories.json")) == STORIES
 
 
@@ -91,12 +91,12 @@ def test_a_json_file_may_hold_one_object_a_line(tmp_path):
         pytest.param(f"{SEPARATOR}{SEPARATOR} \n ".join(["", *LONG_STORIES, ""]), id="with nothing between"),
     ],
 )
-def test_stories_in_a_text_file_end_at_the_separator_where_there_is_one(tmp_path, text):
+def test_stories_in_a_text_file_are_split_at_the_separator(tmp_path, text):
     (tmp_path / "stories.txt").write_bytes(text.encode())
     assert stories_of(tmp_path / "stories.txt") == LONG_STORIES
 
 
-def test_several_stories_may_stand_in_a_line(tmp_path):
+def test_a_line_may_contain_several_stories(tmp_path):
     (tmp_path / "stories.txt").write_text(f"one{SEPARATOR}two{SEPARATOR}three\nmore{SEPARATOR}four{SEPARATOR}")
     assert stories_of(tmp_path / "stories.txt") == ["one", "two", "three\nmore", "four"]
 
@@ -109,13 +109,13 @@ def test_a_byte_order_mark_windows_line_ends_and_empty_lines_change_nothing(tmp_
     assert stories_of(path) == STORIES
 
 
-def test_windows_line_ends_within_a_story_of_a_text_file_become_plain_ones(tmp_path):
+def test_windows_line_ends_inside_a_story_become_newlines(tmp_path):
     text = f"\n{SEPARATOR}\n".join(LONG_STORIES)
     (tmp_path / "stories.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert stories_of(tmp_path / "stories.txt") == LONG_STORIES
 
 
-def test_stories_are_stripped_at_their_ends_only(tmp_path):
+def test_stories_are_stripped_only_at_their_ends(tmp_path):
     assert stories_of(write(tmp_path / "stories.jsonl", ["\n  Tom  ran.\n\nThe end. \n"])) == ["Tom  ran.\n\nThe end."]
 
 
@@ -130,18 +130,18 @@ def test_another_column_can_be_named(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("limit, count", [(1, 1), (2, 2), (3, 3), (9, 3), (None, 3)])
-def test_a_limit_holds_for_stories_that_are_not_empty(tmp_path, limit, count):
+def test_a_limit_counts_only_stories_that_are_not_empty(tmp_path, limit, count):
     path = write(tmp_path / "stories.jsonl", ["", STORIES[0], " ", *STORIES[1:]])
     assert stories_of(path, limit=limit) == STORIES[:count]
 
 
-def test_a_limit_reads_no_further(tmp_path):
+def test_no_row_is_read_beyond_a_limit(tmp_path):
     path = write(tmp_path / "stories.jsonl", STORIES)
     path.write_bytes(path.read_bytes() + b"broken\n")
     assert stories_of(path, limit=3) == STORIES
 
 
-def test_the_projects_own_kinds_of_file_need_no_library(tmp_path, monkeypatch):
+def test_text_files_need_no_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for suffix in (".jsonl", ".json", ".txt", ".csv"):
@@ -158,7 +158,7 @@ def test_the_projects_own_kinds_of_file_need_no_library(tmp_path, monkeypatch):
 # Folders --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(  # each name and each kind of file once
+@pytest.mark.parametrize(  # each name and each kind of file
     ("name", "suffix"),
     [("validation", ".jsonl"), ("valid", ".json"), ("val", ".txt"), ("test", ".csv"), ("validation", ".parquet")],
 )
@@ -169,7 +169,7 @@ def test_a_folder_has_a_training_and_a_validation_file(tmp_path, suffix, name):
     assert stories_of(tmp_path) == STORIES and stories_of(tmp_path, "validation") == STORIES[:1]
 
 
-def test_a_test_split_is_left_alone_where_there_is_a_validation_split(tmp_path):
+def test_a_test_split_is_ignored_if_there_is_a_validation_split(tmp_path):
     for name in ("train", "test", "validation"):
         write(tmp_path / f"{name}.jsonl", [name])
     assert stories_of(tmp_path) == ["train"] and stories_of(tmp_path, "validation") == ["validation"]
@@ -181,11 +181,11 @@ def test_a_test_split_is_left_alone_where_there_is_a_validation_split(tmp_path):
         ("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"),
         ("train/part.jsonl", "valid/part.jsonl"),
         ("stories.jsonl", "validation.jsonl"),
-        ("TinyStories-train.txt", "TinyStories-valid.txt"),  # TinyStories' own files
+        ("TinyStories-train.txt", "TinyStories-valid.txt"),  # the original files of TinyStories
         ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt"),
     ],
 )
-def test_a_folder_may_be_laid_out_as_on_the_hub(tmp_path, train, validation):
+def test_a_folder_may_have_a_layout_of_the_hub(tmp_path, train, validation):
     write(tmp_path / train, STORIES)
     write(tmp_path / validation, STORIES[:1])
     assert stories_of(tmp_path) == STORIES
@@ -200,12 +200,12 @@ def test_the_parts_of_a_split_are_read_in_order(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("name", ["stories.jsonl", "any.txt", "deep/er/any.csv", "values.jsonl", "tests.jsonl"])
-def test_a_folder_may_hold_one_file_of_any_name(tmp_path, name):
+def test_a_folder_may_contain_one_file_of_any_name(tmp_path, name):
     write(tmp_path / name, STORIES)
     assert stories_of(tmp_path) == STORIES
 
 
-def test_what_is_no_data_in_a_folder_is_skipped(tmp_path):
+def test_other_files_in_a_folder_are_skipped(tmp_path):
     write(tmp_path / "train.jsonl", STORIES)
     for name in ("README.md", "LICENSE", "dataset_infos.yaml", "train.jsonl.bak"):
         (tmp_path / name).write_text("not a story")
@@ -213,13 +213,13 @@ def test_what_is_no_data_in_a_folder_is_skipped(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "stories.jsonl", "stories.parquet"])
-def test_a_readme_beside_the_stories_is_not_read_in_their_place(tmp_path, name):
+def test_a_readme_next_to_the_stories_is_not_read_as_stories(tmp_path, name):
     write(tmp_path / "README.txt", ["This is no story."])
     write(tmp_path / name, STORIES)
     assert stories_of(tmp_path) == STORIES
 
 
-# Errors of the data ---------------------------------------------------------------------------------------------------
+# Errors in the data ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet", "no/such/stories", "nowhere/stories.txt"])
@@ -262,14 +262,14 @@ def test_a_file_of_empty_stories_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
-def test_a_wrong_column_is_refused_with_the_columns_that_are_there(tmp_path, suffix):
+def test_a_wrong_column_is_refused_and_the_existing_columns_are_named(tmp_path, suffix):
     message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", STORIES, "story"))
     place = " 2" if suffix == ".csv" else " 1"
     for part in (str(path), place, "number, story", '"text"', "--text_column story"):
         assert part in message
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])  # in a csv file all is text
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])  # in a csv file everything is text
 def test_a_column_of_numbers_is_refused(tmp_path, suffix):
     message = error_of(stories_of, path := write(tmp_path / f"stories{suffix}", [7, 8]))
     for part in (str(path), " 1", '"text"', "7", "not text"):
@@ -286,8 +286,8 @@ def test_a_column_of_numbers_is_refused(tmp_path, suffix):
         pytest.param("a.txt", b"Tom ran.\n\nZo\xe9 ran.\n", "line 3: not UTF-8", id="txt, latin 1"),
         pytest.param("a.json", b'[{"text": "Zo\xe9"}]', "not UTF-8", id="json, latin 1"),
         pytest.param("a.csv", b"text\nZo\xe9\n", "line 2: not UTF-8", id="csv, latin 1"),
-        pytest.param("a.json", b'[{"text": "Tom ran."}, 5]', "item 2: a number found", id="a number in a list"),
-        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n["Zoe"]\n', "line 2: a list found", id="list in a line"),
+        pytest.param("a.json", b'[{"text": "Tom ran."}, 5]', "item 2: found a number", id="a number in a list"),
+        pytest.param("a.jsonl", b'{"text": "Tom ran."}\n["Zoe"]\n', "line 2: found a list", id="list in a line"),
         pytest.param("a.jsonl", b"[" * 100_000, "line 1: not JSON", id="too deep"),
         pytest.param("a.parquet", b"no parquet " * 20, "", id="broken parquet"),
         pytest.param("a.parquet", b"PAR1 no parquet PAR1", "", id="broken parquet's inside"),
@@ -310,7 +310,7 @@ def test_a_truncated_parquet_file_is_refused(tmp_path):
 
 
 class Hub:
-    """Stands in for the hub: `splits` is what it has, `error` what it raises instead; `calls` is what was asked."""
+    """A fake hub with `splits`; it raises `error` if that is set, and records requests in `calls`."""
 
     def __init__(self):
         self.splits = {"train": STORIES}
@@ -354,26 +354,26 @@ def test_a_hub_data_set_without_a_train_split_is_refused(hub):
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_hub_data_set_is_streamed_where_that_is_asked_for(hub, streaming):
+def test_a_hub_data_set_is_streamed_on_request(hub, streaming):
     open_dataset(HUB_NAME, streaming=streaming)
     name, options = hub.calls[-1]
     assert name == HUB_NAME and options["streaming"] is streaming and options["revision"] == "0123abc"
 
 
-def test_no_code_of_a_hub_data_set_is_trusted(hub):
+def test_code_of_a_hub_data_set_is_never_trusted(hub):
     open_dataset(HUB_NAME)
     assert hub.calls and not any("trust_remote_code" in options for _, options in hub.calls)
 
 
-def test_offline_the_hub_is_not_asked(hub, monkeypatch):
+def test_offline_the_hub_is_not_contacted(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub.error = ConnectionError("the hub was asked")
     assert stories_of(HUB_NAME) == STORIES
-    assert hub.calls[-1][1]["streaming"] is False  # what was downloaded is read from the disk
+    assert hub.calls[-1][1]["streaming"] is False  # downloaded data is read from the disk
 
 
 def test_the_splits_of_a_hub_data_set_have_their_own_fingerprints(hub):
-    """Otherwise they would share one token cache, and validation would be on the training stories."""
+    """Otherwise they would share one token cache, and validation would use the training stories."""
     hub.splits = {"train": STORIES, "validation": STORIES[:1]}
     splits = open_dataset(HUB_NAME)
     assert splits["train"].fingerprint() != splits["validation"].fingerprint()
@@ -381,7 +381,7 @@ def test_the_splits_of_a_hub_data_set_have_their_own_fingerprints(hub):
 
 
 def network_errors():
-    """What is raised where the hub cannot be reached; the HTTP library below depends on huggingface_hub's version."""
+    """Return errors of an unreachable hub; the HTTP library depends on the version of huggingface_hub."""
     errors = [ConnectionError("refused"), TimeoutError("timed out"), OSError("no route\nto host"), ConnectionError()]
     for library in ("httpx", "httpx2", "requests"):
         try:
@@ -393,7 +393,7 @@ def network_errors():
 
 
 @pytest.mark.parametrize("error", network_errors(), ids=repr)
-def test_a_hub_out_of_reach_is_named_with_a_local_way_round(hub, error):
+def test_an_unreachable_hub_is_named_together_with_a_local_alternative(hub, error):
     hub.error = error
     message = error_of(open_dataset, HUB_NAME)
     assert HUB_NAME in message and f"--dataset {LOCAL_ADVICE}" in message
@@ -405,7 +405,7 @@ def test_a_name_that_the_hub_does_not_know_is_refused(hub):
     assert f"no data set {HUB_NAME}" in message and LOCAL_ADVICE in message
 
 
-def test_a_name_that_no_data_set_can_have_is_refused(monkeypatch):
+def test_an_impossible_data_set_name_is_refused(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert "no data set a story?" in error_of(open_dataset, "a story?")
 
@@ -423,7 +423,7 @@ def test_a_hub_that_stops_answering_is_refused(hub, monkeypatch):
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-def test_step_1_ends_with_one_line_where_the_hub_is_out_of_reach(tmp_path):
+def test_step_1_ends_with_one_line_if_the_hub_is_unreachable(tmp_path):
     (tmp_path / "work").mkdir()
     online = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "http_proxy", "HTTP_PROXY"), "")
     away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
@@ -434,7 +434,7 @@ def test_step_1_ends_with_one_line_where_the_hub_is_out_of_reach(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["stories.parquet", "stories.jsonl"])
-def test_step_1_ends_with_one_line_where_the_data_is_broken(tmp_path, name):
+def test_step_1_ends_with_one_line_if_the_data_is_broken(tmp_path, name):
     (tmp_path / name).write_bytes(b"text\nZo\xe9\n")
     environment = {"HF_HOME": str(tmp_path / "home")}
     done = run(tmp_path, "train_bpe_tokenizer_hf", "--dataset", name, status=2, environment=environment)
@@ -449,10 +449,10 @@ def test_the_shared_part_of_tinystories_has_850_and_75_stories():
     assert len(stories_of(SHARED / "tinystories", "validation")) == 75
 
 
-# Rows that cannot be used ---------------------------------------------------------------------------------------------
+# Unusable rows --------------------------------------------------------------------------------------------------------
 
 
-def test_bad_rows_may_be_skipped_and_are_counted(tmp_path):
+def test_bad_rows_can_be_skipped_and_are_counted(tmp_path):
     rows = ['{"text": "one"}', '{"text": "tw', '{"story": "three"}', '{"text": null}', "7", '{"text": "six"}', ""]
     (tmp_path / "a.jsonl").write_bytes("\n".join(rows).encode() + b'\n{"text": "caf\xe9"}\n{"text": "eight"}')
     notes = Notes()
@@ -461,7 +461,7 @@ def test_bad_rows_may_be_skipped_and_are_counted(tmp_path):
     assert "4 bad rows" in notes.bad_summary() and "a.jsonl, line 2: not JSON" in notes.bad_summary()
 
 
-def test_lines_of_text_that_are_not_utf_8_may_be_skipped(tmp_path):
+def test_lines_that_are_not_utf_8_can_be_skipped(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\ntw\xff\nthree\n")
     with pytest.raises(UserError, match="line 2: not UTF-8"):
         list(read_stories(file_split(tmp_path / "a.txt")))
@@ -470,7 +470,7 @@ def test_lines_of_text_that_are_not_utf_8_may_be_skipped(tmp_path):
     assert notes.bad_rows == 1
 
 
-def test_a_file_of_bad_rows_only_is_refused(tmp_path):
+def test_a_file_with_only_bad_rows_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": \n' * 3)
     with pytest.raises(UserError, match="no stories in .*; 3 bad rows skipped; the first: .*line 1"):
         list(read_stories(file_split(tmp_path / "a.jsonl"), SKIP))

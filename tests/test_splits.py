@@ -1,4 +1,4 @@
-"""Training and validation texts: what is set aside, several data sets as one, which texts an epoch has."""
+"""Training and validation texts: which are set aside, mixtures of data sets, and which texts an epoch has."""
 
 import json
 from argparse import Namespace
@@ -23,7 +23,7 @@ from training.settings import add_data_flags
 
 
 def splits_of(training, validation=None):
-    """Splits and the function that reads them: a split is a number of texts here."""
+    """Return splits and a function that reads them; here a split is just a number of texts."""
     splits = {"train": SimpleNamespace(name="training stories", texts=training)}
     if validation:
         splits["validation"] = SimpleNamespace(name="validation stories", texts=validation)
@@ -41,7 +41,7 @@ def test_without_a_validation_split_the_last_hundredth_is_set_aside(said, texts,
     assert len(said) == 1 and f"last {set_aside} of {texts:,} " in said[0]
 
 
-def test_a_validation_split_is_taken_as_it_is(said):
+def test_an_existing_validation_split_is_used_unchanged(said):
     train, validation = training_and_validation(*splits_of(50, 7))
     assert (len(train), len(validation), said) == (50, 7, [])
 
@@ -52,19 +52,19 @@ def test_one_text_cannot_be_divided(said):
 
 
 @pytest.mark.parametrize("max_train, max_eval, lengths", [(9, 4, (9, 4)), (9, None, (9, 7)), (None, 99, (50, 7))])
-def test_limits_hold_where_there_is_a_validation_split(said, max_train, max_eval, lengths):
+def test_limits_apply_to_an_existing_validation_split(said, max_train, max_eval, lengths):
     caches = training_and_validation(*splits_of(50, 7), max_train, max_eval)
     assert tuple(map(len, caches)) == lengths
 
 
 @pytest.mark.parametrize("max_train, max_eval, lengths", [(400, 3, (396, 3)), (None, 5, (990, 5)), (400, 9, (396, 4))])
-def test_limits_hold_where_validation_texts_are_set_aside(said, max_train, max_eval, lengths):
+def test_limits_apply_to_validation_texts_that_are_set_aside(said, max_train, max_eval, lengths):
     train, validation = training_and_validation(*splits_of(1000), max_train, max_eval)
     assert (len(train), len(validation)) == lengths
     assert not set(train.text(len(train) - 1)[1:-1]) & set(validation.text(0)[1:-1])
 
 
-def test_texts_set_aside_are_in_no_row_of_the_training(said):
+def test_texts_set_aside_are_in_no_training_row(said):
     train, validation = training_and_validation(*splits_of(200))
     trained_on = set(Rows(train, 8, SPECIAL, seed=1).batch(0, 100)[0].flat) - set(SPECIAL.values())
     assert len(trained_on) == 2 * 198
@@ -82,7 +82,7 @@ def test_texts_set_aside_are_in_no_row_of_the_training(said):
         ("c=0.5", ("c=0.5", None)),
     ],
 )  # fmt: skip
-def test_a_weight_stands_after_the_name_of_a_path_or_of_the_hub(tmp_path, monkeypatch, flag, expected):
+def test_a_weight_follows_a_path_or_a_hub_name(tmp_path, monkeypatch, flag, expected):
     (tmp_path / "run=3").mkdir()
     for name in ("a.jsonl", "run=3/b.jsonl", "c=0.5"):
         (tmp_path / name).touch()
@@ -91,13 +91,13 @@ def test_a_weight_stands_after_the_name_of_a_path_or_of_the_hub(tmp_path, monkey
 
 
 @pytest.mark.parametrize("flag", ["a=", "a=half", "a=0", "a=-1", "a=nan", "a=inf", "=0.5", "a=0.5.jsonl"])
-def test_a_weight_that_is_none_is_refused_in_one_line(flag):
+def test_an_invalid_weight_is_refused_in_one_line(flag):
     with pytest.raises(UserError) as raised:
         split_weight(flag)
     assert f"--dataset {flag}: " in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_the_flag_may_be_given_several_times_in_place_of_its_default():
+def test_the_flag_can_be_repeated_and_replaces_its_default():
     parser = FlagParser("")
     add_data_flags(parser, "a hub's")
     parser.add_argument("--config")
@@ -111,7 +111,7 @@ def test_the_flag_may_be_given_several_times_in_place_of_its_default():
 
 
 def mixture_of(counts, weights=None):
-    """A Mixture of sets of so many texts, each text of another length, no token twice."""
+    """Return a Mixture of sets with these numbers of texts; their lengths vary, and no token occurs twice."""
     texts = iter(numbered_texts(*(3 + number % 7 for number in range(sum(counts)))))
     return Mixture([cache_of([next(texts) for _ in range(count)], np.uint32) for count in counts], weights)
 
@@ -125,15 +125,15 @@ def mixture_of(counts, weights=None):
         ((10, 20, 30), (1, 1, 3), [10, 10, 30]), ((10, 20), (1, 4), [5, 20]), ((10, 20), (1e-300, 1e300), [1, 20]),
     ],
 )  # fmt: skip
-def test_an_epoch_is_as_long_as_it_can_be_with_these_shares(counts, weights, shares):
+def test_an_epoch_is_as_long_as_the_shares_allow(counts, weights, shares):
     mixture = mixture_of(counts, weights)
     assert mixture.shares.tolist() == shares and len(mixture) == sum(counts)
     assert Rows(mixture, 8, SPECIAL, packed=False, seed=1).per_epoch == sum(shares)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_no_text_comes_twice_in_an_epoch_and_all_come_before_any_comes_again(packed):
-    mixture = mixture_of((6, 20), (2, 1))  # 6 and 3 an epoch
+def test_no_text_repeats_in_an_epoch_and_all_are_used_before_any_repeats(packed):
+    mixture = mixture_of((6, 20), (2, 1))  # 6 and 3 per epoch
     rows = Rows(mixture, 8, SPECIAL, packed, seed=3)
     seen = Counter()
     for epoch in range(14):
@@ -143,14 +143,14 @@ def test_no_text_comes_twice_in_an_epoch_and_all_come_before_any_comes_again(pac
         assert set(tokens.values()) == {1}
         texts = {n for n in range(26) if {*mixture.text(n).tolist()[1:-1]} & {*tokens}}
         assert {*range(6)} < texts and len(texts) == 9
-        if packed:  # whole, where no row is cut off
+        if packed:  # packed rows truncate no text
             assert set(tokens) == {token for n in texts for token in mixture.text(n).tolist()[1:-1]}
         seen.update(texts - {*range(6)})
         if epoch in (6, 13):
             assert set(seen) == {*range(6, 26)} and max(seen.values()) - min(seen.values()) <= 1
 
 
-def test_the_order_is_of_the_seed_and_does_not_depend_on_the_epochs_before():
+def test_the_order_depends_on_the_seed_and_not_on_earlier_epochs():
     make = lambda seed: Rows(mixture_of((6, 40), (2, 1)), 8, SPECIAL, seed=seed)
     epoch = lambda rows, number: rows.batch(rows.rows_before(number), 4)[0].tolist()
     one, other = make(5), make(6)
@@ -159,9 +159,9 @@ def test_the_order_is_of_the_seed_and_does_not_depend_on_the_epochs_before():
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_the_epochs_one_after_the_other_are_one_order_again_and_again(seed):
-    """Checkpoints resume by it."""
-    mixture = mixture_of((6, 20, 7), (2, 1, 5 / 3))  # 6, 3 and 5 an epoch
+def test_consecutive_epochs_repeat_one_order_of_the_texts(seed):
+    """A run that resumes relies on this order."""
+    mixture = mixture_of((6, 20, 7), (2, 1, 5 / 3))  # 6, 3 and 5 per epoch
     epochs = np.array([mixture.chosen(seed, epoch) for epoch in range(40)])
     whole, second, third = epochs[:, :6], epochs[:, 6:9], epochs[:, 9:]
     assert (whole == np.arange(6)).all()
@@ -206,7 +206,7 @@ def opened(tokenizer, *datasets, **limits):
 
 
 @pytest.mark.parametrize("count, set_aside", [(2, 1), (100, 5), (30_000, 1000)])
-def test_the_last_twentieth_of_dialogues_is_set_aside_a_thousand_at_most(
+def test_the_last_twentieth_of_dialogues_but_at_most_a_thousand_is_set_aside(
     tokenizer, tmp_path, monkeypatch, count, set_aside, said
 ):
     monkeypatch.chdir(tmp_path)
@@ -217,7 +217,7 @@ def test_the_last_twentieth_of_dialogues_is_set_aside_a_thousand_at_most(
     assert any(f"the last {set_aside:,} of {count:,}" in line for line in said)
 
 
-def test_weighted_sets_are_mixed_and_what_that_means_is_reported(tokenizer, tmp_path, monkeypatch, said):
+def test_weighted_sets_are_mixed_and_the_shares_are_reported(tokenizer, tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "general").mkdir()
     for name, count in (("persona.jsonl", 40), ("general/train.jsonl", 400), ("general/valid.jsonl", 7)):
@@ -247,7 +247,7 @@ def test_weighted_sets_are_mixed_and_what_that_means_is_reported(tokenizer, tmp_
         (["a.jsonl", "c.jsonl"], ["no file or folder c.jsonl"]),
     ],
 )
-def test_sets_that_make_no_sense_together_are_refused(tokenizer, tmp_path, monkeypatch, datasets, parts):
+def test_inconsistent_sets_are_refused(tokenizer, tmp_path, monkeypatch, datasets, parts):
     monkeypatch.chdir(tmp_path)
     for name in ("a.jsonl", "b.jsonl"):
         write(tmp_path / name, 5)
@@ -256,7 +256,7 @@ def test_sets_that_make_no_sense_together_are_refused(tokenizer, tmp_path, monke
     assert "\n" not in str(raised.value) and all(part in str(raised.value) for part in parts)
 
 
-def test_a_limit_counts_dialogues_that_are_used(tokenizer, tmp_path, monkeypatch):
+def test_a_limit_counts_only_usable_dialogues(tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Question {n}?", "response": "Answer." if n % 2 else "  "} for n in range(40)]
     write_rows(tmp_path / "a.jsonl", rows)
@@ -264,9 +264,7 @@ def test_a_limit_counts_dialogues_that_are_used(tokenizer, tmp_path, monkeypatch
     assert len(train) + len(validation) == 10
 
 
-def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found(
-    tokenizer, tmp_path, monkeypatch, said
-):
+def test_truncated_dialogues_are_counted_even_when_they_come_from_the_cache(tokenizer, tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
     long, pair = "Tom has a red ball. " * 9, {"prompt": "Hi!", "response": "Hello."}
     rows = [pair, pair | {"response": long}, pair | {"prompt": long}, pair | {"prompt": long}, pair]
@@ -275,6 +273,6 @@ def test_dialogues_that_lost_something_are_counted_also_where_the_cache_is_found
         said.clear()
         opened(tokenizer, "a.jsonl")
         assert said[0] == 'a.jsonl: dialogues in the form "prompt" (user), "response" (assistant)'
-        assert said[1] == "a.jsonl: dialogues longer than 60 tokens, without their oldest turns or words: 2"
-        assert said[2] == "a.jsonl: replies longer than 60 tokens, learned as far as they fit: 1"
+        assert said[1] == "a.jsonl: dialogues longer than 60 tokens, which lost their oldest turns or words: 2"
+        assert said[2] == "a.jsonl: replies longer than 60 tokens, of which only the beginning is learned: 1"
     assert "from the token cache" in said[3]

@@ -1,4 +1,4 @@
-"""The arithmetic of one step and of one evaluation."""
+"""The arithmetic of one step and one evaluation."""
 
 import math
 
@@ -28,7 +28,10 @@ from training.step import evaluate, micro_batches, training_step
 
 
 def weights_after_steps(rows, steps=4, **settings):
-    """Weights, losses and norms after some steps of plain gradient descent, which hides no factor of the gradient."""
+    """Return weights, losses and norms after some steps of plain gradient descent.
+
+    Plain gradient descent, since AdamW would hide a wrong factor of the gradient.
+    """
     model = make_model()
     settings = make_settings(max_grad_norm=0, **settings)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -45,8 +48,8 @@ def assert_close_weights(one, other):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_accumulating_four_batches_is_one_batch_four_times_as_large(packed, monkeypatch):
-    monkeypatch.setattr(step_module, "CPU_TOKENS", 2 * CONTEXT)  # so that two rows are a micro-batch here, as on a GPU
+def test_accumulating_four_batches_equals_one_batch_four_times_as_large(packed, monkeypatch):
+    monkeypatch.setattr(step_module, "CPU_TOKENS", 2 * CONTEXT)  # so that a micro-batch is two rows here, as on a GPU
     rows = make_rows(packed=packed)
     accumulated = weights_after_steps(rows, batch_size=2, gradient_accumulation_steps=4)
     monkeypatch.setattr(step_module, "CPU_TOKENS", 8 * CONTEXT)
@@ -54,7 +57,7 @@ def test_accumulating_four_batches_is_one_batch_four_times_as_large(packed, monk
 
 
 @pytest.mark.parametrize(("packed", "tokens"), [(True, 3 * CONTEXT), (False, 1)])
-def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
+def test_splitting_into_micro_batches_on_a_cpu_changes_nothing(packed, tokens, monkeypatch):
     rows = make_rows(packed=packed)
     whole = weights_after_steps(rows, batch_size=8)
     assert len(micro_batches(rows, 0, make_settings(batch_size=8), CPU)) == 1
@@ -64,7 +67,7 @@ def test_the_micro_batches_of_a_cpu_change_nothing(packed, tokens, monkeypatch):
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_the_micro_batches_of_a_step_are_its_rows(accumulation):
+def test_the_micro_batches_of_a_step_contain_its_rows(accumulation):
     rows = make_rows(packed=False)
     settings = make_settings(batch_size=2, gradient_accumulation_steps=accumulation)
     for step in (0, 1):
@@ -73,7 +76,7 @@ def test_the_micro_batches_of_a_step_are_its_rows(accumulation):
         assert sorted(rows_of(micro_batches(rows, step, settings, CPU))) == sorted(expected)
 
 
-def test_a_cpu_gets_rows_of_similar_length_together_and_none_wider_than_it_must_be(monkeypatch):
+def test_on_a_cpu_rows_of_similar_length_are_grouped_and_no_wider_than_needed(monkeypatch):
     monkeypatch.setattr(step_module, "CPU_TOKENS", 24)
     monkeypatch.setattr(step_module, "WIDTHS", 4)
     lengths = [3, 16, 4, 9, 1, 15, 0]
@@ -104,14 +107,14 @@ def test_the_loss_and_the_gradient_are_means_over_predicted_tokens():
 
 
 @pytest.mark.parametrize(("longest", "factor"), [(1e-3, None), (0, 1), (1e9, 1)])
-def test_a_long_gradient_is_scaled_down_and_a_short_one_left_alone(longest, factor):
+def test_a_long_gradient_is_scaled_down_and_a_short_one_is_not(longest, factor):
     model, settings = make_model(), make_settings(max_grad_norm=longest)
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     batches = micro_batches(make_rows(), 0, settings, CPU)
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
     _, _, norm, *_ = training_step(model, [sgd], Precision(CPU), batches, settings)
     moved = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]) - before
-    assert norm > 0.1  # as it was before scaling
+    assert norm > 0.1  # the norm before scaling
     assert moved.norm().item() == pytest.approx(norm.item() * factor if factor else longest, rel=1e-3)
 
 
@@ -120,7 +123,7 @@ def test_a_long_gradient_is_scaled_down_and_a_short_one_left_alone(longest, fact
 
 def test_an_evaluation_scores_every_token_but_bos_once():
     model, rows = make_model(dropout=0.5), make_validation()
-    model.tokens.weight.data *= 20  # so that its guesses differ
+    model.tokens.weight.data *= 20  # so that its predictions differ
     result = evaluate(model, rows, Precision(CPU))
     assert model.training
 
@@ -160,7 +163,7 @@ def test_an_evaluation_does_not_depend_on_how_training_rows_are_made(tmp_path):
     assert len(set(evaluations)) == 1
 
 
-def test_an_evaluation_changes_neither_weights_nor_chance():
+def test_an_evaluation_changes_neither_weights_nor_random_state():
     model, rows = make_model(dropout=0.5), make_validation()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -172,14 +175,14 @@ def test_an_evaluation_changes_neither_weights_nor_chance():
     assert with_gradients and not any(with_gradients)
 
 
-def test_a_hopeless_loss_has_a_perplexity_too():
+def test_even_a_huge_loss_has_a_finite_perplexity():
     assert math.isfinite(step_module.perplexity(1e6))
 
 
-def test_an_evaluation_that_is_stopped_ends_after_its_batch(monkeypatch):
+def test_an_interrupted_evaluation_ends_after_its_batch(monkeypatch):
     batches = []
-    at_call(monkeypatch, Transformer, "hidden", 1, lambda: batches.append("begun"))
-    at_call(monkeypatch, Transformer, "hidden", 2, lambda: batches.append("and another"))
+    at_call(monkeypatch, Transformer, "hidden", 1, lambda: batches.append("first"))
+    at_call(monkeypatch, Transformer, "hidden", 2, lambda: batches.append("second"))
     stopped = lambda: bool(batches)
     assert loop.evaluate(make_model(), make_validation(), Precision(CPU), 4, stopped=stopped) is None
-    assert batches == ["begun"]
+    assert batches == ["first"]

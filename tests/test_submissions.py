@@ -1,4 +1,4 @@
-"""Submissions: what a run leaves behind is read whole, and whatever else was handed in does no harm."""
+"""Submissions: output folders are read completely, and anything else that is handed in does no harm."""
 
 import dataclasses
 import errno
@@ -30,7 +30,7 @@ SETTINGS = {"eval_steps": 3, "save_steps": 3}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder: one that was gone on with, so that it has two event files."""
+    """Return the output folder of a resumed run, which has two event files."""
     folder = tmp_path_factory.mktemp("runs") / "tinystories_model"
     train_in(folder, epochs=1, **SETTINGS)
     train_in(folder, flags=LATEST, epochs=2, **SETTINGS)
@@ -74,7 +74,7 @@ def write_text(path, text, **options):
 
 
 def read(path):
-    """The runs of a submission, as a process that reads it would send them."""
+    """Return the runs of a submission, pickled and unpickled as between processes."""
     with opened(path) as runs:
         return pickle.loads(pickle.dumps(runs))
 
@@ -85,12 +85,12 @@ def read_one(path):
 
 
 def facts(run):
-    """What does not depend on where the run was read."""
+    """Return the fields of a run that do not depend on where it was read."""
     return {name: value for name, value in vars(run).items() if name not in ("name", "person", "paths")}
 
 
 def assert_said(problems, *words):
-    """One problem, a short line that has all these words."""
+    """Check that there is one problem: a short line with all these words."""
     (problem,) = problems
     assert all(word in problem for word in words), problem
     assert problem.isprintable() and len(problem) < 300
@@ -99,7 +99,7 @@ def assert_said(problems, *words):
 # Whole runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_everything_that_a_run_leaves_behind_is_read(run):
+def test_everything_in_an_output_folder_is_read(run):
     found = read_one(run)
     assert found.name == found.person == "tinystories_model" and not found.problems
     assert found.args == json.loads((run / "args.json").read_text())
@@ -114,13 +114,13 @@ def test_everything_that_a_run_leaves_behind_is_read(run):
     assert best.run_id == found.summary["run_id"] and best.config["vocab_size"] == 24
 
 
-def test_the_log_says_what_the_metrics_say(run):
+def test_the_log_agrees_with_the_metrics(run):
     found = read_one(run)
     assert [row["event"] for row in found.log.rows].count("resume") == 1 and found.log.final and not found.log.error
     for event in ("train", "eval"):
         said = [row for row in found.log.rows if row["event"] == event]
         for row, of_metrics in zip(said, [row for row in found.rows if row["event"] == event], strict=True):
-            if event == "eval":  # the mean speed until then
+            if event == "eval":  # the mean speed so far
                 assert row.pop("tokens_per_second") > 0
             assert row.keys() - {"time", "total_steps"} <= of_metrics.keys()
             for name in row.keys() - {"event", "time", "total_steps"}:
@@ -159,7 +159,7 @@ ARCHIVED = {
 
 
 @pytest.mark.parametrize("kind", ARCHIVED)
-def test_a_run_is_read_alike_however_it_was_packed(run, handed_in, kind):
+def test_a_run_is_read_the_same_however_it_was_packed(run, handed_in, kind):
     files = contents(run)
     junk = {"__MACOSX/._args.json": b"x", ".DS_Store": b"x"}
     ARCHIVED[kind](handed_in, files | junk)
@@ -169,7 +169,7 @@ def test_a_run_is_read_alike_however_it_was_packed(run, handed_in, kind):
     assert found.paths.keys() == read_one(run).paths.keys()
 
 
-def test_what_was_unpacked_can_be_verified_and_is_gone_afterwards(run, handed_in):
+def test_unpacked_files_can_be_used_and_are_deleted_afterwards(run, handed_in):
     with opened(write_zip(handed_in / "anna.zip", contents(run))) as (found,):
         path = found.paths["best_model.pth"]
         assert path.read_bytes() == (run / "best_model.pth").read_bytes()
@@ -187,13 +187,13 @@ def test_a_person_may_hand_in_several_runs(run, handed_in):
     assert [found.name for found in read(ben)] == ["ben/one", "ben/two"]
 
 
-def test_submissions_of_one_name_are_told_apart(handed_in):
+def test_submissions_with_the_same_name_are_kept_apart(handed_in):
     for name in ("anna.zip", "anna.tar.gz", "anna.log", ".DS_Store"):
         (handed_in / name).touch()
     assert len(find(handed_in)) == 3 and all(path.exists() for path in find(handed_in).values())
 
 
-def test_a_runs_own_folder_is_one_submission(run):
+def test_the_folder_of_a_run_itself_is_one_submission(run):
     assert list(find(run)) == ["tinystories_model"]
 
 
@@ -207,7 +207,7 @@ def test_a_run_is_read_whatever_its_folder_is_called(run, handed_in, monkeypatch
         assert facts(read_one(path)) == facts(read_one(run))
 
 
-def test_a_folder_of_submissions_that_is_none_is_an_error(tmp_path):
+def test_a_folder_without_submissions_is_an_error(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match="submissions"):
             find(path)
@@ -246,7 +246,7 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_console_log_is_read_in_the_encodings_of_the_shells(handed_in, encoding):
+def test_a_console_log_can_be_read_in_the_encodings_of_all_shells(handed_in, encoding):
     path = handed_in / "anna.out"
     path.write_bytes(ENCODINGS[encoding](ANNOUNCED))
     found = read_one(path)
@@ -271,41 +271,43 @@ def test_a_log_is_found_in_folders_and_archives(handed_in):
         assert len(found.log.rows) == 3 and found.name == path.stem and not found.problems
 
 
-def test_the_consoles_log_beside_a_run_without_its_own_is_taken(run, handed_in):
+def test_a_console_log_next_to_a_run_without_a_log_is_used(run, handed_in):
     files = inside("model", contents(run))
     log = files.pop("model/train.log")
     found = read_one(in_a_folder(handed_in, files | {"console.txt": log}))
     assert found.log == read_one(run).log
 
 
-def test_a_log_of_two_runs_is_two_and_one_that_goes_on_is_one(handed_in):
+@pytest.mark.parametrize("resuming", ["resuming from", "going on from"])  # the wording of today and of older logs
+def test_a_log_of_two_runs_counts_as_two_and_that_of_a_resumed_run_as_one(handed_in, resuming):
     chat = ANNOUNCED.replace("train_tinystories_model", "train_tinystories_chat_model")
     two = read(write_text(handed_in / "two.log", ANNOUNCED + chat))
     assert [found.name for found in two] == ["two/two-1", "two/two-2"]
     assert "chat" in two[1].log.command and [len(found.log.rows) for found in two] == [3, 3]
-    on = ANNOUNCED.replace("device:", "going on from out/checkpoint-1200.pth at step 1,200 of 12,345\ndevice:")
+    on = ANNOUNCED.replace("device:", f"{resuming} out/checkpoint-1200.pth at step 1,200 of 12,345\ndevice:")
     killed = ANNOUNCED[: ANNOUNCED.index("a sample")] + "error: the disk is full\n"
     found = read_one(write_text(handed_in / "on.log", killed + on))
     assert [row["event"] for row in found.log.rows] == ["train", "eval", "skip", "resume", "train", "eval", "skip"]
     assert found.log.final and not found.log.error
 
 
-def test_a_log_that_ends_before_its_time_says_why(handed_in):
+def test_a_log_that_ends_early_says_why(handed_in):
     killed = ANNOUNCED[: ANNOUNCED.index("a sample")]
-    for line in ("error: the disk is full", "torch.OutOfMemoryError: CUDA out of memory", "interrupted"):
+    stopped = ("stopped after step 3 of 9; checkpoint saved", "stopped after step 3 of 9, with a checkpoint saved")
+    for line in ("error: the disk is full", "torch.OutOfMemoryError: CUDA out of memory", "interrupted", *stopped):
         found = read_one(write_text(handed_in / "anna.log", killed + line + "\n"))
         assert found.log.error == line and not found.log.final and found.log.sample is None
 
 
-def test_a_log_that_ends_before_its_first_step_is_a_run_and_one_of_a_refused_run_is_none(handed_in):
+def test_a_log_without_steps_counts_as_a_run_unless_the_run_was_refused(handed_in):
     cut = ANNOUNCED[: ANNOUNCED.index("2026-11-21")]
     found = read_one(write_text(handed_in / "anna.log", cut))
     assert not found.problems and found.log.device and found.log.parameters_in_layers == 1000
     refused = cut[: cut.index("model: ")] + "error: out already holds a run\n"
-    assert_said(read_one(write_text(handed_in / "ben.log", refused)).problems, "no run in it")
+    assert_said(read_one(write_text(handed_in / "ben.log", refused)).problems, "no run found")
 
 
-def test_lines_of_steps_that_cannot_be_read_are_counted(handed_in):
+def test_unreadable_lines_of_steps_are_counted(handed_in):
     broken = ANNOUNCED.replace("train_loss 5.1000", "train_loss 5.1.0").replace("val_loss 3.1 ", "val_loss nan ")
     found = read_one(write_text(handed_in / "anna.log", broken))
     assert_said(found.problems, "anna.log", "2 lines")
@@ -332,7 +334,7 @@ OUTSIDE = ("../train.log", "/train.log", "a/../../train.log", "C:\\train.log", "
 
 @pytest.mark.parametrize("pack", [write_zip, write_tar])
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_no_path_leads_out_of_an_archive(run, handed_in, pack, name):
+def test_no_file_of_an_archive_is_written_outside_its_folder(run, handed_in, pack, name):
     suffix = ".zip" if pack is write_zip else ".tgz"
     path = pack(handed_in / ("anna" + suffix), {name: b"EVIL"} | contents(run))
     before = sorted(path.parent.parent.rglob("*"))
@@ -362,35 +364,35 @@ def oddly_compressed_zip(path, name):
 
 REFUSED = {
     "a link": lambda folder: write_zip(folder / "a.zip", {symlink_in_zip("args.json"): b"/etc/passwd"}),
-    "not read, a link": lambda folder: write_tar(folder / "a.tgz", {linked("args.json"): b""}),
+    "skipped (a link)": lambda folder: write_tar(folder / "a.tgz", {linked("args.json"): b""}),
     "link": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.LNKTYPE): b""}),
-    "no plain file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.CHRTYPE): b""}),
-    "plain file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.FIFOTYPE): b""}),
+    "not a regular file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.CHRTYPE): b""}),
+    "regular file": lambda folder: write_tar(folder / "a.tgz", {linked("args.json", tarfile.FIFOTYPE): b""}),
     "password": lambda folder: encrypted_zip(folder / "a.zip", "args.json"),
-    "compressed in a way": lambda folder: oddly_compressed_zip(folder / "a.zip", "args.json"),
-    "archive in the archive": lambda folder: write_zip(folder / "a.zip", {"args.json.zip": b"PK"}),
+    "an unknown method": lambda folder: oddly_compressed_zip(folder / "a.zip", "args.json"),
+    "archive inside the archive": lambda folder: write_zip(folder / "a.zip", {"args.json.zip": b"PK"}),
 }
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_is_no_plain_file_is_refused_and_named(handed_in, words):
+def test_anything_but_a_plain_file_is_refused_and_named(handed_in, words):
     found = read_one(REFUSED[words](handed_in))
     assert found.args is None
     assert_said(found.problems[:1], "args.json", words)
-    assert_said(found.problems[1:], "no run in it")
+    assert_said(found.problems[1:], "no run found")
 
 
-def test_one_file_twice_is_said(handed_in):
+def test_a_duplicate_file_is_reported(handed_in):
     with pytest.warns(UserWarning), zipfile.ZipFile(handed_in / "a.zip", "w") as archive:
         archive.writestr("args.json", '{"lr": 1}')
         archive.writestr("args.json", '{"lr": 2}')
     found = read_one(handed_in / "a.zip")
     assert found.args == {"lr": 1}
-    assert_said(found.problems, "second file of that name")
+    assert_said(found.problems, "second file with this name")
 
 
 @pytest.mark.parametrize("pack", [write_zip, write_tar])
-def test_a_bomb_is_cut_off_while_it_is_written(handed_in, pack, monkeypatch):
+def test_unpacking_of_a_bomb_stops_early(handed_in, pack, monkeypatch):
     monkeypatch.setattr(unpacking, "MOST_BYTES", 1 << 20)
     path = pack(
         handed_in / ("a.zip" if pack is write_zip else "a.tgz"), {"args.json": b'{"lr": 1}', "b.log": bytes(1 << 26)}
@@ -402,7 +404,7 @@ def test_a_bomb_is_cut_off_while_it_is_written(handed_in, pack, monkeypatch):
     assert_said(found.problems, path.name, "the rest was not read")
 
 
-def test_a_header_that_lies_about_a_size_changes_nothing(handed_in, monkeypatch):
+def test_a_wrong_size_in_a_header_does_no_harm(handed_in, monkeypatch):
     monkeypatch.setattr(unpacking, "MOST_BYTES", 1 << 20)
     path = write_zip(handed_in / "a.zip", {"b.log": bytes(1 << 26)})
     content, size = path.read_bytes(), (1 << 26).to_bytes(4, "little")
@@ -413,7 +415,7 @@ def test_a_header_that_lies_about_a_size_changes_nothing(handed_in, monkeypatch)
 
 
 @pytest.mark.parametrize("pack", [write_zip, write_tar])
-def test_an_archive_of_countless_files_is_cut_off(handed_in, pack, monkeypatch):
+def test_unpacking_of_too_many_files_stops_early(handed_in, pack, monkeypatch):
     monkeypatch.setattr(unpacking, "MOST_FILES", 100)
     path = handed_in / ("a.zip" if pack is write_zip else "a.tgz")
     found = read_one(pack(path, {"args.json": b"{}"} | {f"{n}.py": b"" for n in range(200)}))
@@ -421,7 +423,7 @@ def test_an_archive_of_countless_files_is_cut_off(handed_in, pack, monkeypatch):
     assert_said(found.problems, path.name, "100 files")
 
 
-def test_a_zip_with_a_list_of_files_without_end_is_refused(run, handed_in, monkeypatch):
+def test_a_zip_with_a_huge_list_of_files_is_refused(run, handed_in, monkeypatch):
     monkeypatch.setattr(unpacking, "LARGEST_INDEX", 1 << 12)
     countless = {f"a/data/{number}": b"" for number in range(200)}
     found = read_one(write_zip(handed_in / "a.zip", {"args.json": b"{}"} | countless))
@@ -434,16 +436,16 @@ def test_a_zip_with_a_list_of_files_without_end_is_refused(run, handed_in, monke
     assert "final_model.pth" in found.models
 
 
-def test_a_tar_with_a_header_without_end_is_refused(handed_in, monkeypatch):
+def test_a_tar_with_a_huge_header_is_refused(handed_in, monkeypatch):
     monkeypatch.setattr(unpacking, "LARGEST_HEADER", 1 << 20)
     member = tarfile.TarInfo("args.json")
     member.pax_headers = {"comment": "x" * (1 << 22)}
     found = read_one(write_tar(handed_in / "a.tgz", {member: b"{}"}))
-    assert_said(found.problems[:1], "header without end")
+    assert_said(found.problems[:1], "a header that is too long")
 
 
 @pytest.mark.parametrize("pack", [write_zip, write_tar])
-def test_an_archive_that_is_cut_off_is_said(run, handed_in, pack):
+def test_a_truncated_archive_is_reported(run, handed_in, pack):
     path = pack(handed_in / ("a.zip" if pack is write_zip else "a.tgz"), contents(run))
     content = path.read_bytes()
     for size in (0, 1, 10, len(content) // 2, len(content) - 30):
@@ -453,17 +455,17 @@ def test_an_archive_that_is_cut_off_is_said(run, handed_in, pack):
         assert all(problem.isprintable() for problem in problems)
 
 
-def test_a_tar_that_is_cut_off_is_read_as_far_as_it_goes(run, handed_in):
+def test_a_truncated_tar_is_read_as_far_as_possible(run, handed_in):
     path = write_tar(handed_in / "a.tgz", contents(run))
     path.write_bytes(path.read_bytes()[:-30])
     found, whole = read_one(path), read_one(run)
     assert (found.args, found.rows, found.log) == (whole.args, whole.rows, whole.log)
 
 
-def test_a_tar_with_a_wrong_check_sum_is_said_and_read(run, handed_in):
+def test_a_tar_with_a_wrong_checksum_is_reported_and_read(run, handed_in):
     path = write_tar(handed_in / "a.tgz", contents(run))
     content = bytearray(path.read_bytes())
-    content[-8] ^= 1  # gzip's check sum
+    content[-8] ^= 1  # gzip's checksum
     path.write_bytes(content)
     found = read_one(path)
     assert_said(found.problems, "a.tgz", "damaged")
@@ -471,7 +473,7 @@ def test_a_tar_with_a_wrong_check_sum_is_said_and_read(run, handed_in):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_member_whose_bytes_changed_is_said(handed_in, method):
+def test_a_member_with_changed_bytes_is_reported(handed_in, method):
     path = handed_in / "a.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("args.json", '{"lr": 1}')
@@ -484,22 +486,22 @@ def test_a_member_whose_bytes_changed_is_said(handed_in, method):
     assert_said(found.problems[:1], "train.log", "damaged")
 
 
-def test_a_zip_that_is_another_kind_of_file_is_said(handed_in):
+def test_a_zip_that_is_not_a_zip_is_reported(handed_in):
     for content in (b"", b"Rar!\x1a\7\0 nothing", b"\x1f\x8bnothing", b"PK", os.urandom(3000)):
         (handed_in / "a.zip").write_bytes(content)
         assert any("a.zip" in problem for problem in read_one(handed_in / "a.zip").problems)
 
 
-def test_a_file_that_is_no_submission_is_said(handed_in):
+def test_a_file_that_is_not_a_submission_is_reported(handed_in):
     for name in ("report.pdf", "notes.txt", "model.rar"):
         (handed_in / name).write_bytes(b"\x25PDF \xff\xfe\0 step by step")
-        assert_said(read_one(handed_in / name).problems, "no run in it")
+        assert_said(read_one(handed_in / name).problems, "no run found")
 
 
 # Hostile folders ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows asks for a right to make links")
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, creating links needs special rights")
 def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
     shutil.copytree(run, handed_in / "anna")
     (handed_in / "anna" / "args.json").unlink()
@@ -508,8 +510,8 @@ def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
     os.mkfifo(handed_in / "anna" / "pipe.log")
     found = read_one(handed_in / "anna")
     assert found.args is None and found.summary and found.log.final
-    assert_said(found.problems[:1], "args.json and 1 more", "a link")
-    assert_said(found.problems[1:], "pipe.log", "no plain file")
+    assert_said(found.problems[:1], "args.json (and 1 more)", "a link")
+    assert_said(found.problems[1:], "pipe.log", "not a regular file")
     (handed_in / "ben").symlink_to(run)
     assert_said(read_one(handed_in / "ben").problems[:1], "ben", "a link")
 
@@ -524,7 +526,7 @@ def test_links_and_pipes_in_a_folder_are_refused(run, handed_in):
         ("best_model.pth", weights_files, "open"),
     ],
 )
-def test_what_may_not_be_read_is_said_and_the_rest_is_read(run, handed_in, monkeypatch, name, module, function):
+def test_unreadable_files_are_reported_and_the_rest_is_read(run, handed_in, monkeypatch, name, module, function):
     anna = Path(shutil.copytree(run, handed_in / "anna"))
     if name == "other":
         (anna / name).mkdir()
@@ -543,7 +545,7 @@ def test_what_may_not_be_read_is_said_and_the_rest_is_read(run, handed_in, monke
     assert found.summary and found.rows and "final_model.pth" in found.models
 
 
-def test_of_a_huge_file_the_beginning_is_read(run, handed_in, monkeypatch):
+def test_only_the_beginning_of_a_huge_file_is_read(run, handed_in, monkeypatch):
     monkeypatch.setattr(run_files, "LARGEST_RECORD", 3000)
     found = read_one(run)
     assert len(found.rows) > 3 and len(found.log.rows) > 3
@@ -551,7 +553,7 @@ def test_of_a_huge_file_the_beginning_is_read(run, handed_in, monkeypatch):
         assert any(f"{name} is larger than" in problem for problem in found.problems)
 
 
-def test_a_submission_that_cannot_be_read_at_all_is_said(handed_in, monkeypatch):
+def test_a_completely_unreadable_submission_is_reported(handed_in, monkeypatch):
     def fail(*_):
         raise MemoryError
 
@@ -572,22 +574,22 @@ def with_metrics(folder, lines):
 
 
 BAD_ROWS = {
-    "no JSON": b"{event: train}",
+    "not JSON": b"{event: train}",
     "not UTF-8": b'{"event": "\xff"}',
     "a list": b"[1]",
-    "an event of others": json.dumps(TRAIN | {"event": "party"}).encode(),
-    "a field that is missing": json.dumps({"event": "train", "step": 1}).encode(),
+    "an unknown event": json.dumps(TRAIN | {"event": "party"}).encode(),
+    "a missing field": json.dumps({"event": "train", "step": 1}).encode(),
     "a text for a number": json.dumps(TRAIN | {"train_loss": "2.5"}).encode(),
-    "a yes for a number": json.dumps(TRAIN | {"step": True}).encode(),
+    "true for a number": json.dumps(TRAIN | {"step": True}).encode(),
     "half a step": json.dumps(TRAIN | {"step": 5.5}).encode(),
     "a step below 0": json.dumps(TRAIN | {"step": -5}).encode(),
-    "nothing for a loss": json.dumps(TRAIN | {"train_loss": None}).encode(),
-    "no number": json.dumps(TRAIN | {"train_loss": math.nan}).encode(),
+    "null for a loss": json.dumps(TRAIN | {"train_loss": None}).encode(),
+    "NaN": json.dumps(TRAIN | {"train_loss": math.nan}).encode(),
     "infinity": json.dumps(TRAIN | {"lr": -math.inf}).encode(),
-    "a number beyond": json.dumps(TRAIN).replace("2.5", "1e999").encode(),
-    "a count beyond": json.dumps(TRAIN).replace("5,", "9" * 400 + ",", 1).encode(),
-    "digits without end": json.dumps(TRAIN).replace("5,", "9" * 9000 + ",", 1).encode(),
-    "lists without end": b'{"event": ' + b"[" * 100_000,
+    "a number out of range": json.dumps(TRAIN).replace("2.5", "1e999").encode(),
+    "a count out of range": json.dumps(TRAIN).replace("5,", "9" * 400 + ",", 1).encode(),
+    "thousands of digits": json.dumps(TRAIN).replace("5,", "9" * 9000 + ",", 1).encode(),
+    "endless lists": b'{"event": ' + b"[" * 100_000,
     "closed lists": b'{"event": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "lists in a row": json.dumps(
         {"event": "run", "step": 0, "run_id": "a", "time": "b", "dataset": [[[[[[[[]]]]]]]]}
@@ -596,14 +598,14 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("bad", BAD_ROWS)
-def test_a_row_that_no_run_wrote_is_left_out_and_said_once(handed_in, bad):
+def test_rows_that_no_run_wrote_are_skipped_and_reported_once(handed_in, bad):
     good = json.dumps(TRAIN).encode()
     found = with_metrics(handed_in / "anna", [good, BAD_ROWS[bad], good, b"", BAD_ROWS[bad], good, b""])
     assert found.rows == [TRAIN] * 3
     assert_said(found.problems, "metrics.jsonl", "2 rows", "line 2")
 
 
-def test_the_row_in_which_a_run_was_killed_is_said(handed_in):
+def test_an_incomplete_last_row_is_reported(handed_in):
     good = json.dumps(TRAIN).encode()
     found = with_metrics(handed_in / "anna", [good, good[:50]])
     assert found.rows == [TRAIN]
@@ -612,7 +614,7 @@ def test_the_row_in_which_a_run_was_killed_is_said(handed_in):
 
 @pytest.mark.parametrize("name", ["args.json", "summary.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\0", b'{"a": NaN}', b'{"a": 1e999}', b"[" * 100_000])
-def test_an_object_that_cannot_be_used_is_said(run, handed_in, name, content):
+def test_an_unusable_object_is_reported(run, handed_in, name, content):
     shutil.copytree(run, handed_in / "anna")
     (handed_in / "anna" / name).write_bytes(content)
     found = read_one(handed_in / "anna")
@@ -620,7 +622,7 @@ def test_an_object_that_cannot_be_used_is_said(run, handed_in, name, content):
     assert found.rows and found.log.final
 
 
-def test_texts_that_would_garble_a_terminal_or_a_file_are_cleaned(handed_in):
+def test_control_characters_and_lone_surrogates_are_replaced(handed_in):
     found = with_metrics(handed_in / "a\x1b[31m", [b'{"event": "sample", "step": 1, "text": "\\u001b[31m \\ud800"}'])
     assert found.rows[0]["text"] == "\ufffd[31m \ufffd" and found.name == "a?[31m"
 
@@ -638,13 +640,13 @@ def as_tensorboard_reads(folder):
     }
 
 
-def test_the_board_is_as_tensorboard_reads_it(run):
+def test_event_files_are_read_as_tensorboard_reads_them(run):
     assert len(list(run.glob("events.out.tfevents.*"))) == 2
     board = read_one(run).board
     assert board == as_tensorboard_reads(run) and len(board["Loss/val"]) >= 3
 
 
-def test_what_a_run_that_goes_on_voids_is_void(handed_in):
+def test_points_that_a_resumed_run_discards_are_discarded(handed_in):
     from torch.utils.tensorboard import SummaryWriter
 
     folder = handed_in / "anna"
@@ -659,7 +661,7 @@ def test_what_a_run_that_goes_on_voids_is_void(handed_in):
     assert found.board == as_tensorboard_reads(folder) and not found.problems
 
 
-def test_numbers_that_are_wrapped_into_tensors_are_read(handed_in):
+def test_numbers_stored_as_tensors_are_read(handed_in):
     from torch.utils.tensorboard import SummaryWriter
 
     folder = handed_in / "anna"
@@ -671,7 +673,7 @@ def test_numbers_that_are_wrapped_into_tensors_are_read(handed_in):
     assert (step, value) == (3, 1.5)
 
 
-def test_an_event_file_is_read_up_to_what_was_changed(run, handed_in):
+def test_an_event_file_is_read_up_to_the_first_damage(run, handed_in):
     shutil.copytree(run, handed_in / "anna")
     whole, path = read_one(run).board, sorted((handed_in / "anna").glob("events.*"))[-1]
     content = path.read_bytes()
@@ -696,7 +698,7 @@ def model_in(folder, seed=0, **facts):
     return read_one(folder).models["best_model.pth"]
 
 
-def test_equal_weights_have_equal_fingerprints_whatever_else_the_file_says(handed_in):
+def test_equal_weights_have_equal_fingerprints_whatever_else_is_in_the_file(handed_in):
     one = model_in(handed_in / "one", step=1, val_loss=1.5, run_id="a")
     same = model_in(handed_in / "same", step=20_000, val_loss=None, run_id="b")
     other = model_in(handed_in / "other", seed=1, step=1, val_loss=1.5, run_id="a")
@@ -724,17 +726,17 @@ BAD_MODELS = {
     "damaged": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "bytes in it have changed": lambda path: path.write_bytes(with_another_weight(path)),
     "is empty": lambda path: path.write_bytes(b""),
-    "no model file": lambda path: foreign(path, format="of others"),
+    "not a model file": lambda path: foreign(path, format="of others"),
     "model file": lambda path: foreign(path, val_loss=math.nan),
     "config": lambda path: foreign(path, config={"num_layers": [1]}),
-    "does not say what it is": lambda path: foreign(path, step="x"),
+    "a fact in it is missing or has the wrong type": lambda path: foreign(path, step="x"),
     "more than weights": lambda path: foreign(path, config=Path("x")),
     "too long": lambda path: foreign(path, config={"x": "y" * (2 << 20)}),
 }
 
 
 @pytest.mark.parametrize("words", BAD_MODELS)
-def test_a_model_that_cannot_be_used_is_said(run, handed_in, words):
+def test_an_unusable_model_is_reported(run, handed_in, words):
     shutil.copytree(run, handed_in / "anna")
     BAD_MODELS[words](handed_in / "anna" / "best_model.pth")
     found = read_one(handed_in / "anna")
@@ -742,7 +744,7 @@ def test_a_model_that_cannot_be_used_is_said(run, handed_in, words):
     assert_said(found.problems, "best_model.pth", words)
 
 
-# Anything at all ------------------------------------------------------------------------------------------------------
+# Arbitrary bytes ------------------------------------------------------------------------------------------------------
 
 CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 64), st.binary(max_size=64)), min_size=1, max_size=4)
 
@@ -755,7 +757,7 @@ def changed(content, cuts):
 
 
 def assert_sound(run):
-    """Finite numbers, and texts that a report can be written with."""
+    """Check that all numbers are finite and all texts can be written to a report."""
     assert all(problem.isprintable() and len(problem) < 400 for problem in run.problems), run.problems
     board = [point for points in run.board.values() for point in points]
     told = [run.args, run.summary, run.rows, board, [vars(model) for model in run.models.values()], run.name]

@@ -1,4 +1,4 @@
-"""--minutes: how many steps a run has, and that it is then like any other run.  All times are a fake clock's."""
+"""--minutes: how many steps a run has; otherwise it is like any other run.  All times come from a fake clock."""
 
 import pytest
 from grading.logs import read_log
@@ -26,11 +26,11 @@ from training.optimizer import learning_rate
 from training.time_limit import Speed, steps_that_fit
 
 MINUTES = {"epochs": None, "minutes": 3}
-STEPS = 69  # of 2 s, and 3 evaluations of 5 s: 153 of the 180 s; 23 go into measuring, 3 are for the end
+STEPS = 69  # of 2 s, and 3 evaluations of 5 s: 153 of the 180 s; measuring uses 23, the end needs 3
 
 
 class Clock:
-    """A clock that only steps and the rows of evaluations move on, each by so many seconds."""
+    """A clock that advances only with steps and with rows of evaluations: this many seconds for each."""
 
     def __init__(self):
         self.now = 0.0
@@ -65,7 +65,7 @@ def clock(monkeypatch):
 # The number of steps --------------------------------------------------------------------------------------------------
 
 
-def test_the_steps_fill_the_minutes_and_the_schedule_is_laid_over_them(tmp_path, clock):
+def test_the_steps_fill_the_minutes_and_the_schedule_covers_them(tmp_path, clock):
     train_in(tmp_path, **MINUTES)
     assert 0.95 * 180 < clock.now <= 180
     assert metrics(tmp_path, "run")[0]["total_steps"] == STEPS
@@ -76,7 +76,7 @@ def test_the_steps_fill_the_minutes_and_the_schedule_is_laid_over_them(tmp_path,
     assert [row["step"] for row in metrics(tmp_path, "eval")] == [23, 46, 69]
 
 
-def test_the_log_says_the_number_of_steps(tmp_path, clock):
+def test_the_log_reports_the_number_of_steps(tmp_path, clock):
     train_in(tmp_path, **MINUTES)
     text = (tmp_path / "train.log").read_text(encoding="utf-8")
     assert "--minutes 3: a step takes 2 s, an evaluation 5 s" in text
@@ -84,13 +84,13 @@ def test_the_log_says_the_number_of_steps(tmp_path, clock):
     assert log.total_steps == STEPS and {row["total_steps"] for row in log.rows} == {STEPS}
 
 
-def test_time_that_has_passed_before_is_left_out(tmp_path, clock):
+def test_time_before_the_first_step_counts_too(tmp_path, clock):
     clock.now = 60.0  # for imports, data and the compiler
     train_in(tmp_path, **MINUTES)
     assert metrics(tmp_path, "run")[0]["total_steps"] < STEPS - 20 and 0.95 * 180 < clock.now <= 180
 
 
-def test_minutes_for_one_evaluation_alone_end_with_a_best_model(tmp_path, clock, said):
+def test_too_few_minutes_still_end_with_a_best_model(tmp_path, clock, said):
     clock.step = 100.0
     clock.row = 100.0
     summary = train_in(tmp_path, epochs=None, minutes=1)
@@ -109,11 +109,11 @@ def test_minutes_for_one_evaluation_alone_end_with_a_best_model(tmp_path, clock,
         (2000, 100, (1, 100)),
     ],
 )
-def test_evaluations_are_paid_for(evaluation, eval_steps, expected):
+def test_the_time_of_evaluations_is_included(evaluation, eval_steps, expected):
     assert steps_that_fit(1000, Speed(1.0, evaluation, 0.0), eval_steps) == expected
 
 
-def test_early_stopping_ends_the_run_before_its_minutes_do(tmp_path, clock, val_losses):
+def test_early_stopping_can_end_the_run_before_its_minutes_are_over(tmp_path, clock, val_losses):
     val_losses[:] = [1.0, 2.0, 3.0]
     summary = train_in(tmp_path, **MINUTES, early_stopping_patience=1)
     assert summary["ended"] == "stopped early" and summary["step"] == 46
@@ -129,17 +129,17 @@ def test_measuring_changes_nothing(tmp_path, clock):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_resumed_run_has_the_steps_and_the_weights_of_the_uninterrupted_one(tmp_path, clock, optimizer):
+def test_a_resumed_run_has_the_same_steps_and_weights_as_the_uninterrupted_one(tmp_path, clock, optimizer):
     settings = MINUTES | {"optimizer": optimizer}
     train_in(tmp_path / "whole", **settings)
     clock.now = 0.0
     interrupt(tmp_path / "parts", 30, **settings)
-    clock.step = 9.0  # another machine: the number stays
+    clock.step = 9.0  # another machine: the number of steps stays
     train_in(tmp_path / "parts", flags=LATEST, **settings)
     assert_nothing_is_lost(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_run_that_was_stopped_while_it_measured_is_the_uninterrupted_one(tmp_path, clock, monkeypatch):
+def test_a_run_stopped_while_it_measures_resumes_to_the_same_end(tmp_path, clock, monkeypatch):
     train_in(tmp_path / "whole", **MINUTES)
     clock.now = 0.0
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -149,14 +149,14 @@ def test_a_run_that_was_stopped_while_it_measured_is_the_uninterrupted_one(tmp_p
     assert_nothing_is_lost(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_more_minutes_measure_anew_and_go_on_where_the_run_was(tmp_path, clock, said):
+def test_more_minutes_measure_again_and_resume_the_run(tmp_path, clock, said):
     train_in(tmp_path, **MINUTES)
     clock.now = 0.0
     train_in(tmp_path, flags=LATEST, **MINUTES | {"minutes": 6})
-    assert "--minutes 6: the learning rate's course is laid anew over the whole run" in said
+    assert "--minutes 6: the learning-rate schedule now covers the new length" in said
     steps = metrics(tmp_path, "train")[-1]["step"]
     assert STEPS + 70 < steps < 2 * STEPS + 30
-    train_in(tmp_path, flags=LATEST, epochs=None, max_steps=steps + 5)  # and a number of steps may follow
+    train_in(tmp_path, flags=LATEST, epochs=None, max_steps=steps + 5)  # then a number of steps is possible, too
     assert metrics(tmp_path, "train")[-1]["step"] == steps + 5
 
 
@@ -164,8 +164,8 @@ def test_more_minutes_measure_anew_and_go_on_where_the_run_was(tmp_path, clock, 
 
 
 @pytest.mark.parametrize("more", [{"epochs": 2}, {"max_steps": 9}, {"epochs": 2, "max_steps": 9}])
-def test_minutes_are_refused_beside_another_length(more):
-    with pytest.raises(UserError, match="--minutes 3: each says how long the run is") as refusal:
+def test_minutes_are_refused_together_with_another_length(more):
+    with pytest.raises(UserError, match="--minutes 3: each sets the length of the run") as refusal:
         make_settings(**MINUTES | more)
     assert all(f"--{name} " in one_line(refusal) for name in more)
 
@@ -185,7 +185,7 @@ def test_a_length_at_the_shell_replaces_the_minutes_of_a_config(tmp_path):
 
 
 @pytest.mark.parametrize("program", [step2, step4])
-def test_a_pilot_run_takes_minutes(course, tmp_path, clock, program):
+def test_a_pilot_run_accepts_minutes(course, tmp_path, clock, program):
     clock.row = 0.1
     flags = ["--pilot_run", "--minutes", 2, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "run"]
     if program is step2:

@@ -1,4 +1,4 @@
-"""The token cache on disk: it holds the tokens of the texts, whole or not at all."""
+"""The token cache on disk: it contains the tokens of all texts, or does not exist at all."""
 
 import gzip
 import json
@@ -45,7 +45,7 @@ def write_stories(path, stories, column="text"):
     return open_dataset(str(path))["train"]
 
 
-def test_cached_stories_stand_between_bos_and_eos(tokenizer, tmp_path, said):
+def test_cached_stories_are_between_bos_and_eos(tokenizer, tmp_path, said):
     cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     assert texts_of(cache) == [[BOS, *tokenizer.encode(story), EOS] for story in STORIES]
     assert cache.lengths().tolist() == [len(text) for text in texts_of(cache)]
@@ -57,13 +57,13 @@ def test_the_sizes_of_cached_stories_are_their_utf_8_bytes(tokenizer, tmp_path, 
     assert cache.sizes.tolist() == [len(story.encode()) for story in STORIES]
 
 
-def test_a_story_with_a_lone_surrogate_has_the_size_of_what_is_scored(tokenizer, tmp_path, said):
+def test_a_story_with_a_lone_surrogate_has_the_size_of_its_replacement(tokenizer, tmp_path, said):
     cache = cache_stories(Counted(["a\ud800b"]), tokenizer, tmp_path)
     assert tokenizer.decode(cache.text(0)) == "a\ufffdb"
     assert cache.sizes.tolist() == [len("a\ufffdb".encode())]
 
 
-def test_the_batches_of_text_make_no_difference(tokenizer, tmp_path, monkeypatch, said):
+def test_the_size_of_text_batches_makes_no_difference(tokenizer, tmp_path, monkeypatch, said):
     stories = [f"{number}. Tom ran." for number in range(40)]
     whole = cache_stories(Counted(stories), tokenizer, tmp_path / "whole")
     monkeypatch.setattr(token_cache, "BATCH_BYTES", 60)
@@ -71,7 +71,7 @@ def test_the_batches_of_text_make_no_difference(tokenizer, tmp_path, monkeypatch
     assert texts_of(whole) == texts_of(parts) and whole.sizes.tolist() == parts.sizes.tolist()
 
 
-def test_cached_dialogues_are_those_that_are_rendered(tokenizer, tmp_path, said):
+def test_cached_dialogues_equal_the_rendered_ones(tokenizer, tmp_path, said):
     spoken = [["Hi!", "Hello."], ["Tom ran? " * 9, "No."], ["Hi!", "Hello.", "You?", "Zoé 🦊"]]
     rows = [{"conversation": [{"text": text} for text in texts]} for texts in [*spoken, ["Hi!", "  "], ["Hi!"]]]
     write_rows(tmp_path / "train.jsonl", rows)
@@ -96,13 +96,13 @@ def test_dialogues_without_anything_to_predict_are_refused(tokenizer, tmp_path, 
 
 
 @pytest.mark.parametrize("limit", [1, 3, 9])
-def test_a_limit_holds_in_the_cache(tokenizer, tmp_path, said, limit):
+def test_the_cache_respects_a_limit(tokenizer, tmp_path, said, limit):
     cache = cache_stories(Counted(STORIES), tokenizer, tmp_path, limit=limit)
     assert texts_of(cache) == [[BOS, *tokenizer.encode(story), EOS] for story in STORIES[:limit]]
 
 
 @pytest.mark.parametrize("vocab_size, dtype", [(300, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
-def test_tokens_take_two_bytes_where_they_fit_and_four_where_not(tmp_path, said, vocab_size, dtype):
+def test_tokens_use_two_bytes_if_they_fit_and_four_if_not(tmp_path, said, vocab_size, dtype):
     last = vocab_size - 1
     stub = SimpleNamespace(special=SPECIAL, vocab_size=vocab_size, fingerprint="stub")
     stub.encode_batch = lambda texts: [[last] for _ in texts]
@@ -111,20 +111,20 @@ def test_tokens_take_two_bytes_where_they_fit_and_four_where_not(tmp_path, said,
 
 
 def test_rows_of_cached_stories_spell_the_stories(tokenizer, tmp_path, said):
-    """All of it together, through the disk."""
+    """Everything together, from the stories to the disk and back."""
     cache = cache_stories(Counted(STORIES), tokenizer, tmp_path)
     predicted = predicted_of(Rows(cache, 16, tokenizer.special))
     assert tokenizer.decode(predicted) == "".join(STORIES) and predicted.count(EOS) == len(STORIES)
 
 
-def test_a_long_story_cut_into_pieces_has_the_tokens_of_the_whole(tokenizer):
+def test_a_long_story_tokenized_in_pieces_has_the_same_tokens(tokenizer):
     text = "\n\n".join([LONG, "Tom  said:   no!\tYes ?  \n ", LONG]) * 3
     parts = list(token_cache.pieces(text, size=25))
     assert len(parts) > 10 and "".join(parts) == text
     assert [token for part in parts for token in tokenizer.encode(part)] == tokenizer.encode(text)
 
 
-# Made once, and anew where it must be ---------------------------------------------------------------------------------
+# Made once, and again if needed ---------------------------------------------------------------------------------------
 
 
 def test_a_cache_is_made_once_and_used_again(tokenizer, tmp_path, said):
@@ -136,7 +136,7 @@ def test_a_cache_is_made_once_and_used_again(tokenizer, tmp_path, said):
     assert "written to" in said[0] and "from the token cache" in said[1]
 
 
-def test_a_cache_whose_file_cannot_be_opened_leaves_nothing(tokenizer, tmp_path, monkeypatch):
+def test_if_a_cache_file_cannot_be_opened_nothing_is_left(tokenizer, tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError("too many open files")
 
@@ -178,7 +178,7 @@ def test_any_other_input_makes_another_cache(tokenizer, tmp_path, said, change):
 
 @pytest.mark.parametrize("share", [0, 0.6])
 @pytest.mark.parametrize("name", ["tokens.bin", "lengths.npz", "description.json"])
-def test_a_damaged_cache_is_not_used_but_made_again(tokenizer, tmp_path, said, name, share):
+def test_a_damaged_cache_is_made_again(tokenizer, tmp_path, said, name, share):
     split = Counted(STORIES)
     before = texts_of(cache_stories(split, tokenizer, tmp_path))
     (path,) = tmp_path.glob(f"*/{name}")
@@ -190,7 +190,7 @@ def test_a_damaged_cache_is_not_used_but_made_again(tokenizer, tmp_path, said, n
 
 
 @pytest.mark.parametrize("name", ["tokens.bin", "lengths.npz"])
-def test_a_cache_in_which_a_bit_has_changed_is_made_again(tokenizer, tmp_path, said, name):
+def test_a_cache_with_a_flipped_bit_is_made_again(tokenizer, tmp_path, said, name):
     split = Counted(STORIES)
     before = texts_of(cache_stories(split, tokenizer, tmp_path))
     (path,) = tmp_path.glob(f"*/{name}")
@@ -205,7 +205,7 @@ def test_a_cache_in_which_a_bit_has_changed_is_made_again(tokenizer, tmp_path, s
 
 
 def test_a_broken_line_at_the_end_leaves_no_cache(tokenizer, tmp_path, monkeypatch, said):
-    monkeypatch.setattr(token_cache, "BATCH_BYTES", 10)  # so that something was written before
+    monkeypatch.setattr(token_cache, "BATCH_BYTES", 10)  # so that something is written before the error
     split = write_stories(tmp_path / "train.jsonl", STORIES)
     with open(tmp_path / "train.jsonl", "a") as file:
         file.write("broken\n")
@@ -226,7 +226,7 @@ def test_ctrl_c_leaves_no_cache(tokenizer, tmp_path, monkeypatch, said):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_run_that_was_faster_with_the_same_cache_does_no_harm(tokenizer, tmp_path, monkeypatch, said):
+def test_another_run_that_writes_the_same_cache_first_does_no_harm(tokenizer, tmp_path, monkeypatch, said):
     rename = Path.rename
 
     def faster(self, target):
@@ -238,8 +238,8 @@ def test_a_run_that_was_faster_with_the_same_cache_does_no_harm(tokenizer, tmp_p
     assert len(cache) == len(STORIES) and len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_same_bytes_read_in_another_way_are_another_cache(tmp_path):
-    """A folder of small files has a story a file; one of them alone, a story a line; .txt.gz and .csv.gz differ."""
+def test_the_same_bytes_read_in_another_way_need_another_cache(tmp_path):
+    """In a folder of small files each file is a story; in a file alone each line is one; .txt.gz and .csv.gz differ."""
     for name in ("a", "b", "valid"):
         (tmp_path / f"{name}.txt").write_text("Tom ran.\nHe fell.\n")
     (tmp_path / "c.txt").write_text("Mia ran.\n")

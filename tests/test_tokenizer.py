@@ -1,4 +1,4 @@
-"""The tokenizer: every text comes back unchanged, nothing in a text is a special token, and its file runs no code."""
+"""The tokenizer: every text comes back unchanged, no text has special tokens, and a tokenizer file runs no code."""
 
 import json
 import pickle
@@ -34,13 +34,13 @@ def tokenizer():
 
 @pytest.fixture
 def saved(tokenizer, tmp_path):
-    """The tokenizer's file, as step 1 writes it."""
+    """Return the path of a tokenizer file as step 1 writes it."""
     tokenizer.save(tmp_path / "saved.pkl")
     return tmp_path / "saved.pkl"
 
 
 def write_json_tokenizer(path, tokenizer, **changes):
-    """Write a `tokenizer.json`, some of its entries changed."""
+    """Write a `tokenizer.json` with some changed entries."""
     path.write_text(json.dumps(json.loads(tokenizer.backend.to_str()) | changes), encoding="utf-8")
     return path
 
@@ -72,7 +72,7 @@ def test_every_text_comes_back_unchanged(tokenizer, text):
         ("a\udfffb", "a\ufffdb"),
         ("\udc00\ud800", "\ufffd\ufffd"),
         ("fox \ud83d fox", "fox \ufffd fox"),
-        ("\ud83e\udd8a", "🦊"),  # a pair is one character that somebody took apart
+        ("\ud83e\udd8a", "🦊"),  # a surrogate pair is one character
     ],
 )
 def test_lone_surrogates_become_replacement_characters(tokenizer, text, cleaned):
@@ -85,13 +85,13 @@ def test_stories_with_lone_surrogates_can_be_trained_on():
     assert train_tokenizer(with_surrogates, 300).fingerprint == train_tokenizer(cleaned, 300).fingerprint
 
 
-def test_a_batch_gives_what_its_texts_give_one_by_one(tokenizer):
+def test_a_batch_gives_the_same_ids_as_its_texts_one_by_one(tokenizer):
     texts = ["", *STORIES, *LOOK_ALIKES]
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
 
 
 @pytest.mark.parametrize("text", LOOK_ALIKES)
-def test_what_looks_like_a_special_token_stays_plain_text(tokenizer, text):
+def test_typed_special_tokens_stay_plain_text(tokenizer, text):
     ids = tokenizer.encode(text)
     assert not set(ids) & set(tokenizer.special.values())
     assert tokenizer.decode(ids) == text
@@ -103,18 +103,18 @@ def test_look_alikes_in_the_training_stories_are_learned_as_plain_text():
     assert not set(ids) & set(tokenizer.special.values()) and tokenizer.decode(ids) == "hello <user><eos>"
 
 
-def test_special_tokens_have_the_ids_0_to_6_in_the_designs_order(tokenizer):
+def test_special_tokens_have_the_ids_0_to_6_in_a_fixed_order(tokenizer):
     names = ["<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
     assert names == SPECIAL_TOKENS
     assert tokenizer.special == {name: number for number, name in enumerate(names)}
 
 
-def test_decoding_leaves_special_tokens_out(tokenizer):
+def test_decoding_omits_special_tokens(tokenizer):
     special, ids = tokenizer.special, tokenizer.encode("little fox")
     assert tokenizer.decode([special["<bos>"], *ids, special["<eos>"], special["<pad>"]]) == "little fox"
 
 
-def test_nothing_is_put_around_a_text(tokenizer):
+def test_nothing_is_added_around_a_text(tokenizer):
     assert tokenizer.encode("") == []
     assert json.loads(tokenizer.backend.to_str())["post_processor"] is None
     assert tokenizer.backend.encode("fox").ids == tokenizer.encode("fox")
@@ -135,18 +135,18 @@ def test_streamed_pieces_join_to_the_text(tokenizer, text):
 @examine
 @given(text=ANY_TEXT.filter(lambda text: "\ufffd" not in text))
 @example("👩‍👩‍👧é🦊")
-def test_no_streamed_piece_holds_a_broken_character(tokenizer, text):
+def test_no_streamed_piece_contains_a_broken_character(tokenizer, text):
     assert not any("\ufffd" in piece for piece in tokenizer.stream(tokenizer.encode(text)))
 
 
 @examine
 @given(ids=st.lists(st.integers(0, 320), max_size=20))
-def test_streamed_pieces_join_to_what_any_ids_decode_to(tokenizer, ids):
-    """A model also writes bytes that are no character, and special tokens."""
+def test_streamed_pieces_of_any_ids_join_to_the_decoded_text(tokenizer, ids):
+    """A model can also write bytes that form no character, and special tokens."""
     assert "".join(tokenizer.stream(iter(ids))) == tokenizer.decode(ids)
 
 
-def test_a_piece_is_there_as_soon_as_its_character_is_whole(tokenizer):
+def test_a_piece_is_streamed_as_soon_as_its_character_is_complete(tokenizer):
     pieces = tokenizer.stream(iter(tokenizer.encode("fox") + tokenizer.encode("\u05d0") + tokenizer.encode("!")))
     assert [piece for piece in pieces if piece][-2:] == ["\u05d0", "!"]
 
@@ -160,11 +160,11 @@ def test_two_trainings_on_the_same_stories_give_the_same_file(tmp_path):
     assert (tmp_path / "one.pkl").read_bytes() == (tmp_path / "two.pkl").read_bytes()
 
 
-def test_the_vocabulary_has_the_size_that_was_asked_for():
+def test_the_vocabulary_has_the_requested_size():
     assert train_tokenizer(STORIES * 5, 300).vocab_size == 300
 
 
-def test_little_text_gives_a_smaller_vocabulary_than_asked_for():
+def test_little_text_gives_a_smaller_vocabulary_than_requested():
     tokenizer = train_tokenizer(["ab ab"], 5000)
     assert tokenizer.vocab_size == len(SPECIAL_TOKENS) + 256 + 1  # only "ab" occurs twice
     assert tokenizer.decode([tokenizer.vocab_size - 1]) == "ab"
@@ -178,7 +178,7 @@ def test_the_fingerprint_is_the_same_for_the_same_training(tokenizer):
 
 
 @pytest.mark.parametrize("stories, size", [(STORIES, 299), (STORIES[:1] * 3, 300)], ids=["size", "stories"])
-def test_the_fingerprint_is_another_for_another_vocabulary(stories, size):
+def test_another_vocabulary_has_another_fingerprint(stories, size):
     assert train_tokenizer(stories, size).fingerprint != train_tokenizer(STORIES, 300).fingerprint
 
 
@@ -193,7 +193,7 @@ def test_a_saved_tokenizer_comes_back_with_the_same_ids(tokenizer, saved):
     assert [loaded.decode(ids) for ids in loaded.encode_batch(texts)] == texts
 
 
-def test_the_file_holds_plain_types_only(saved):
+def test_the_file_contains_only_plain_types(saved):
     content = saved.read_bytes()
     opcodes = {opcode.name for opcode, _, _ in pickletools.genops(content)}
     assert not opcodes & {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID"}
@@ -206,7 +206,7 @@ def test_a_tokenizer_json_with_the_special_tokens_is_the_same_tokenizer(tokenize
     assert loaded.encode_batch(LOOK_ALIKES) == tokenizer.encode_batch(LOOK_ALIKES)
 
 
-def test_what_a_tokenizer_json_adds_cuts_or_pads_has_no_effect(tokenizer, tmp_path):
+def test_padding_truncation_and_post_processing_of_a_tokenizer_json_have_no_effect(tokenizer, tmp_path):
     around = processors.TemplateProcessing("<bos> $A <eos>", None, [("<bos>", 2), ("<eos>", 3)])
     other = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     other.post_processor = around
@@ -216,7 +216,7 @@ def test_what_a_tokenizer_json_adds_cuts_or_pads_has_no_effect(tokenizer, tmp_pa
     assert load_tokenizer(tmp_path / "tokenizer.json").encode(STORIES[0]) == tokenizer.encode(STORIES[0])
 
 
-def test_look_alikes_stay_plain_text_where_a_tokenizer_json_does_not_call_its_tokens_special(tokenizer, tmp_path):
+def test_look_alikes_stay_plain_text_if_a_tokenizer_json_does_not_mark_its_tokens_as_special(tokenizer, tmp_path):
     added = [token | {"special": False} for token in json.loads(tokenizer.backend.to_str())["added_tokens"]]
     loaded = load_tokenizer(write_json_tokenizer(tmp_path / "tokenizer.json", tokenizer, added_tokens=added))
     assert loaded.encode_batch(LOOK_ALIKES) == tokenizer.encode_batch(LOOK_ALIKES)
@@ -267,9 +267,9 @@ def test_another_version_is_refused(tokenizer, tmp_path):
     assert "version 2" in error_of_loading(tmp_path / "new.pkl")
 
 
-def test_a_missing_file_is_refused_with_how_to_get_one(tmp_path):
+def test_a_missing_file_is_refused_and_the_message_says_how_to_get_one(tmp_path):
     assert "train_bpe_tokenizer_hf.py" in error_of_loading(tmp_path / "nowhere.pkl")
-    assert "train_bpe_tokenizer_hf.py" in error_of_loading(tmp_path)  # a folder is no file either
+    assert "train_bpe_tokenizer_hf.py" in error_of_loading(tmp_path)  # a folder is refused in the same way
 
 
 @pytest.mark.parametrize(("inside", "protocol"), [(False, 0), (True, 2), (False, 4), (True, 4)])
@@ -280,7 +280,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, inside, p
     error_of_loading(tmp_path / "bad.pkl")
     assert not target.exists()
     pickle.loads((tmp_path / "bad.pkl").read_bytes())
-    assert target.exists()  # the plant would have worked
+    assert target.exists()  # the planted code would have worked
 
 
 # GPT-2's tokenizer ----------------------------------------------------------------------------------------------------
@@ -299,4 +299,4 @@ def test_gpt2s_tokenizer_gives_gpt2s_ids():
     for text in [*STORIES, *LOOK_ALIKES]:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == "".join(tokenizer.stream(ids)) == text
-        assert max(ids) < 50256  # <|endoftext|> itself is not among them either
+        assert max(ids) < 50256  # nor is <|endoftext|> itself among them

@@ -1,4 +1,4 @@
-"""Step 1 as a program: another's tokenizer with a large vocabulary, --inspect, flags that exclude each other."""
+"""Step 1 as a program: a foreign tokenizer with a large vocabulary, --inspect, flags that exclude each other."""
 
 import json
 
@@ -15,7 +15,7 @@ from data import load_tokenizer
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A folder with data, and with a tokenizer of more than 65,535 tokens as step 1 wraps it."""
+    """Return (a folder with data and a wrapped tokenizer of more than 65,535 tokens, the finished step 1)."""
     folder = tmp_path_factory.mktemp("large")
     write_data(folder)
     backend = others(LLAMA3)
@@ -31,7 +31,7 @@ def large(tmp_path_factory):
     return folder, done
 
 
-def test_a_vocabulary_above_65535_goes_through_training_and_writing(large):
+def test_a_vocabulary_above_65535_works_in_training_and_generation(large):
     folder, done = large
     assert "vocabulary: 70,007 tokens" in done.stdout and "<system> 70006" in done.stdout
     assert "bytes per token: " in done.stdout and not done.stderr
@@ -46,7 +46,7 @@ def test_a_vocabulary_above_65535_goes_through_training_and_writing(large):
     assert text.startswith("Tom <|endoftext|>")
 
 
-def test_inspect_shows_how_a_text_is_cut_and_writes_nothing(large):
+def test_inspect_shows_the_tokens_of_a_text_and_writes_nothing(large):
     folder, _ = large
     before = sorted(folder.iterdir())
     out = run(folder, "train_bpe_tokenizer_hf", "--inspect", "a fox \U0001f98a").stdout.splitlines()
@@ -60,17 +60,17 @@ def test_inspect_shows_how_a_text_is_cut_and_writes_nothing(large):
     assert sorted(folder.iterdir()) == before
 
 
-def test_where_the_file_cannot_be_written_nothing_is_learned(large, tmp_path, monkeypatch):
+def test_if_the_file_cannot_be_written_no_training_starts(large, tmp_path, monkeypatch):
     learned = []
     monkeypatch.setattr(train_bpe_tokenizer_hf, "learn", learned.append)
     (tmp_path / "file").touch()
     flags = ["--dataset", "stories", "--output", tmp_path / "file" / "t.pkl"]
-    with pytest.raises(UserError, match="--output: no file can be made in .*file"):
+    with pytest.raises(UserError, match="--output: cannot create a file in .*file"):
         main(train_bpe_tokenizer_hf, *flags, folder=large[0])
     assert not learned
 
 
-def test_a_folder_that_is_not_there_is_made_for_the_file(large, tmp_path):
+def test_a_missing_output_folder_is_created(large, tmp_path):
     main(train_bpe_tokenizer_hf, "--from_pretrained", "others", "--output", tmp_path / "a/b/t.pkl", folder=large[0])
     assert load_tokenizer(tmp_path / "a/b/t.pkl").vocab_size == 70_007
 

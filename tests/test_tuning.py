@@ -1,4 +1,4 @@
-"""Tuning a chat model further, on one's own dialogues."""
+"""Fine-tuning a chat model on one's own dialogues."""
 
 import io
 import re
@@ -20,7 +20,7 @@ def tune(folder, *flags):
     main(step4, *common, *flags, folder=folder)
 
 
-def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_path, monkeypatch, capsys):
+def test_a_chat_model_can_be_tuned_on_a_mixture_with_adapters(course, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(course, tmp_path / "course")
     write_rows(folder / "mine.jsonl", [{"question": f"Who is {n}?", "answer": f"I am {n}."} for n in range(40)])
     mixed = ["--dataset", "mine.jsonl=0.7", "--dataset", "talks=0.3", "--lora_rank", 4]
@@ -37,7 +37,7 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_pa
     assert len(capsys.readouterr().out.splitlines()) == 1
     again = [*mixed, "--output_dir", "mine", "--resume_from_checkpoint", "latest"]
     tune(folder, *again)
-    assert "going on from" in capsys.readouterr().err
+    assert "resuming from" in capsys.readouterr().err
     others = {
         "--dataset and its weights": [*again[:3], "talks=0.4", *again[4:]],
         "--lora_rank: None": [*again[:4], *again[6:], "--lr", 0.005],
@@ -50,7 +50,7 @@ def test_a_chat_model_is_tuned_further_on_a_mixture_with_adapters(course, tmp_pa
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_frozen_embeddings_stay_as_they_were_and_the_rest_learns(course, tmp_path, optimizer):
+def test_frozen_embeddings_do_not_change_and_the_rest_learns(course, tmp_path, optimizer):
     folder = shutil.copytree(course, tmp_path / "course")
     before = torch.load(folder / "tinystories_chat_model/best_model.pth")["model"]
     for flag in ("--freeze_embeddings", "--no-freeze_embeddings"):

@@ -1,4 +1,4 @@
-"""The web demo: what its buttons do, and the page itself in headless Chromium, where there is one."""
+"""The web demo: the functions behind its buttons, and the page itself in headless Chromium, if installed."""
 
 import json
 import signal
@@ -27,9 +27,9 @@ from generation.prompts import story_prompt
 PROGRAM = Path(web_demo.__file__)
 TEXTS = ["Once upon a time, Tom had a cat.\nÜnï, €5!", "The dog ran away. Mia looked for it."]
 SETTINGS = {"name": "tiny", "length": 30, "temperature": 0.8, "top_k": 50, "top_p": 1, "seed": 42}
-PATIENCE = 30  # seconds that something may take before the test fails
+PATIENCE = 30  # seconds to wait before a test fails
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Gradio's, of pandas
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Gradio, about pandas
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def last(texts):
     return list(texts)[-1]
 
 
-# The chances of the next token ----------------------------------------------------------------------------------------
+# The probabilities of the next token ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "changes", [{}, {"temperature": 0}, {"top_k": 3}, {"top_k": 0}, {"top_p": 0.3}, {"temperature": 2}]
 )
-def test_the_bars_show_what_tokens_are_drawn_from(demo, changes):
+def test_the_bars_show_the_probabilities_that_tokens_are_drawn_with(demo, changes):
     writer = demo.writer(*settings(**changes))
     ids = story_prompt(writer, "Tom had")
     *likeliest, (_, own, drawn) = next_tokens(writer, ids, 10)
@@ -77,7 +77,7 @@ def test_the_bars_show_what_tokens_are_drawn_from(demo, changes):
     assert sum(token not in chances for token in firsts) / 300 == pytest.approx(drawn, abs=0.1)
 
 
-def test_the_models_own_chances_do_not_change_with_the_settings(demo):
+def test_the_model_s_own_probabilities_do_not_depend_on_the_settings(demo):
     ids = story_prompt(demo.writer(*settings()), "Tom had")
     charts = [next_tokens(demo.writer(*settings(temperature=t, top_k=k)), ids, 10) for t, k in ((1, 0), (0.3, 4))]
     assert [row[:2] for row in charts[0]] == [row[:2] for row in charts[1]]
@@ -85,12 +85,12 @@ def test_the_models_own_chances_do_not_change_with_the_settings(demo):
     assert sum(drawn > 0 for _, _, drawn in charts[1]) == 4
 
 
-def test_bars_are_there_for_a_text_longer_than_the_context_and_for_none(demo):
+def test_there_are_bars_for_a_text_longer_than_the_context_and_for_an_empty_one(demo):
     for text in ("", "Tom had a cat. " * 100):
         assert demo.bars("", text, *settings()).count("<code>") == 11
 
 
-def test_tokens_are_shown_so_that_they_can_be_read(demo):
+def test_special_and_invisible_tokens_are_shown_readably(demo):
     special, encode = demo.tokenizer.special, demo.tokenizer.encode
     assert demo.readable(special["<eos>"]) == "(end)"
     assert demo.readable(encode("\n")[0]) == "\u21b5"
@@ -98,7 +98,7 @@ def test_tokens_are_shown_so_that_they_can_be_read(demo):
     assert demo.readable(encode("\U0001f600")[0]) == "(part of a character)"
 
 
-def test_what_a_reader_typed_is_no_html(demo):
+def test_typed_html_is_escaped(demo):
     chart = bar_chart("<script>", [("<b>", 0.5, 0.0)])
     assert "<script>" not in chart and "&lt;script&gt;" in chart and "<code>&lt;b&gt;" in chart and "never" in chart
 
@@ -106,7 +106,7 @@ def test_what_a_reader_typed_is_no_html(demo):
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_story_is_what_step_3_writes_and_grows_token_by_token(demo):
+def test_a_story_equals_that_of_step_3_and_grows_token_by_token(demo):
     writer = demo.writer(*settings())
     *_, whole = texts = list(demo.story("Tom had", *settings()))
     assert whole == "Tom had" + without_controls("".join(writer.stream(story_prompt(writer, "Tom had"))))
@@ -114,7 +114,7 @@ def test_a_story_is_what_step_3_writes_and_grows_token_by_token(demo):
     assert len(set(texts)) > 15
 
 
-def test_a_chat_is_that_of_step_5(demo):
+def test_a_chat_equals_that_of_step_5(demo):
     chat, turns = Chat(demo.writer(*settings())), []
     for message in ("Hello!", "Tell me of a cat."):
         expected = "".join(chat.reply(message)).strip()
@@ -123,7 +123,7 @@ def test_a_chat_is_that_of_step_5(demo):
     assert [role for role, _ in turns] == ["user", "assistant"] * 2
 
 
-def test_a_chat_says_what_it_forgets(demo):
+def test_a_chat_reports_what_it_forgets(demo):
     turns = [("user", "Tom had a cat."), ("assistant", "The dog ran away.")] * 9
     assert last(demo.reply("Hello!", [], *settings()))[1] == ""
     assert "forgets the oldest turns" in last(demo.reply("Hello!", turns, *settings()))[1]
@@ -133,15 +133,15 @@ def test_a_chat_says_what_it_forgets(demo):
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
-        ("Tom " * 51, {}, "204 characters, and 200 are allowed"), ("12345 " * 25, {}, "shorten"),
+        ("Tom " * 51, {}, "204 characters; the maximum is 200"), ("12345 " * 25, {}, "shorten"),
         ("Tom", {"name": "/etc/passwd"}, "choose one of the models"), ("Tom", {"seed": None}, "fill in"),
         ("Tom", {"seed": -1}, "--seed"), ("Tom", {"temperature": float("nan")}, "--temperature"),
     ],
 )  # fmt: skip
-def test_what_is_too_long_or_makes_no_sense_is_refused(demo, text, changes, said):
+def test_invalid_or_too_long_input_is_refused(demo, text, changes, said):
     with pytest.raises(UserError, match=said):
         next(demo.story(text, *settings(**changes)))
-    if said != "shorten":  # a long message loses its beginning
+    if said != "shorten":  # the chat accepts a long message, without its beginning
         with pytest.raises(UserError, match=said):
             next(demo.reply(text, [], *settings(**changes)))
         assert said in demo.bars(text, "", *settings(**changes))
@@ -153,7 +153,7 @@ def test_an_empty_message_is_refused_and_an_empty_beginning_is_not(demo):
     assert last(demo.story(None, *settings()))
 
 
-def test_half_a_character_does_not_break_the_page(demo):
+def test_a_lone_surrogate_does_not_break_the_page(demo):
     assert json.dumps(last(demo.story("Tom \ud83d", *settings())), ensure_ascii=False).encode()
 
 
@@ -162,7 +162,7 @@ def test_half_a_character_does_not_break_the_page(demo):
 
 @pytest.fixture
 def course(tokenizer, tmp_path, monkeypatch):
-    """A working directory with two models and a file that is none."""
+    """Return the working directory, with two models and a damaged one."""
     monkeypatch.chdir(tmp_path)
     tokenizer.save("bpe_tokenizer_tinystories.pkl")
     for path in ("tinystories_model/best_model.pth", "my_chat/final_model.pth"):
@@ -172,18 +172,18 @@ def course(tokenizer, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_model_files_are_found_and_a_damaged_one_is_left_out(course, tokenizer, capsys):
+def test_model_files_are_found_and_damaged_ones_skipped(course, tokenizer, capsys):
     assert list(load_models(None, tokenizer, "cpu")) == ["my_chat/final_model.pth", "tinystories_model/best_model.pth"]
-    assert "left out: tinystories_model/final_model.pth is damaged" in capsys.readouterr().err
+    assert "skipped: tinystories_model/final_model.pth is damaged" in capsys.readouterr().err
 
 
-def test_models_that_are_named_are_the_only_ones(course, tokenizer):
+def test_only_the_named_models_are_loaded(course, tokenizer):
     assert list(load_models(["my_chat/final_model.pth"], tokenizer, "cpu")) == ["my_chat/final_model.pth"]
     with pytest.raises(UserError, match="damaged"):
         load_models(["tinystories_model/final_model.pth"], tokenizer, "cpu")
 
 
-def test_a_folder_without_a_model_is_said(tokenizer, tmp_path, monkeypatch):
+def test_a_folder_without_a_model_is_refused(tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="train a model first"):
         load_models(None, tokenizer, "cpu")
@@ -195,7 +195,7 @@ def test_flags_that_make_no_sense_are_refused(flags):
         parse_args(flags)
 
 
-def test_a_missing_gradio_is_one_line(course):
+def test_a_missing_gradio_gets_one_line(course):
     program = "import runpy, sys; sys.modules['gradio'] = None; sys.path[:0] = sys.argv[2:];"
     program += "sys.argv[1:] = ['--port', sys.argv[1]]; import web_demo; web_demo.run_program(web_demo.main)"
     command = [sys.executable, "-c", program, str(free_port()), str(PROGRAM.parent)]
@@ -204,7 +204,7 @@ def test_a_missing_gradio_is_one_line(course):
     assert ended.stderr == 'error: the demo needs Gradio, which is not installed: pip install -e ".[demo]"\n'
 
 
-def test_a_port_that_is_taken_is_one_line(course):
+def test_a_port_in_use_gets_one_line(course):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, PROGRAM, "--port", port]
@@ -239,7 +239,7 @@ def test_it_starts_behind_a_proxy_and_ctrl_c_ends_it(course):
 
 @pytest.fixture(scope="module")
 def address(demo):
-    """Of the page, served from here, so that a test can hold back what is written."""
+    """Yield the address of the page; this process serves it, so that tests can pause the generation."""
     pytest.importorskip("gradio")
     blocks = web_demo.page(demo, max_new_tokens=60, max_at_once=1)
     with pytest.MonkeyPatch.context() as patch:
@@ -251,10 +251,10 @@ def address(demo):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, newly loaded, as something to click, to type into and to read."""
+    """Load the page, and return an object with which to click, type and read."""
     browser.get(address)
     page = Page(browser)
-    page.until(lambda: "What may come after" in page.text("#bars"))
+    page.until(lambda: "Likeliest tokens after" in page.text("#bars"))
     return page
 
 
@@ -263,10 +263,10 @@ class Page:
         self.browser = browser
 
     def until(self, true):
-        """Wait until a function of the page returns something true, and return that."""
+        """Wait until a function returns a true value, and return this value."""
         ends = time.monotonic() + PATIENCE
         while not (result := true()):
-            assert time.monotonic() < ends, f"waited in vain; the page: {self.text('body')}"
+            assert time.monotonic() < ends, f"timed out; the page: {self.text('body')}"
             time.sleep(0.05)
         return result
 
@@ -284,7 +284,7 @@ class Page:
 
     def type(self, selector, text):
         box = self.one(selector)
-        box.send_keys("\ue009a\ue000")  # Ctrl-a: what is there is replaced
+        box.send_keys("\ue009a\ue000")  # Ctrl-a, to replace the old text
         box.send_keys(text)
 
     def story(self):
@@ -299,7 +299,7 @@ class Page:
 
 @pytest.fixture
 def held(monkeypatch):
-    """Writing stops for a moment after 5 tokens, until `held.go` is set; `held.ended` tells how many texts are over."""
+    """Pause generation after 5 tokens, until `held.go` is set; `held.ended` counts the finished texts."""
     held = threading.Event()
     held.go, held.ended, held.at_once, held.most = threading.Event(), 0, 0, 0
     whole = writer_module.generate
@@ -324,7 +324,7 @@ def held(monkeypatch):
 
 @pytest.fixture
 def endless(monkeypatch, demo):
-    """Writing takes minutes; `endless` is set where it was ended before."""
+    """Make generation take minutes; the event that is returned is set if it is stopped before its end."""
     ended = threading.Event()
 
     def generate(*arguments):
@@ -365,7 +365,7 @@ def test_at_temperature_0_two_stories_are_the_same(page, demo):
         page.until(lambda: page.story() == "")
 
 
-def test_a_reader_chats_two_turns_in_plain_text_and_begins_anew(page, demo):
+def test_a_reader_chats_two_turns_in_plain_text_and_starts_again(page, demo):
     page.all("button[role=tab]")[1].click()
     messages = ["Hello!", "Is <b>Tom</b> &amp; Mia?"]
     turns, _ = last(demo.reply(messages[0], [], *settings(length=60)))
@@ -385,13 +385,13 @@ def test_a_reader_chats_two_turns_in_plain_text_and_begins_anew(page, demo):
     page.until(lambda: shown() == replies[:1])
 
 
-def test_what_is_refused_is_said_on_the_page(page):
+def test_the_page_shows_why_an_input_is_refused(page):
     page.type("#beginning textarea", "12345 " * 25)
     page.one("#write").click()
     page.until(lambda: "shorten the prompt" in page.text("body"))
 
 
-def test_the_stop_button_ends_the_writing(page, endless):
+def test_the_stop_button_stops_the_generation(page, endless):
     page.one("#write").click()
     page.until(lambda: page.story().endswith("aaa"))
     page.one("#story-stop").click()
@@ -399,7 +399,7 @@ def test_the_stop_button_ends_the_writing(page, endless):
     page.until(lambda: "aaa" in page.text("#bars p"))
 
 
-def test_a_reply_that_was_stopped_stays_in_the_conversation(page, demo, endless, monkeypatch):
+def test_a_stopped_reply_stays_in_the_conversation(page, demo, endless, monkeypatch):
     page.all("button[role=tab]")[1].click()
     page.type("#message textarea", "Hello!\n")
     page.until(lambda: "aaa" in "".join(page.bubbles("bot")))
@@ -416,7 +416,7 @@ def test_a_reply_that_was_stopped_stays_in_the_conversation(page, demo, endless,
 
 
 @pytest.mark.parametrize("tab", ["story", "chat"])
-def test_a_reader_who_leaves_ends_the_writing(page, endless, tab):
+def test_closing_the_page_stops_the_generation(page, endless, tab):
     if tab == "story":
         page.one("#write").click()
         page.until(lambda: page.story().endswith("aaa"))
@@ -433,7 +433,7 @@ def test_a_reader_who_leaves_ends_the_writing(page, endless, tab):
     assert endless.wait(PATIENCE)
 
 
-def test_no_more_texts_are_written_at_once_than_allowed(page, address, held):
+def test_no_more_texts_are_generated_at_once_than_allowed(page, address, held):
     page.one("#write").click()
     assert held.wait(PATIENCE)
     page.browser.switch_to.new_window("tab")
@@ -445,7 +445,7 @@ def test_no_more_texts_are_written_at_once_than_allowed(page, address, held):
     assert held.most == 1
 
 
-def test_the_page_asks_nothing_of_another_computer(page, address):
+def test_the_page_requests_nothing_from_other_computers(page, address):
     asked = set()
     for entry in page.browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]

@@ -1,4 +1,4 @@
-"""Model files: they hold what the next steps need, and what is no whole model file is refused and runs no code."""
+"""Model files: they contain all that the next steps need; other or damaged files are refused and run no code."""
 
 import pickle
 from argparse import Namespace
@@ -16,7 +16,7 @@ from common.weights_files import load_model, save_model
 from model import ModelConfig
 
 
-def test_a_model_file_holds_what_the_next_steps_need(tmp_path):
+def test_a_model_file_contains_all_that_the_next_steps_need(tmp_path):
     model = make_model(arch="gpt2").bfloat16()
     save_model(tmp_path / "m.pth", model, "a fingerprint", step=7, val_loss=1.5, run_id="an id")
     content = torch.load(tmp_path / "m.pth", weights_only=True)
@@ -26,7 +26,7 @@ def test_a_model_file_holds_what_the_next_steps_need(tmp_path):
         "tokenizer_fingerprint": "a fingerprint", "run_id": "an id",
     }  # fmt: skip
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
-    assert sum(tensor.numel() for tensor in state.values()) == model.num_parameters()[1]  # tied weights once
+    assert sum(tensor.numel() for tensor in state.values()) == model.num_parameters()[1]  # tied weights are saved once
 
 
 @pytest.mark.parametrize("changes", [{}, {"arch": "gpt2", "window_size": 4}, {"tie_embeddings": False}])
@@ -42,7 +42,7 @@ def test_a_loaded_model_computes_the_same(tmp_path, changes):
     assert content["tokenizer_fingerprint"] == "a fingerprint"
 
 
-def test_a_model_of_another_tokenizer_is_refused_in_words(tmp_path):
+def test_a_model_of_another_tokenizer_is_refused(tmp_path):
     save_model(tmp_path / "m.pth", make_model(), "a fingerprint")
     with pytest.raises(UserError, match="not trained with this tokenizer") as refusal:
         load_model(tmp_path / "m.pth", Namespace(fingerprint="another", vocab_size=5000))
@@ -53,7 +53,7 @@ OTHER_FILES = ["garbage", "text", "list", "tokenizer", "other version", "other s
 
 
 @pytest.mark.parametrize("part", [0, 1, 100, 0.5, 0.99, *OTHER_FILES])
-def test_what_is_no_whole_model_file_is_refused_by_its_name(tmp_path, part, recwarn):
+def test_other_and_damaged_files_are_refused_by_name(tmp_path, part, recwarn):
     path = tmp_path / "m.pth"
     save_model(path, make_model(), "a fingerprint")
     whole, content = path.read_bytes(), torch.load(path, weights_only=True)
@@ -74,10 +74,10 @@ def test_what_is_no_whole_model_file_is_refused_by_its_name(tmp_path, part, recw
     with pytest.raises(UserError) as refusal:
         load_model(path)
     assert str(path) in one_line(refusal)
-    assert not recwarn.list  # nothing of torch's own beside the one line
+    assert not recwarn.list  # no warnings from torch in addition to the one line
 
 
-def test_the_weights_of_others_are_refused_with_the_tool_that_takes_them_over(tmp_path):
+def test_foreign_weights_are_refused_and_the_import_tool_is_named(tmp_path):
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"anything")
@@ -100,7 +100,7 @@ def test_a_missing_model_file_is_named(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
-def test_code_in_a_file_is_refused_and_not_run(tmp_path, save):
+def test_a_file_with_code_is_refused_and_its_code_not_run(tmp_path, save):
     path, trace = tmp_path / "m.pth", tmp_path / "trace"
     save({"format": "tinystories-model", "version": 1, "model": Planted(trace)}, path)
     with pytest.raises(UserError) as refusal:

@@ -1,4 +1,4 @@
-"""The writer: texts as they grow, where they end, and what of a dialogue the model sees."""
+"""The writer: streamed texts, where they end, and which part of a dialogue the model sees."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ def prompt_of(writer, text="Tom had"):
 
 
 @pytest.mark.parametrize("flags", [{}, {"temperature": 0}, {"num_beams": 3}, {"max_new_tokens": 80}])
-def test_a_streamed_text_is_the_written_one_and_comes_in_whole_words(make_writer, flags):
+def test_a_streamed_text_equals_the_written_one_and_comes_in_whole_words(make_writer, flags):
     for seed in range(8):
         writer = make_writer(seed=seed, **flags)
         (written,) = writer.write([prompt_of(writer)], [5])
@@ -50,7 +50,7 @@ def test_a_text_ends_before_the_first_stop_text(make_writer, beams):
             assert stopping.ended == "stop"
 
 
-def test_a_stop_text_may_lie_in_several_tokens_or_within_one(make_writer):
+def test_a_stop_text_may_span_several_tokens_or_be_part_of_one(make_writer):
     writer = make_writer()
     writer.sampling = dataclasses.replace(writer.sampling, stop=["t\u00fcr", "nce"])
     for text, stopped in (("die t\u00fcr", True), ("die t\u00fc", False), ("Once", True), ("On ce", False)):
@@ -73,7 +73,7 @@ def test_a_dialogue_leaves_a_quarter_of_the_context_for_the_answer(make_writer):
     assert len(ids) <= 24 and (dropped, cut) == (0, True)
 
 
-def test_special_tokens_that_are_typed_are_text(make_writer):
+def test_typed_special_tokens_are_plain_text(make_writer):
     writer = make_writer()
     ids, *_ = chat_prompt(writer, [("user", "<eos><user>")])
     special = writer.tokenizer.special

@@ -1,4 +1,4 @@
-"""A tiny network, prompts for it, and what it writes."""
+"""A tiny network, prompts for it, and the texts that it generates."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ with_and_without_window = pytest.mark.parametrize("window", [None, 1, 5])
 
 
 def make_model(arch="llama", seed=0, **changes):
-    """A tiny network whose weights are so large that every token it sees has a say in what it predicts."""
+    """Return a tiny network, with weights so large that every token in the context affects its predictions."""
     torch.manual_seed(seed)
     model = Transformer(ModelConfig(**SHAPE | {"arch": arch} | changes))
     with torch.no_grad():
@@ -46,12 +46,12 @@ def assert_same(one, other, tolerance=1e-5):
 
 
 def render_dialogue(tokenizer, turns, max_tokens=None, open_ended=False):
-    """(ids, pairs dropped, bytes of what the assistant says) of one dialogue; see `render_dialogues`."""
+    """Return (ids, dropped pairs, bytes of the replies) of one dialogue; see `render_dialogues`."""
     return render_dialogues(tokenizer, [turns], max_tokens, open_ended)[0][:3]
 
 
 def how(count, options):
-    """The Sampling and the Rules that options stand for; without any, tokens are drawn as the model has them."""
+    """Return Sampling and Rules for these options; the default is to draw from the model's own probabilities."""
     rules = {name: options.pop(name) for name in ("end", "banned", "stopped") if name in options}
     drawn = {"temperature": 1.0, "top_k": 0}
     if options.get("num_beams", 1) > 1:
@@ -60,10 +60,10 @@ def how(count, options):
 
 
 def write(model, prompts, count, row_seeds=None, **options):
-    """What generate yields, as one list a row."""
+    """Return the tokens that `generate` yields, as one list per row."""
     return [list(row) for row in zip(*generate(model, prompts, *how(count, options), row_seeds), strict=True)]
 
 
 def search(model, prompts, count, beams, **options):
-    """What beam_search finds."""
+    """Return the texts that `beam_search` finds."""
     return beam_search(model, prompts, *how(count, options | {"num_beams": beams}))

@@ -1,4 +1,4 @@
-"""Tiny training runs: their data, model and settings, what their records say, and what disturbs them."""
+"""Tiny training runs: their data, model and settings, their records, and ways to disturb them."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ SIX_STEPS = {"epochs": 1, "eval_steps": 2, "save_steps": 3, "logging_steps": 2, 
 
 
 def make_cache(texts, seed):
-    """Stories of 1 to 30 tokens between <bos> and <eos>; most tokens follow from the one before."""
+    """Return stories of 1 to 30 tokens between <bos> and <eos>; most tokens follow from the one before."""
     generator = np.random.default_rng(seed)
     stories = []
     for _ in range(texts):
@@ -60,7 +60,7 @@ def make_validation(**options):
 
 
 def rows_of(batches):
-    """The targets of each row, without padding."""
+    """Return the targets of each row, without padding."""
     return [[token for token in row if token != IGNORED] for _, targets in batches for row in targets.tolist()]
 
 
@@ -84,11 +84,11 @@ def sample(model):
 
 
 def train_in(folder, rows=None, flags=None, fingerprints=FINGERPRINTS, lora_rank=None, **settings):
-    """A run in a folder, from its beginning or as the flags say; returns its summary."""
+    """Train in a folder, as a new run or as the flags say, and return the summary."""
     run = make_run(folder, **flags or {})
     settings = make_settings(**settings)
     seed_everything(settings.seed)
-    model = make_model(dropout=0.2).eval()  # as a model comes from its file
+    model = make_model(dropout=0.2).eval()  # in the mode of a loaded model
     if lora_rank:
         add_adapters(model, lora_rank)
     precision = Precision(CPU, settings.amp, settings.amp_dtype)
@@ -98,7 +98,7 @@ def train_in(folder, rows=None, flags=None, fingerprints=FINGERPRINTS, lora_rank
         run.close()
 
 
-# What it wrote --------------------------------------------------------------------------------------------------------
+# Its records ----------------------------------------------------------------------------------------------------------
 
 
 def metrics(folder, *events):
@@ -115,13 +115,13 @@ def assert_equal_weights(one, other):
 
 
 def assert_same_models(folder, other):
-    """The final and the best model of two runs are the same to the last bit."""
+    """Check that the final and best models of two runs are the same to the last bit."""
     for name in ("final_model.pth", "best_model.pth"):
         assert_equal_weights(weights(folder / name), weights(other / name))
 
 
 def outcome(folder):
-    """What a run's metrics say about its losses."""
+    """Return the losses in a run's metrics, with their steps, epochs, tokens and learning rates."""
     return [
         (row["event"], row["step"], row["epoch"], row["tokens"], pytest.approx(row.get("train_loss", 0), rel=1e-6),
          row.get("val_loss"), row.get("lr"))
@@ -137,7 +137,7 @@ def steps_logged(folder):
 def curves(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    # TensorBoard reads event files in the order of their names: of the second, then of a number that comes as text
+    # TensorBoard reads event files in the order of their names: by the second, then by a number, compared as text
     in_order = sorted(folder.glob("events.out.*"), key=lambda path: (path.name.split(".")[3], int(path.suffix[1:])))
     with tempfile.TemporaryDirectory() as copies:
         for number, path in enumerate(in_order):
@@ -149,7 +149,7 @@ def curves(folder):
 
 
 def assert_nothing_is_lost(folder, uninterrupted):
-    """A run that was resumed and finished is the uninterrupted one: its weights, numbers, log and curves."""
+    """Check that a resumed run equals the uninterrupted one: its weights, numbers, log and curves."""
     assert_same_models(folder, uninterrupted)
     assert outcome(folder) == outcome(uninterrupted)
     assert steps_logged(folder) == steps_logged(uninterrupted)
@@ -169,11 +169,11 @@ def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# What disturbs it -----------------------------------------------------------------------------------------------------
+# Disturbing it --------------------------------------------------------------------------------------------------------
 
 
 def at_call(monkeypatch, owner, name, number, act):
-    """Let act() happen at the n-th call of owner.name, before it does its work."""
+    """Call act() at the n-th call of owner.name, before the original runs."""
     original = getattr(owner, name)
     calls = []
 
@@ -192,7 +192,7 @@ def terminate():
 
 @contextlib.contextmanager
 def signal_at(step, signum):
-    """A signal comes in the midst of step `step` (1, 2, ...), and ends the run after it."""
+    """Send a signal during step `step` (1, 2, ...), and check that it ends the run after this step."""
 
     def rate(done, *args):
         if done == step - 1:
@@ -205,7 +205,7 @@ def signal_at(step, signum):
 
 
 def interrupt(folder, step, signum=signal.SIGTERM, **options):
-    """A run that a signal ends at this step."""
+    """Train, with a signal that ends the run at this step, and return the signal's number."""
     with signal_at(step, signum) as stopped:
         train_in(folder, **options)
     return stopped.value.signum
@@ -213,7 +213,7 @@ def interrupt(folder, step, signum=signal.SIGTERM, **options):
 
 @contextlib.contextmanager
 def losses_not_finite_at(*steps, value=float("nan")):
-    """Make the loss of these steps (1, 2, ...) no number; a step is one call of the network."""
+    """Make the loss of these steps (1, 2, ...) NaN or infinite; a step is one call of the network."""
     forward = Transformer.forward
     calls = []
 

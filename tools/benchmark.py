@@ -1,12 +1,12 @@
-"""How fast is this machine? Training, generation and tokenizing, in one table, and as JSON.
+"""Measure the speed of training, generation, tokenizing and grading on this machine, as a table and as JSON.
 
-    python tools/benchmark.py                                   # everything, on the best device there is
+    python tools/benchmark.py                                   # everything, on the best device
     python tools/benchmark.py --only training --models course --compare path/to/reference.py
 
---compare, the last flag, runs another program that prints one line of JSON (`real_tokens_per_second`,
-`generated_tokens_per_second`, `peak_rss_mb`, `peak_gpu_mb`) before each measurement, and gives the ratios to it:
-machines are noisy, so only numbers of one run say anything. Each measurement runs in a process of its own, so that its
-peak memory is its own. Needs torch, numpy and tokenizers, nothing else, and any torch from 2.9 on.
+--compare must be the last flag. It runs another program before each measurement of training or generation. That program
+must print one line of JSON (`real_tokens_per_second`, `generated_tokens_per_second`, `peak_rss_mb`, `peak_gpu_mb`). The
+table then has the ratios to it: machines are noisy, so only numbers from the same run can be compared. Each measurement
+runs in its own process, so its peak memory is measured separately. Needs only torch 2.9 or newer, numpy and tokenizers.
 """
 
 import argparse
@@ -45,10 +45,10 @@ from training.run_folder import Run, write_line
 from training.settings import TrainingSettings
 from training.step import micro_batches, training_step
 
-MEASURED = ("course", "cs336", "28M", "gpt2")  # of the presets, on a GPU
+MEASURED = ("course", "cs336", "28M", "gpt2")  # the presets that are measured on a GPU
 SPECIAL = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
-STORY_TOKENS = 200  # TinyStories' lengths under a 10,000-token BPE: the median,
-STORY_SPREAD = 0.3  # and sigma of the logarithm
+STORY_TOKENS = 200  # median length of a story of TinyStories, with a vocabulary of 10,000 tokens
+STORY_SPREAD = 0.3  # sigma of the logarithm of that length
 KINDS = ("training", "generation", "past", "tokenizing", "grading")
 COLUMNS = {
     "tokens_per_second": "{:,.0f}", "bytes_per_second": "{:,}", "mfu": "{:.1%}", "peak_rss_mb": "{:,}",
@@ -87,21 +87,21 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="what to measure (default: all)")
     parser.add_argument(
-        "--models", nargs="+", choices=presets.PRESETS, help="presets (default: course, on a GPU three more)"
+        "--models", nargs="+", choices=presets.PRESETS, help="presets (default: course; on a GPU, three more)"
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="rows a training step (default: 64)")
+    parser.add_argument("--batch_size", type=int, default=64, help="rows per training step (default: 64)")
     parser.add_argument("--steps", type=int, help="timed training steps (default: 3 on a CPU, 50 on a GPU)")
     parser.add_argument("--new_tokens", type=int, default=200, help="length of the stories (default: 200)")
     parser.add_argument("--megabytes", type=int, default=20, help="text to tokenize (default: 20)")
     parser.add_argument("--submissions", type=int, default=200, help="runs to grade (default: 200)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--compare", nargs=argparse.REMAINDER, help="a program to run beside ours, and its flags")
+    parser.add_argument("--compare", nargs=argparse.REMAINDER, help="another program to compare with, and its flags")
     parser.add_argument("--json", default="benchmark.json", help="where to write the numbers (default: benchmark.json)")
     return parser.parse_args()
 
 
 def measurements(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, Callable[[], dict]]]:
-    """Yield (name, what measures it) of all that is asked for."""
+    """Yield (name, measuring function) for everything that --only selects."""
     for name in args.models or (["course"] if device.type == "cpu" else MEASURED):
         if "training" in args.only:
             yield from training_measurements(args, device, name)
@@ -120,7 +120,7 @@ def measurements(args: argparse.Namespace, device: torch.device) -> Iterator[tup
 
 
 def training_measurements(args: argparse.Namespace, device: torch.device, name: str) -> Iterator[tuple]:
-    """Each way to train a preset's network."""
+    """Yield (name, measuring function) for each way to train a preset's network."""
     precisions = [None]
     if device.type == "cuda":
         precisions.append("float16")
@@ -137,7 +137,7 @@ def training_measurements(args: argparse.Namespace, device: torch.device, name: 
 
 
 def in_a_process(measure: Callable[[], dict]) -> dict:
-    """What a function returns in a new process, with the process's peak memory in MB."""
+    """Run a function in a new process; return its result and the peak memory of the process in MB."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=report, args=(sender, measure))
@@ -146,15 +146,15 @@ def in_a_process(measure: Callable[[], dict]) -> dict:
     try:
         result = receiver.recv()
     except EOFError:
-        result = {"failed": "the process died; see above"}
+        result = {"failed": "the process crashed; see above"}
     process.join()
     return result
 
 
 def report(sender, measure: Callable[[], dict]) -> None:
-    """Measure, and send the result."""
+    """Measure and send the result."""
     try:
-        with silence():  # for what would only disturb the table
+        with silence():  # messages would only clutter the table
             result = measure()
         if torch.cuda.is_available():
             result["peak_gpu_mb"] = torch.cuda.max_memory_allocated() // 2**20
@@ -165,7 +165,7 @@ def report(sender, measure: Callable[[], dict]) -> None:
 
 
 def peak_rss_mb() -> int | None:
-    """This process's peak memory."""
+    """Return the peak memory of this process in MB; None on Windows."""
     try:
         import resource
     except ImportError:  # Windows
@@ -175,7 +175,7 @@ def peak_rss_mb() -> int | None:
 
 
 def run_other(command: list[str]) -> dict:
-    """The JSON that another program prints last."""
+    """Run another program; return the JSON in its last line."""
     done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"error: --compare {' '.join(command)} ended with status {done.returncode}; see above")
@@ -183,7 +183,7 @@ def run_other(command: list[str]) -> dict:
 
 
 def ratios_to(other: dict, kind: str, result: dict) -> dict:
-    """Our speed and memory as multiples of another program's."""
+    """Return our speed and memory as multiples of those of the other program."""
     theirs = other.get({"training": "real_tokens_per_second", "generation": "generated_tokens_per_second"}[kind])
     memory = "peak_gpu_mb" if other.get("peak_gpu_mb") else "peak_rss_mb"
     ratios = {}
@@ -195,7 +195,7 @@ def ratios_to(other: dict, kind: str, result: dict) -> dict:
 
 
 def print_row(label: str, result: dict) -> None:
-    """A row of the table."""
+    """Print a row of the table."""
     cells = [form.format(result[name]) if result.get(name) else "" for name, form in COLUMNS.items()]
     if "failed" in result:
         cells[0] = result["failed"]
@@ -207,12 +207,12 @@ def print_row(label: str, result: dict) -> None:
 
 
 def config_of(name: str) -> ModelConfig:
-    """A preset's network, with the vocabulary that it is known with, and without dropout, so that all do the same."""
+    """Return the config of a preset with its usual vocabulary; without dropout, so that all programs do the same."""
     return dataclasses.replace(presets.config_of(name, 50_257 if name == "gpt2" else 10_000), dropout=0.0)
 
 
 def random_stories(count: int, vocab_size: int, seed: int = 0) -> TokenCache:
-    """Random tokens with the lengths of TinyStories, in memory."""
+    """Return stories of random tokens, with lengths as in TinyStories."""
     generator = np.random.default_rng(seed)
     lengths = np.exp(generator.normal(math.log(STORY_TOKENS), STORY_SPREAD, count)).astype(np.int64)
     tokens = generator.integers(len(SPECIAL), vocab_size, lengths.sum()).astype(np.uint32)
@@ -223,7 +223,7 @@ def random_stories(count: int, vocab_size: int, seed: int = 0) -> TokenCache:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a GPU still computes."""
+    """Wait until the GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -231,8 +231,8 @@ def synchronize(device: torch.device) -> None:
 def measure_training(
     device: torch.device, name: str, batch_size: int, batching: str, amp_dtype: str | None, compiling: bool, steps: int
 ) -> dict:
-    """Tokens a second of training steps, the first one not counted."""
-    device = choose_device(str(device))  # this process's settings, too
+    """Measure tokens per second of training, not counting the first step."""
+    device = choose_device(str(device))  # also sets up torch in this process
     config = config_of(name)
     model = Transformer(config).to(device).train()
     settings = TrainingSettings(batch_size=batch_size)
@@ -255,7 +255,7 @@ def measure_training(
     tokens = 0
     for step, batches in enumerate(computed_ahead(batches_of, range(steps + 1))):
         predicted = training_step(network, optimizers, precision, batches, settings).tokens
-        if step == 0:  # to warm up
+        if step == 0:  # warm-up
             synchronize(device)
             began = time.perf_counter()
         else:
@@ -268,7 +268,7 @@ def measure_training(
 
 
 def model_for_writing(device: torch.device, name: str, rows: int) -> Transformer:
-    """A preset's untrained network, ready to write so many rows, and warmed up."""
+    """Return a preset's untrained network, warmed up and ready to write this number of rows at once."""
     model = ready_to_write(Transformer(config_of(name)).to(choose_device(str(device))).eval(), rows)
     for _ in generate(model, [[SPECIAL["<bos>"]]], Sampling(max_new_tokens=4)):
         pass
@@ -276,7 +276,7 @@ def model_for_writing(device: torch.device, name: str, rows: int) -> Transformer
 
 
 def measure_generation(device: torch.device, name: str, batch_size: int, new_tokens: int) -> dict:
-    """Tokens a second of stories of so many tokens."""
+    """Measure tokens per second when stories of new_tokens tokens are written."""
     model = model_for_writing(device, name, batch_size)
     prompts = [[SPECIAL["<bos>"], *range(10, 17)]] * batch_size
     began = time.perf_counter()
@@ -286,7 +286,7 @@ def measure_generation(device: torch.device, name: str, batch_size: int, new_tok
 
 
 def measure_past_the_context(device: torch.device, name: str, batch_size: int) -> dict:
-    """Tokens a second of stories of four contexts, once the first is full, and their ratio to those before."""
+    """Measure tokens per second beyond the first context, in stories of four contexts, and the ratio to the first."""
     model = model_for_writing(device, name, batch_size)
     context = model.config.max_seq_len
     sampling = Sampling(max_new_tokens=4 * context, temperature=1.0)
@@ -301,7 +301,7 @@ def measure_past_the_context(device: torch.device, name: str, batch_size: int) -
 
 
 def texts_of_words(megabytes: int, seed: int = 0) -> Iterator[str]:
-    """Yield texts like stories, made of words of our own: enough to give a tokenizer its usual work."""
+    """Yield texts as long as stories, made of invented words: realistic work for a tokenizer."""
     generator = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     lexicon = np.array(["".join(generator.choice(letters, generator.integers(2, 9))) for _ in range(5000)])
@@ -311,7 +311,7 @@ def texts_of_words(megabytes: int, seed: int = 0) -> Iterator[str]:
 
 
 def measure_tokenizing(megabytes: int) -> dict:
-    """Bytes a second into the token cache, and their ratio to those of `encode_batch_fast` alone on the same text."""
+    """Measure bytes per second into the token cache, and the ratio to `encode_batch_fast` alone on the same text."""
     texts = list(texts_of_words(megabytes))
     size = sum(map(len, texts))
     tokenizer = train_tokenizer(texts[:2000], 10_000)
@@ -333,7 +333,7 @@ def measure_tokenizing(megabytes: int) -> dict:
 
 
 def make_run(folder: Path, points: int = 3000, evaluations: int = 20) -> None:
-    """Write the records of a run of the course's size, two models of 23 MB among them, as the trainer writes them."""
+    """Write the records of a run of the course's size as the trainer does, including two models of 23 MB."""
     run = Run(argparse.Namespace(output_dir=str(folder), overwrite=False, resume_from_checkpoint=None, pilot_run=False))
     run.start()
     model = Transformer(config_of("course"))
@@ -357,7 +357,7 @@ def make_run(folder: Path, points: int = 3000, evaluations: int = 20) -> None:
 
 
 def measure_grading(submissions: int) -> dict:
-    """Seconds in which so many runs of the course's size are read, every second one a .zip."""
+    """Measure how many seconds it takes to grade runs of the course's size; every second one is a .zip."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
         make_run(made)

@@ -1,13 +1,13 @@
-"""Score models side by side: on held-out text, and on what they write.
+"""Compare models: score them on held-out text and on the texts that they write.
 
     python tools/evaluate_model.py tinystories_model/best_model.pth --dataset sample_data/stories \\
         --prompts_file prompts.jsonl --training_set sample_data/stories --output scores.json --csv scores.csv
     python tools/evaluate_model.py before.jsonl after.jsonl --training_set sample_data/conversations
 
-A MODEL is a model file (.pth), which is asked the prompts here, or a file of samples (.jsonl) that
-generate_tinystories_text.py or chat_with_tinystories_model.py wrote with --output_file, which is scored as it stands.
-All models are asked alike: as chat models if --dataset or the prompts hold dialogues, unless --chat or --no-chat says
-otherwise.  What is scored of a text is what the model wrote, without the prompt.
+A MODEL is a model file (.pth), which gets the prompts here, or a file of samples (.jsonl) that
+generate_tinystories_text.py or chat_with_tinystories_model.py wrote with --output_file.  All models get the prompts in
+the same way: as chat models if --dataset or the prompts contain dialogues, else as story models.  --chat and --no-chat
+override this.  Only the text that a model wrote is scored, not the prompt.
 
 The table goes to stdout, everything else to stderr.
 """
@@ -56,61 +56,61 @@ from model import Transformer
 from training.step import evaluate
 
 RUBRIC = Path(__file__).resolve().parent / "scoring/judge_rubric.txt"
-LONG_PASSAGE = 12  # words in a row; more of them are hardly a coincidence
+LONG_PASSAGE = 12  # words in a row; a longer copy is hardly a coincidence
 LABEL_WIDTH = 36
 COLUMN_WIDTH = 12
 PASSAGE_SHOWN = 200  # characters
 
 # name: (label, format, definition), in the order of the table
 MEASURES = {
-    "loss": ("loss", "{:.4f}", "mean cross-entropy in nats a token of held-out text, as the trainers' val_loss"),
+    "loss": ("loss", "{:.4f}", "mean cross-entropy on held-out text in nats per token; the trainers' val_loss"),
     "perplexity": ("perplexity", "{:.5g}", "e^loss"),
-    "bits_per_byte": ("bits per byte", "{:.4f}", "that loss for a byte of text; compares across tokenizers"),
-    "texts": ("texts written", "{:,}", "how many samples the rows below are made of"),
+    "bits_per_byte": ("bits per byte", "{:.4f}", "the same loss per byte of text; comparable across tokenizers"),
+    "texts": ("texts written", "{:,}", "number of samples behind the rows below"),
     "words": ("words", "{:.1f}", "mean length; a word is a run of letters and digits, in lower case"),
-    "tokens": ("tokens", "{:.1f}", "mean length, <eos> included where the samples count it"),
-    "ended": ("end by themselves", "{:.1%}", "share of the texts that <eos> ended"),
-    "distinct_1": ("distinct-1", "{:.3f}", "different words of all texts over all words (Li et al. 2016)"),
+    "tokens": ("tokens", "{:.1f}", "mean length, with <eos> if the samples count it"),
+    "ended": ("end by themselves", "{:.1%}", "share of the texts that end with <eos>"),
+    "distinct_1": ("distinct-1", "{:.3f}", "number of different words in all texts / number of words (Li et al. 2016)"),
     "distinct_2": ("distinct-2", "{:.3f}", "the same for 2 words in a row"),
-    "distinct_3": ("distinct-3", "{:.3f}", "the same for 3; falls with more text, so compare on the same prompts"),
+    "distinct_3": ("distinct-3", "{:.3f}", "the same for 3; more text lowers it, so compare on the same prompts"),
     "repeated_4": (
         "repeated 4-grams", "{:.1%}",
-        "share of a text's 4-grams that occurred before in it, mean over texts (seq-rep-4, Welleck et al. 2020)",
+        "share of a text's 4-grams that repeat an earlier one, mean over texts (seq-rep-4, Welleck et al. 2020)",
     ),
-    "copied_longest": ("longest copied passage, words", "{:,}", "most words in a row that a training text has, too"),
-    "copied_mean": ("copied passage, words, mean", "{:.1f}", "each text's longest one, mean over texts"),
-    "copied_over_12": ("over 12 words copied", "{:.1%}", "share of the texts whose longest one has more than 12 words"),
-    "copied_5": ("5-grams found in training", "{:.1%}", "share of all texts' 5-grams that a training text has, too"),
+    "copied_longest": ("longest copied passage, words", "{:,}", "most words in a row that are also in a training text"),
+    "copied_mean": ("mean copied passage, words", "{:.1f}", "longest copied passage of each text, mean over texts"),
+    "copied_over_12": ("over 12 words copied", "{:.1%}", "share of texts with a copied passage of more than 12 words"),
+    "copied_5": ("5-grams found in training", "{:.1%}", "share of all 5-grams that are also in a training text"),
     "wanted_words": (
-        "all wanted words come back", "{:.1%}",
-        "of the prompts with a list `words` (in a .csv: separated by commas): share whose words all occur in the text, "
-        "a plural s allowed",
+        "texts with all wanted words", "{:.1%}",
+        "of the prompts with a list `words` (in a .csv: separated by commas): share of texts that contain all words; "
+        "a plural s is allowed",
     ),
     "prompt_words": (
-        "prompt's words that come back", "{:.1%}",
-        "of the other prompts: share of the prompt's content words (of the last turn's, in a dialogue) that occur in "
-        "the text, a plural s allowed, mean over texts",
+        "prompt's words in the text", "{:.1%}",
+        "of the other prompts: share of the content words of the prompt (in a dialogue, of its last turn) that are in "
+        "the text, mean over texts; a plural s is allowed",
     ),
-    "graded": ("texts graded", "{:,}", "texts that the judge gave grades"),
+    "graded": ("texts graded", "{:,}", "texts that the judge graded"),
     "grammar": ("grammar, of 10", "{:.2f}", "the judge's mean grade (Eldan & Li 2023, section 4.1)"),
     "creativity": ("creativity, of 10", "{:.2f}", "the same"),
-    "consistency": ("consistency, of 10", "{:.2f}", "the same, with the beginning"),
+    "consistency": ("consistency, of 10", "{:.2f}", "the same; is the text consistent with its beginning?"),
     "age_group": (
         "age group", "{}",
-        "the median guess, the younger of two: " + ", ".join(f"{name} {ages}" for name, ages in AGE_GROUPS.items()),
+        "its median guess; of two, the younger: " + ", ".join(f"{name} {ages}" for name, ages in AGE_GROUPS.items()),
     ),
 }  # fmt: skip
-SECTIONS = {"loss": "on held-out text", "texts": "on what they write", "graded": "as the judge says"}
+SECTIONS = {"loss": "held-out text", "texts": "generated texts", "graded": "grades of the judge"}
 
 
 @dataclass
 class Scored:
-    """A model or a file of samples.  samples: what it wrote, see `read_samples`; scores: {name in MEASURES: value}."""
+    """A model or a file of samples.  samples: as from `read_samples`; scores: {name in MEASURES: value}."""
 
     name: str
     samples: list[dict] = field(default_factory=list)
     scores: dict = field(default_factory=dict)
-    passage: str = ""  # the longest that was copied
+    passage: str = ""  # the longest copied passage
 
 
 # Flags ----------------------------------------------------------------------------------------------------------------
@@ -125,30 +125,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a model file (.pth) or a file of samples (.jsonl)")
     parser.add_argument(
         "--tokenizer_path", nargs="+", default=["bpe_tokenizer_tinystories.pkl"], metavar="FILE",
-        help="one for all models, or several: each model takes the one it was trained with (default: step 1's)",
+        help="one for all models, or several: each model uses its own (default: the file of step 1)",
     )  # fmt: skip
     parser.add_argument(
         "--chat", action=argparse.BooleanOptionalAction,
-        help="the prompts are what a user says, not a story's beginning (default: if --dataset or they hold dialogues)",
+        help="prompts are user messages, not beginnings of stories (default: if --dataset or they have dialogues)",
     )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto uses cuda, else mps, else cpu (default: %(default)s)")
     group = parser.add_argument_group("text")
     group.add_argument(
-        "--dataset", help="held-out text: its validation split, else the last of its training texts; as for a trainer"
+        "--dataset", help="held-out text: its validation split, else its last training texts; as in training"
     )
-    group.add_argument("--max_eval_samples", type=int, help="use only so many held-out texts (default: all)")
+    group.add_argument("--max_eval_samples", type=int, help="use at most this many held-out texts (default: all)")
     group.add_argument(
         "--training_set", nargs="+", default=[], metavar="DATASET",
-        help="what the models learned from, stories and dialogues (only the replies): what did they copy?",
+        help="training texts, searched for copied passages: stories, or the replies in dialogues",
     )  # fmt: skip
-    group.add_argument("--max_train_samples", type=int, help="look only at so many texts of each (default: all)")
+    group.add_argument("--max_train_samples", type=int, help="use at most this many texts of each set (default: all)")
     group.add_argument(
         "--cache_dir", default=str(default_cache_dir()),
-        help="for tokenized text and the judge's grades (default: %(default)s)",
+        help="for tokenized texts and the judge's grades (default: %(default)s)",
     )  # fmt: skip
     add_reading_flags(group, stories=True, dialogues=True)
     group = parser.add_argument_group("writing")
-    group.add_argument("--prompts_file", help="what to ask: .txt, .json, .jsonl or .csv, as for the writing programs")
+    group.add_argument("--prompts_file", help="a .txt, .json, .jsonl or .csv file, as in steps 3 and 5")
     add_fields(group, Sampling, {})
     group = parser.add_argument_group("results")
     group.add_argument("--output", metavar="FILE", help="write scores and samples as JSON")
@@ -156,18 +156,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("the judge")
     group.add_argument(
         "--judge", metavar="URL",
-        help="an OpenAI-compatible endpoint that grades the texts, as http://localhost:8000/v1",
+        help="an OpenAI-compatible endpoint that grades the texts, like http://localhost:8000/v1",
     )  # fmt: skip
-    group.add_argument("--judge_model", help="the name that it has there")
+    group.add_argument("--judge_model", help="the name of the model at that endpoint")
     group.add_argument(
         "--judge_rubric", default=RUBRIC, metavar="FILE", help="how to grade (default: tools/scoring/judge_rubric.txt)"
     )
     group.add_argument(
-        "--judge_limit", type=int, default=1000, help="requests at most, repeated ones too (default: %(default)s)"
+        "--judge_limit", type=int, default=1000, help="requests at most, with repeated ones (default: %(default)s)"
     )
     group.add_argument(
         "--judge_key_variable", default="OPENAI_API_KEY", metavar="NAME",
-        help="the environment variable that holds the key, if it needs one (default: %(default)s)",
+        help="the environment variable with the key, if one is needed (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     check(args)
@@ -176,7 +176,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that make no sense, alone or together, before any work is done."""
+    """Raise UserError for a bad flag or combination of flags, before any work is done."""
     for name in ("max_eval_samples", "max_train_samples", "judge_limit"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -187,15 +187,15 @@ def check(args: argparse.Namespace) -> None:
     asked = [path for path in args.models if not is_samples(path)]
     texts = args.prompts_file or len(asked) < len(args.models)
     wrong = {
-        "one MODEL is named twice": len(set(args.models)) < len(args.models),
+        "a MODEL is named twice; name each one once": len(set(args.models)) < len(args.models),
         "nothing to score model files on; pass --dataset, --prompts_file or both":
             asked and not args.dataset and not args.prompts_file,
-        "--dataset is for model files, and there are only samples to score": args.dataset and not asked,
-        "--prompts_file is for model files, and there are only samples to score": args.prompts_file and not asked,
-        "--training_set scores what the models write; pass --prompts_file, too": args.training_set and not texts,
-        "--judge scores what the models write; pass --prompts_file, too": args.judge and not texts,
+        "--dataset is for model files, but only samples were given": args.dataset and not asked,
+        "--prompts_file is for model files, but only samples were given": args.prompts_file and not asked,
+        "--training_set scores the texts that models write; pass --prompts_file too": args.training_set and not texts,
+        "--judge scores the texts that models write; pass --prompts_file too": args.judge and not texts,
         "--judge needs --judge_model, the name of the model that grades": args.judge and not args.judge_model,
-        f"--judge_rubric {args.judge_rubric} is no file; pass one of UTF-8 text": not Path(args.judge_rubric).is_file(),
+        f"--judge_rubric {args.judge_rubric} is not a file; pass a text file": not Path(args.judge_rubric).is_file(),
     }  # fmt: skip
     for message, is_wrong in wrong.items():
         if is_wrong:
@@ -203,15 +203,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Raise UserError for a file of results that cannot be written, or would overwrite another file."""
+    """Raise UserError if a results file cannot be written or would overwrite another file."""
     read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric]
     written = [path for path in (args.output, args.csv) if path]
     used = [Path(path).resolve() for path in (*read, *written) if path]
     for path in written:
         if used.count(Path(path).resolve()) > 1:
-            raise UserError(f"{path} would be overwritten, and is used for something else; write to another file")
+            raise UserError(f"{path} would be overwritten, but has another use in this command; choose another file")
         if not Path(path).parent.is_dir() or Path(path).is_dir():
-            raise UserError(f"cannot write {path}: it is a folder, or its folder is not there")
+            raise UserError(f"cannot write {path}: it is a folder, or its folder does not exist")
 
 
 def is_samples(path: str) -> bool:
@@ -222,7 +222,7 @@ def is_samples(path: str) -> bool:
 
 
 def holds_dialogues(split: Split, column: str) -> bool:
-    """Whether a split's rows are dialogues: the first one that can be read is no story."""
+    """Return whether a split contains dialogues: whether its first readable row is not a story."""
     wanted = Wanted(lambda value: holds_story(value, column) or holds_dialogue(value))
     first = next((row for row, _ in split.rows(wanted, Notes()) if not isinstance(row, UserError)), None)
     return not isinstance(first, str) and (not isinstance(first, dict) or name_in(first, column) is None)
@@ -232,7 +232,7 @@ def held_out_scores(
     model: Transformer, tokenizer: Tokenizer, splits: dict[str, Split], args: argparse.Namespace, dialogues: bool,
     precision: Precision,
 ) -> dict:  # fmt: skip
-    """{"loss", "perplexity", "bits_per_byte"} on the texts that the trainers evaluate on, in the way they do it."""
+    """Return {"loss", "perplexity", "bits_per_byte"} on the validation texts, computed as the trainers do."""
     length = model.config.max_seq_len
     how = settings_from(args, ReadingFlags)
 
@@ -251,11 +251,11 @@ def held_out_scores(
     return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}
 
 
-# What the models write ------------------------------------------------------------------------------------------------
+# Texts that the models write ------------------------------------------------------------------------------------------
 
 
 def ask(writer: Writer, prompts: list[Prompt], chat: bool) -> list[dict]:
-    """What a model writes to prompts: rows like those of `read_samples`."""
+    """Let a model write for each prompt; return rows like those of `read_samples`."""
     samples = Samples(writer, prompts, chat=chat)
     written = []
     with tqdm(total=len(samples), unit=" texts", leave=False, disable=None) as bar:
@@ -266,25 +266,25 @@ def ask(writer: Writer, prompts: list[Prompt], chat: bool) -> list[dict]:
 
 
 def read_samples(path: str) -> list[dict]:
-    """The rows of a file that --output_file wrote: dicts with `text`, perhaps `prompt`, `tokens`, `ended`, `words`."""
+    """Read a file from --output_file: dicts with `text` and perhaps `prompt`, `tokens`, `ended`, `words`."""
     rows = []
     for row, place in json_lines(Path(path)):
         if isinstance(row, UserError):
             raise row
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise UserError(f'{place}: no "text"; pass a file that was written with --output_file')
+            raise UserError(f'{place}: no "text"; pass a file that --output_file wrote')
         try:
             last_turn(row)
         except ValueError as error:
             raise UserError(f"{place}: {error}; fix it") from None
         rows.append(row)
     if not rows:
-        raise UserError(f"no samples in {path}; pass a file that was written with --output_file")
+        raise UserError(f"no samples in {path}; pass a file that --output_file wrote")
     return rows
 
 
 def last_turn(sample: dict) -> str:
-    """The text of a sample's prompt; of a dialogue that of its last turn, "" if there is none."""
+    """Return the prompt of a sample, or the last turn if it is a dialogue; "" if there is none."""
     prompt = sample.get("prompt") or ""
     if not isinstance(prompt, str):
         _, prompt = read_turns(prompt)[-1]
@@ -292,14 +292,14 @@ def last_turn(sample: dict) -> str:
 
 
 def written_scores(samples: list[dict]) -> dict:
-    """The measures of texts that need nothing beside them and their prompts."""
+    """Compute the measures that need only the texts and their prompts."""
     texts = [measures.words(sample["text"]) for sample in samples]
     wanted_words = []
     prompt_words = []
     for sample, text in zip(samples, texts, strict=True):
         wanted = sample.get("words") or []
         if not isinstance(wanted, list):
-            wanted = str(wanted).split(",")  # as a .csv has them
+            wanted = str(wanted).split(",")  # as in a .csv
         if wanted:
             wanted_words.append(measures.words_come_back([str(phrase) for phrase in wanted], text))
         else:
@@ -318,11 +318,11 @@ def written_scores(samples: list[dict]) -> dict:
     }
 
 
-# What they copied -----------------------------------------------------------------------------------------------------
+# Copied passages ------------------------------------------------------------------------------------------------------
 
 
 def open_training_set(name: str) -> Split:
-    """The split that a model learned from."""
+    """Open the training split of a dataset."""
     try:
         return open_dataset(name)["train"]
     except UserError as error:
@@ -330,7 +330,7 @@ def open_training_set(name: str) -> Split:
 
 
 def training_texts(split: Split, args: argparse.Namespace) -> Iterator[str]:
-    """Yield the texts that a model learned to write from a split: stories, or what the assistant says in dialogues."""
+    """Yield the texts of a split that a model learned to write: stories, or the assistant's turns in dialogues."""
     how = settings_from(args, ReadingFlags)
     notes = Notes()
     if holds_dialogues(split, args.text_column):
@@ -343,18 +343,18 @@ def training_texts(split: Split, args: argparse.Namespace) -> Iterator[str]:
 
 
 def score_copying(scored: list[Scored], splits: list[Split], args: argparse.Namespace) -> None:
-    """Add the measures of copying to the scores: one pass through the training sets for all models together."""
+    """Add the measures of copying to the scores, with one pass through the training sets for all models."""
     passages = measures.CopiedPassages([measures.words(sample["text"]) for one in scored for sample in one.samples])
     for split in splits:
         count = 0
-        log.info(f"{split.name}: looking for passages that were copied")
+        log.info(f"{split.name}: searching for copied passages")
         for text in tqdm(training_texts(split, args), unit=" texts", leave=False, disable=None):
             passages.compare(measures.words(text))
             count += 1
         log.info(f"{split.name}: compared with {count:,} texts")
     passages.finish()
     for one in scored:
-        counts = []  # (5-grams that a training text has, too, all 5-grams) of each text
+        counts = []  # for each text: (5-grams that are also in a training text, all 5-grams)
         for sample in one.samples:
             text = measures.words(sample["text"])
             matches = passages.matches(text)
@@ -386,12 +386,12 @@ def make_judge(args: argparse.Namespace) -> Judge:
 def grade_samples(scored: list[Scored], judge: Judge) -> None:
     """Add the judge's grades to the samples.
 
-    The models' texts come in turn, so that a limit on the requests leaves each model as many grades.
+    The models take turns, so each model gets the same number of grades when the limit on requests is reached.
     """
     in_turn = chain.from_iterable(zip_longest(*(one.samples for one in scored)))
     samples = [sample for sample in in_turn if sample is not None]
     for sample in samples:
-        sample.pop("grades", None)  # those that a file of samples came with are not this judge's
+        sample.pop("grades", None)  # grades that were in a file of samples are not from this judge
     for sample in tqdm(samples, unit=" grades", leave=False, disable=None):
         beginning = sample.get("prompt") or ""
         if not isinstance(beginning, str):
@@ -414,7 +414,7 @@ def judged_scores(samples: list[dict]) -> dict:
 
 
 def rows_of(scored: list[Scored]) -> Iterator[tuple[str, list]]:
-    """Yield (measure, its value for each model) of the measures that any model has."""
+    """Yield (measure, [its value for each model]) for the measures that at least one model has."""
     for measure in MEASURES:
         values = [one.scores.get(measure) for one in scored]
         if any(value is not None for value in values):
@@ -422,7 +422,7 @@ def rows_of(scored: list[Scored]) -> Iterator[tuple[str, list]]:
 
 
 def table(scored: list[Scored], dialogues: bool) -> Iterator[str]:
-    """Yield the lines of the table: a row a measure, a column a model.  dialogues: of the held-out text."""
+    """Yield the lines of the table: a row per measure, a column per model.  dialogues: in the held-out text."""
     letters = [chr(ord("A") + number) for number in range(len(scored))]
     for letter, one in zip(letters, scored, strict=True):
         yield f"{letter}: {one.name}"
@@ -431,13 +431,13 @@ def table(scored: list[Scored], dialogues: bool) -> Iterator[str]:
     for measure, values in rows_of(scored):
         label, form, _ = MEASURES[measure]
         if measure == "loss" and dialogues:
-            yield f"{SECTIONS[measure]} (what the assistant says)"
+            yield f"{SECTIONS[measure]} (only what the assistant says)"
         elif measure in SECTIONS:
             yield SECTIONS[measure]
         cells = ["-" if value is None else form.format(value) for value in values]
         yield f"  {label:{LABEL_WIDTH - 2}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells)
     if any(one.passage for one in scored):
-        yield "the longest passage that each copied"
+        yield "longest copied passage of each"
         for letter, one in zip(letters, scored, strict=True):
             yield f"  {letter}: {one_line(without_controls(one.passage), PASSAGE_SHOWN)}"
 
@@ -455,7 +455,7 @@ def write_output(scored: list[Scored], args: argparse.Namespace, chat: bool | No
 
 
 def write_csv(scored: list[Scored], path: str) -> None:
-    """Write --csv; a value that a model does not have is an empty cell."""
+    """Write the table as CSV; a missing value is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["measure", *(one.name for one in scored)])
@@ -469,7 +469,7 @@ def write_csv(scored: list[Scored], path: str) -> None:
 
 
 def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> tuple[Transformer, Tokenizer]:
-    """(model, the one of the tokenizers that it was trained with)."""
+    """Load a model; return it with its tokenizer.  Raises UserError if none of the tokenizers is the right one."""
     model, content = load_model(path, device=device)
     trained_with = content.get("tokenizer_fingerprint")
     matching = [tokenizer for tokenizer in tokenizers if tokenizer.fingerprint == trained_with]
@@ -479,7 +479,7 @@ def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> t
 
 
 def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Scored], bool | None, bool]:
-    """(a Scored for each path, whether they are asked as chat models, whether the held-out text is dialogues)."""
+    """Return (a Scored for each path, whether they are chat models, whether the held-out text is dialogues)."""
     scored = [Scored(path, read_samples(path) if is_samples(path) else []) for path in paths]
     asked = [one for one in scored if not is_samples(one.name)]
     if not asked:
@@ -493,12 +493,12 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
     if chat is None:
         chat = dialogues or any(isinstance(prompt.prompt, list) for prompt in prompts)
     if prompts:
-        log.info(f"asked as {'chat' if chat else 'story'} models; if that is wrong: --{'no-' if chat else ''}chat")
+        log.info(f"asked as {'chat' if chat else 'story'} models; if that is wrong, pass --{'no-' if chat else ''}chat")
     device = choose_device(args.device)
     for one in asked:
         model, tokenizer = load_with_its_tokenizer(one.name, tokenizers, device)
         if splits:
-            precision = Precision(device, amp=None)  # as the trainers without flags
+            precision = Precision(device, amp=None)  # as in the trainers without flags
             one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
         if prompts:
             one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
@@ -518,7 +518,7 @@ def main() -> None:
     try:
         if judge:
             grade_samples(writers, judge)
-    finally:  # where the judge ends with an error, the other scores are not lost for it
+    finally:  # an error of the judge must not lose the other scores
         if judge:
             log.info(judge.summary())
             for one in writers:

@@ -1,14 +1,14 @@
-"""Write a model as a folder that Hugging Face's `transformers` opens, and the programs that read its format.
+"""Export a model as a folder that Hugging Face's `transformers` can open, as can other programs for its format.
 
     python tools/export_to_hf.py tinystories_model/best_model.pth exported
     python tools/export_to_hf.py tinystories_chat_model/best_model.pth exported_chat --push_to_hub YOUR_NAME/tiny-chat
 
---arch gpt2 becomes a GPT2LMHeadModel, --arch llama a LlamaForCausalLM; what neither can compute is refused.  The folder
-has the weights, the tokenizer with a chat template, how to draw tokens, and a model card with the run's numbers.  Needs
-nothing but the course; docs/export.md says how the folder is used.
+--arch gpt2 becomes a GPT2LMHeadModel, --arch llama a LlamaForCausalLM; a network that is neither is refused.  The
+folder has the weights, the tokenizer with a chat template, the sampling settings, and a model card with the run's
+numbers.  No other package is needed.  docs/export.md shows how to use the folder.
 
-In reading order: `hf_class`, what can be exported; `gpt2_config` and `llama_config`, `gpt2_weights` and
-`llama_weights`, the same network under other names; `tokenizer_files`; `model_card`; `write_folder`; the hub.
+In reading order: `hf_class`, which checks what can be exported; `gpt2_config` and `llama_config`, `gpt2_weights` and
+`llama_weights`, the same network with other names; `tokenizer_files`; `model_card`; `write_folder`; the hub.
 """
 
 import argparse
@@ -42,11 +42,11 @@ from generation.sampling import Sampling
 from model import ARCHITECTURES, ModelConfig, Transformer
 from training.log_lines import clock
 
-CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # what --arch becomes
-SHAPE = ("positions", "norm", "mlp")  # what makes a network one of the two; biases and a head of its own both can have
-GELUS = {"gelu": "gelu_new", "gelu_exact": "gelu"}  # by transformers' names
+CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # the class for each --arch
+SHAPE = ("positions", "norm", "mlp")  # these decide between the two; both can have biases and untied embeddings
+GELUS = {"gelu": "gelu_new", "gelu_exact": "gelu"}  # {our name: transformers' name}
 CHAT_TEMPLATE = Path(__file__).resolve().parent / "pages/chat_template.jinja"
-# The modules of a `Block` by transformers' names; a matrix with several names is cut into that many.
+# {module of a `Block`: its names in transformers}; a matrix with several names is split into that many parts.
 GPT2_NAMES = {
     "norm1": ["ln_1"], "attention.qkv": ["attn.c_attn"], "attention.output": ["attn.c_proj"],
     "norm2": ["ln_2"], "feed_forward.up": ["mlp.c_fc"], "feed_forward.down": ["mlp.c_proj"],
@@ -57,26 +57,26 @@ LLAMA_NAMES = {
     "attention.output": ["self_attn.o_proj"],
     "feed_forward.up": ["mlp.gate_proj", "mlp.up_proj"], "feed_forward.down": ["mlp.down_proj"],
 }  # fmt: skip
-# All that an export writes, and so all that --overwrite may replace.
+# The files of an export; --overwrite replaces only these.
 NAMES = {
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     "README.md",
 }  # fmt: skip
-SLOWEST_UPLOAD = 50_000  # bytes a second; slower than this, the upload is given up
+SLOWEST_UPLOAD = 50_000  # bytes per second; a slower upload is stopped
 LARGEST_RECORD = 1 << 20  # bytes of summary.json, args.json, or a row of metrics.jsonl
-LONGEST_CELL = 200  # characters of the card's table
-FLAGS = ("dataset", "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "lr", "seed")  # for the card
+LONGEST_CELL = 200  # characters in a cell of the card's table
+FLAGS = ("dataset", "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "lr", "seed")  # on the card
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/export_to_hf.py MODEL OUT_DIR [flags]"
-    parser.add_argument("model", metavar="MODEL", help="a model file, as best_model.pth")
+    parser.add_argument("model", metavar="MODEL", help="a model file, for example best_model.pth")
     parser.add_argument("out_dir", metavar="OUT_DIR", help="the folder to write")
     parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
-    parser.add_argument("--overwrite", action="store_true", help="replace the export that OUT_DIR holds")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export in OUT_DIR")
     parser.add_argument(
-        "--push_to_hub", metavar="NAME", help="upload the folder to the hub as NAME or YOU/NAME; log in before"
+        "--push_to_hub", metavar="NAME", help="upload the folder to the hub as NAME or YOU/NAME; log in first"
     )
     return parser.parse_args(argv)
 
@@ -85,21 +85,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def hf_class(config: ModelConfig, path: str) -> str:
-    """`gpt2` or `llama`, which computes what a config does.  Raises UserError, with the flag, if neither does."""
+    """Return "gpt2" or "llama", whichever computes the same.  Raises UserError that names the flag if neither does."""
     switches = {name: getattr(config, name) for name in SHAPE}
     if config.mlp in GELUS:
         switches["mlp"] = "gelu"  # GPT2LMHeadModel has both
     wrong = {arch: [name for name in SHAPE if switches[name] != ARCHITECTURES[arch][name]] for arch in CLASSES}
-    arch = min(CLASSES, key=lambda arch: (len(wrong[arch]), arch != config.arch))  # the nearest
+    arch = min(CLASSES, key=lambda arch: (len(wrong[arch]), arch != config.arch))  # the one with the fewest differences
     if wrong[arch]:
         has = ", ".join(f"--{name} {getattr(config, name)}" for name in wrong[arch])
         needs = ", ".join(f"--{name} {ARCHITECTURES[arch][name]}" for name in wrong[arch])
         raise UserError(
-            f"{path} cannot be exported: it was trained with {has}, and transformers' {CLASSES[arch]} needs {needs}"
+            f"{path} cannot be exported: it was trained with {has}, but transformers' {CLASSES[arch]} needs {needs}"
         )
     if config.window_size is not None and config.window_size < config.max_seq_len:
         raise UserError(
-            f"{path} cannot be exported: it was trained with --window_size {config.window_size}, and transformers' "
+            f"{path} cannot be exported: it was trained with --window_size {config.window_size}, but transformers' "
             f"{CLASSES[arch]} sees the whole context of {config.max_seq_len}; train without --window_size"
         )
     return arch
@@ -127,7 +127,7 @@ def llama_config(config: ModelConfig) -> dict:
 
 
 def gpt2_weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """The weights as GPT2LMHeadModel names them: matrices (in, out), and biases of zeros where none is."""
+    """Return the weights with GPT2LMHeadModel's names: matrices as (in, out), missing biases as zeros."""
     modules = {}
     for number, block in enumerate(model.blocks):
         for ours, (theirs,) in GPT2_NAMES.items():
@@ -142,7 +142,7 @@ def gpt2_weights(model: Transformer) -> dict[str, torch.Tensor]:
 
 
 def llama_weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """The weights as LlamaForCausalLM names them: what is one product here, a product each there."""
+    """Return the weights with LlamaForCausalLM's names; our stacked matrices are split."""
     weights = {"model.embed_tokens.weight": model.tokens.weight, "model.norm.weight": model.norm.weight}
     for number, block in enumerate(model.blocks):
         for ours, theirs in LLAMA_NAMES.items():
@@ -156,7 +156,7 @@ EXPORTS = {"gpt2": (gpt2_config, gpt2_weights), "llama": (llama_config, llama_we
 
 
 def safetensors(weights: dict[str, torch.Tensor]) -> Iterator[bytes]:
-    """Yield a safetensors file, piece by piece: 8 bytes of the header's length, the header in JSON, the numbers."""
+    """Yield a safetensors file in pieces: the length of the header (8 bytes), the header in JSON, the numbers."""
     header = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in weights.items():
@@ -164,7 +164,7 @@ def safetensors(weights: dict[str, torch.Tensor]) -> Iterator[bytes]:
         end = begin + 4 * tensor.numel()
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of 8
+    text += b" " * (-len(text) % 8)  # the numbers must begin at a multiple of 8
     yield len(text).to_bytes(8, "little") + text
     for tensor in weights.values():
         yield np.ascontiguousarray(tensor.detach().numpy(), dtype="<f4").tobytes()
@@ -174,9 +174,9 @@ def safetensors(weights: dict[str, torch.Tensor]) -> Iterator[bytes]:
 
 
 def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
-    """{name: content} of tokenizer.json and tokenizer_config.json.
+    """Return {name: content} for tokenizer.json and tokenizer_config.json.
 
-    A text is given the <bos> with which every story begins, unless it is encoded with add_special_tokens=False.
+    This tokenizer puts <bos> before a text, as in every story, unless add_special_tokens=False is given.
     """
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     backend.post_processor = tokenizers.processors.TemplateProcessing(
@@ -193,12 +193,12 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The ids that both of transformers' configs name."""
+    """Return the special ids that config.json and generation_config.json both contain."""
     return {f"{name}_token_id": tokenizer.special[f"<{name}>"] for name in ("bos", "eos", "pad")}
 
 
 def generation_config(tokenizer: Tokenizer, context: int) -> dict:
-    """How steps 3 and 5 draw tokens unless told otherwise; of the special ones only <eos> is written."""
+    """Return the default sampling settings of steps 3 and 5; all special tokens except <eos> are suppressed."""
     sampling = Sampling()
     special = [number for number, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special]
     return special_ids(tokenizer) | {
@@ -215,7 +215,7 @@ def as_json(content: dict) -> str:
 
 
 def run_records(path: str, run_id: str | None) -> tuple[dict, dict]:
-    """(summary.json, args.json) beside a model file, empty where they are not of the run that made it."""
+    """Return (summary.json, args.json) next to a model file; both are empty if they belong to another run."""
     folder = Path(path).parent
     summary = read_record(folder / "summary.json")
     known = summary.get("run_id")
@@ -227,7 +227,7 @@ def run_records(path: str, run_id: str | None) -> tuple[dict, dict]:
 
 
 def read_record(path: Path) -> dict:
-    """The object in a JSON file, of a .jsonl in its first line; {} if there is none: the card is no reason to fail."""
+    """Read the object in a JSON file, or in the first line of a .jsonl; return {} on errors: the card is optional."""
     try:
         with open(path, "rb") as file:
             text = file.readline(LARGEST_RECORD) if path.suffix == ".jsonl" else file.read(LARGEST_RECORD)
@@ -238,24 +238,24 @@ def read_record(path: Path) -> dict:
 
 
 def cell(value: object) -> str:
-    """What may come from a stranger's file, as one line that a table in Markdown shows as it is."""
+    """Return a value, perhaps from a stranger's file, as one line of plain text for a Markdown table."""
     return re.sub(r"([\\`*_|<>\[\]&#!~])", r"\\\1", one_line(value, LONGEST_CELL))
 
 
 def flag_text(value: object) -> object:
-    """A flag's value for the card; of a path on this computer only its name."""
+    """Return the value of a flag for the card; of an absolute path, only the last name."""
     if isinstance(value, list):
         return ", ".join(str(flag_text(one)) for one in value)
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def measured(content: dict, summary: dict) -> list[tuple[str, str]]:
-    """[(what, number in words)] that the model file and its run say of the model."""
+    """Return the known numbers of the model, from its file and its run: [(name, text)]."""
     kind = next((kind for kind in ("best", "final") if summary.get(f"{kind}_step") == content["step"]), None)
     loss = content.get("val_loss")
     rows = [
         ("step", content["step"], "{:,}".format),
-        ("validation loss (nats a token)", loss, "{:.4f}".format),
+        ("validation loss (nats per token)", loss, "{:.4f}".format),
         ("perplexity", loss, lambda loss: f"{perplexity(loss):.2f}"),
         ("bits per byte", summary.get(f"{kind}_bits_per_byte"), "{:.4f}".format),
         ("accuracy", summary.get(f"{kind}_accuracy"), "{:.4f}".format),
@@ -266,7 +266,7 @@ def measured(content: dict, summary: dict) -> list[tuple[str, str]]:
 
 
 def model_card(name: str, model: Transformer, arch: str, content: dict, summary: dict, args: dict) -> str:
-    """README.md of the folder: what the model is, what was measured, how it is used.  name: as one would load it."""
+    """Return the README.md of the folder: the model, its numbers, and how to use it.  name: the name for loading it."""
     in_layers, in_all = model.num_parameters()
     rows = [
         ("class", CLASSES[arch]),
@@ -287,21 +287,21 @@ def model_card(name: str, model: Transformer, arch: str, content: dict, summary:
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Raise UserError unless the folder may be written: it is missing or empty, or an export that is to be replaced."""
+    """Raise UserError unless the folder is missing, empty, or an export that may be replaced."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; pass the name of a folder as OUT_DIR")
     if folder == Path.cwd().resolve():
         raise UserError(f"{folder} is the current folder, which cannot be replaced; pass another OUT_DIR")
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if held and not overwrite:
-        raise UserError(f"{folder} is not empty; pass --overwrite to replace an export that it holds, or another name")
+        raise UserError(f"{folder} is not empty; pass --overwrite to replace an export in it, or another OUT_DIR")
     if held - NAMES:
         foreign = one_line(min(held - NAMES))
-        raise UserError(f"{folder} holds {foreign}, which is no part of an export; pass another OUT_DIR")
+        raise UserError(f"{folder} contains {foreign}, which is not part of an export; pass another OUT_DIR")
 
 
 def write_folder(folder: Path, files: dict[str, Iterable[bytes]]) -> None:
-    """Write {name: pieces of bytes} as a folder that is there whole or not at all, in the place of an older one."""
+    """Write {name: pieces of bytes} as a folder, completely or not at all; it replaces an older one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
@@ -317,7 +317,7 @@ def write_folder(folder: Path, files: dict[str, Iterable[bytes]]) -> None:
             partial.rename(folder)
     finally:
         if old.exists() and not folder.exists():
-            old.rename(folder)  # the new one could not take its place
+            old.rename(folder)  # the new folder could not be put in its place
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -326,13 +326,13 @@ def write_folder(folder: Path, files: dict[str, Iterable[bytes]]) -> None:
 
 
 def open_hub(name: str) -> tuple:
-    """(the hub's interface, the model's whole name) once the hub has said who is logged in.  Raises UserError."""
+    """Check the login; return (the hub's interface, the model's full name).  Raises UserError."""
     if not importlib.util.find_spec("huggingface_hub"):
         raise UserError("--push_to_hub needs the package huggingface_hub: pip install huggingface_hub")
     from huggingface_hub import HfApi, constants, errors, utils
 
     if constants.HF_HUB_OFFLINE:
-        raise UserError("--push_to_hub cannot reach the hub while HF_HUB_OFFLINE is set; unset it, or export without")
+        raise UserError("--push_to_hub cannot reach the hub while HF_HUB_OFFLINE is set; unset it, or drop the flag")
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
     hub = HfApi()
@@ -344,17 +344,17 @@ def open_hub(name: str) -> tuple:
         raise UserError(f"--push_to_hub {name}: {reason_of(error)}") from None
     except errors.LocalTokenNotFoundError:
         raise UserError(f"--push_to_hub: nobody is logged in; {log_in}") from None
-    except Exception as error:  # the network, the hub: each library below raises its own kinds
+    except Exception as error:  # network or hub: each library raises its own errors
         response = getattr(error, "response", None)
         if getattr(response, "status_code", None) == 401:
             raise UserError(f"--push_to_hub: the hub does not accept the token; {log_in}") from None
         reason = f"{type(error).__name__}: {reason_of(error)}"
-        raise UserError(f"--push_to_hub: the hub does not answer ({reason}); export without it") from None
+        raise UserError(f"--push_to_hub: the hub does not answer ({reason}); try later or export without it") from None
     return hub, name if "/" in name else f"{user}/{name}"
 
 
 def push(hub, name: str, folder: Path) -> str:
-    """Upload a folder to the hub; returns its address.  Raises UserError, the folder on the disk being whole."""
+    """Upload a folder to the hub; return its address.  Raises UserError; the folder on disk stays complete."""
     seconds = HUB_SECONDS + sum(path.stat().st_size for path in folder.iterdir()) / SLOWEST_UPLOAD
     try:
         within(HUB_SECONDS, hub.create_repo, name, exist_ok=True)
@@ -362,7 +362,7 @@ def push(hub, name: str, folder: Path) -> str:
     except Exception as error:
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise UserError(
-            f"--push_to_hub {name}: the upload failed ({reason}); {folder} is whole: "
+            f"--push_to_hub {name}: the upload failed ({reason}), but {folder} is complete: "
             f"try again with --overwrite, or upload it with `hf upload {name} {folder}`",
             status=1,
         ) from None
@@ -375,7 +375,7 @@ def main() -> None:
     check_folder(folder, args.overwrite)
     tokenizer = load_tokenizer(args.tokenizer_path)
     if not isinstance(tokenizer.backend, tokenizers.Tokenizer):
-        raise UserError(f"{args.tokenizer_path} is no byte-level BPE, as step 1 makes them, and cannot be exported")
+        raise UserError(f"{args.tokenizer_path} cannot be exported: it is not a byte-level BPE like those of step 1")
     model, content = load_model(args.model, tokenizer)
     config = model.config
     arch = hf_class(config, args.model)

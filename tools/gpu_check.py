@@ -1,14 +1,15 @@
-"""Check a GPU: is what it computes right, and how fast is it?
+"""Check a GPU: does it compute correctly, and how fast is it?
 
     python tools/gpu_check.py --minutes 9 2>&1 | tee gpu_check.log
-    python tools/gpu_check.py --minutes 4                               # the most valuable lines, on a student's T4
+    python tools/gpu_check.py --minutes 4                               # the most important checks, for example on a T4
 
-First what is right, then how fast it is: the most valuable lines first, each printed when it is known.  What does not
-fit into the time is named.  Send the output to whoever maintains the course.
+It first checks that results are right, then measures speed.  The most important checks come first, and each line is
+printed when it is known.  The last line names the checks that did not fit into the time.  Send the output to the
+maintainer of the course.
 
-Needs what the five programs need, but for `datasets`; the CUDA tests need pytest, too.  With eight cores and more, what
-is only right or wrong runs side by side.  --device cpu tries the check itself, with tiny networks.
-In reading order: `main`; what is right; how fast it is.
+Needs the same packages as the five programs, except `datasets`; the CUDA tests also need pytest.  With eight or more
+cores, the checks for right results run in parallel.  --device cpu is for testing this program, with tiny networks.
+In reading order: `main`; right results; speed.
 """
 
 import argparse
@@ -50,16 +51,16 @@ BEGAN = time.monotonic()
 ROOT = Path(__file__).resolve().parents[1]
 STORIES = ROOT / "sample_data/stories"
 TRAINER = ROOT / "train_tinystories_model.py"
-TINY = {"num_layers": 1, "hidden_size": 64, "num_heads": 2, "intermediate_size": 96, "max_seq_len": 64}  # on a CPU
+TINY = {"num_layers": 1, "hidden_size": 64, "num_heads": 2, "intermediate_size": 96, "max_seq_len": 64}  # for a CPU
 MANY_CORES = 8
-RIGHT = 0.6  # of the time, for what is right
-# How far a gradient may be from float32's, as a share of its length.
+RIGHT = 0.6  # share of the time for the checks of right results
+# How far a gradient may be from the one in float32, relative to its norm.
 TOLERANCES = {"float32": 0.005, "float16": 0.01, "bfloat16": 0.05}
 RACE = (
     *("--max_eval_samples", "400", "--epochs", "1", "--batch_size", "8", "--optimizer", "muon", "--lr", "3e-3"),
     *("--warmup_steps", "20", "--dropout", "0", "--logging_steps", "20", "--eval_steps", "100"),
 )
-KINDS = {  # of kernels, by their names
+KINDS = {  # kinds of kernels, and the patterns of their names
     "products": r"gemm|cutlass_\d|xmma|nvjet|wgmma", "attention": r"fmha|flash|efficient|attention",
     "compiled": r"triton_", "copies": r"memcpy|memset", "optimizer": r"multi_tensor|adam",
 }  # fmt: skip
@@ -72,16 +73,16 @@ def main() -> None:
     seconds = 60 * args.minutes
     left_out = []
     with tempfile.TemporaryDirectory() as folder:
-        section("what is right")
+        section("right results")
         for title, lines in side_by_side(checks(device, Path(folder), seconds), RIGHT * seconds, left_out):
             show(title, lines)
-        section("how fast it is")
+        section("speed")
         for title, needed, measure in measurements(args, device, Path(folder)):
             if clock() + needed > seconds:
                 left_out.append(title)
             else:
                 show(title, guarded(measure))
-    section("not run, for want of time: " + ("; ".join(left_out) or "nothing"))
+    section("not run, because the time was too short: " + ("; ".join(left_out) or "none"))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -89,14 +90,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9, help="how long it may take (default: 9)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
-        "--dataset", help="TinyStories as files: adds the time to 1.30 bits per byte (default: not measured)"
+        "--dataset", help="TinyStories as files, to measure the time to 1.30 bits per byte (default: not measured)"
     )
-    parser.add_argument("--compare", nargs=argparse.REMAINDER, help="a program to run last, and its flags")
+    parser.add_argument("--compare", nargs=argparse.REMAINDER, help="another program to compare with, and its flags")
     return parser.parse_args(argv)
 
 
 def clock() -> float:
-    """Seconds since the check began."""
+    """Return the seconds since the program began."""
     return time.monotonic() - BEGAN
 
 
@@ -110,7 +111,7 @@ def show(title: str, lines: list[str]) -> None:
 
 
 def guarded(check: Callable[[], list[str]]) -> list[str]:
-    """What a check returns; what it raises, as a line, so that the next ones still run."""
+    """Run a check and return its lines; an error becomes a line, so the next checks still run."""
     try:
         return check()
     except Exception as error:
@@ -119,7 +120,7 @@ def guarded(check: Callable[[], list[str]]) -> list[str]:
 
 
 def describe(device: torch.device) -> None:
-    """Print what is checked."""
+    """Print the device, the versions and the command."""
     print(f"{describe_device(device)}; torch {torch.__version__}, Python {platform.python_version()}, "
           f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}: {' '.join(sys.argv)}", flush=True)  # fmt: skip
     if device.type == "cuda" and shutil.which("nvidia-smi"):
@@ -128,16 +129,16 @@ def describe(device: torch.device) -> None:
         print(done.stdout.strip(), flush=True)
 
 
-# What is right --------------------------------------------------------------------------------------------------------
+# Right results --------------------------------------------------------------------------------------------------------
 
-Check = tuple[str, float, Callable[[], list[str]]]  # title, seconds that it takes about, what returns its lines
+Check = tuple[str, float, Callable[[], list[str]]]  # (title, estimated seconds, function that returns the lines)
 
 
 def checks(device: torch.device, folder: Path, most: float) -> list[Check]:
-    """All checks, the most valuable first; most: seconds, after which one that hangs is broken off."""
+    """Return all checks, the most important first.  most: seconds after which a check that hangs is stopped."""
     checks = [
         ("gradients", 45, partial(check_gradients, device)),
-        ("one loss in each precision", 80, partial(check_precisions, device, folder, most)),
+        ("same loss in each precision", 80, partial(check_precisions, device, folder, most)),
         ("SIGTERM and resuming", 100, partial(check_resuming, device, folder, most)),
         ("two optimizers under the scaler", 40, partial(check_muon, device, folder, most)),
     ]
@@ -147,7 +148,7 @@ def checks(device: torch.device, folder: Path, most: float) -> list[Check]:
 
 
 def side_by_side(checks: list[Check], until: float, left_out: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Run checks, several at once where there are cores for them; yields title and lines as each ends."""
+    """Run checks, in parallel if there are enough cores; yield (title, lines) when a check ends."""
     workers = len(checks) if (os.cpu_count() or 1) >= MANY_CORES else 1
 
     def run(check: Check) -> list[str]:
@@ -164,7 +165,7 @@ def side_by_side(checks: list[Check], until: float, left_out: list[str]) -> Iter
 
 
 def dtypes(device: torch.device) -> list[str]:
-    """The precisions that a device has."""
+    """Return the precisions that a device supports."""
     halves = ["float16"] if device.type == "cuda" else []
     return ["float32", *halves, *(["bfloat16"] if has_bfloat16(device) else [])]
 
@@ -174,13 +175,13 @@ def usual_dtype(device: torch.device) -> str:
 
 
 def check_gradients(device: torch.device) -> list[str]:
-    """The first step's gradient in each precision, and compiled, beside that of float32 at full accuracy."""
+    """Compare the first gradient in each precision, also compiled, with the one in full float32."""
     lines = []
     torch.set_float32_matmul_precision("highest")
     _, exact = first_gradient(device, "float32", compiling=False)
     torch.set_float32_matmul_precision("high")
     for dtype in dtypes(device):
-        # the usual run of a GPU is compiled, and in float16
+        # a GPU usually trains compiled and in float16
         for compiling in (False, True) if dtype == usual_dtype(device) else (False,):
             loss, gradient = first_gradient(device, dtype, compiling)
             distance = ((gradient - exact).norm() / exact.norm()).item()
@@ -191,7 +192,7 @@ def check_gradients(device: torch.device) -> list[str]:
 
 
 def first_gradient(device: torch.device, dtype: str, compiling: bool) -> tuple[float, torch.Tensor]:
-    """(loss, gradient of all weights) of the default shape's first batch."""
+    """Return (loss, gradient of all weights) for the first batch with the default network."""
     trial = Trial(device, "course", dtype, compiling)
     ((inputs, targets), *_) = trial.batches_of(0)
     with trial.precision.autocast():
@@ -202,7 +203,7 @@ def first_gradient(device: torch.device, dtype: str, compiling: bool) -> tuple[f
 
 
 def check_tests(most: float) -> list[str]:
-    """What pytest reports of the CUDA tests."""
+    """Run the CUDA tests; return pytest's results."""
     if importlib.util.find_spec("pytest") is None:
         return ["not run: pytest is not installed"]
     command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "tests/test_cuda.py"]
@@ -215,8 +216,8 @@ def check_tests(most: float) -> list[str]:
 
 
 def trainer(device: torch.device, folder: Path, name: str, *flags: str) -> list[str]:
-    """The command that trains on the sample of stories into folder / name."""
-    tokenizer = folder / f"{name}.pkl"  # one each: they run side by side
+    """Train a tokenizer; return the command that trains on the sample stories, with output in folder / name."""
+    tokenizer = folder / f"{name}.pkl"  # one for each run, as they run in parallel
     command = [sys.executable, str(ROOT / "train_bpe_tokenizer_hf.py"), "--dataset", str(STORIES)]
     subprocess.run([*command, "--output", str(tokenizer)], check=True, capture_output=True)
     shape = [word for key, value in TINY.items() for word in (f"--{key}", str(value))] if device.type == "cpu" else []
@@ -226,7 +227,7 @@ def trainer(device: torch.device, folder: Path, name: str, *flags: str) -> list[
 
 
 def final_loss(device: torch.device, folder: Path, name: str, most: float, *flags: str) -> tuple[float, int]:
-    """(validation loss, skipped steps) of a run of the trainer."""
+    """Train, and return (final validation loss, skipped steps)."""
     steps = "20" if device.type == "cpu" else "200"
     flags = ("--max_steps", steps, "--eval_steps", steps, "--compile", "off", *flags)
     done = subprocess.run(trainer(device, folder, name, *flags), capture_output=True, text=True, timeout=most)
@@ -237,7 +238,7 @@ def final_loss(device: torch.device, folder: Path, name: str, most: float, *flag
 
 
 def check_precisions(device: torch.device, folder: Path, most: float) -> list[str]:
-    """Runs of 200 steps in each precision must end with the same loss."""
+    """Check that runs of 200 steps in each precision end with the same loss (within 1%)."""
     lines = []
     exact = None
     for dtype in dtypes(device):
@@ -251,13 +252,13 @@ def check_precisions(device: torch.device, folder: Path, most: float) -> list[st
 
 
 def check_muon(device: torch.device, folder: Path, most: float) -> list[str]:
-    """A run in half precision with two optimizers."""
+    """Train in half precision with two optimizers."""
     loss, skipped = final_loss(device, folder, "muon", most, "--amp", "--optimizer", "muon")
     return [f"validation loss {loss:.4f}, {skipped} steps skipped"]
 
 
 def check_resuming(device: torch.device, folder: Path, most: float) -> list[str]:
-    """The trainer, compiled, is stopped by SIGTERM, resumed, and stopped again."""
+    """Stop a compiled run with SIGTERM, resume it, and stop it again."""
     flags = ["--amp", "--compile", "on", "--max_steps", "1000000", "--logging_steps", "50", "--eval_steps", "1000000"]
     command = trainer(device, folder, "cut", *flags)
     losses = []
@@ -276,7 +277,7 @@ def check_resuming(device: torch.device, folder: Path, most: float) -> list[str]
 
 
 def wait_for_rows(process: subprocess.Popen, metrics: Path, count: int, most: float) -> list[float]:
-    """The training losses of a running trainer, once there are so many."""
+    """Wait until a running trainer has logged at least count training losses, and return them."""
     while process.poll() is None and clock() < most:
         time.sleep(0.5)
         rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
@@ -284,15 +285,15 @@ def wait_for_rows(process: subprocess.Popen, metrics: Path, count: int, most: fl
         if len(losses) >= count:
             return losses
     process.kill()
-    raise RuntimeError(f"the trainer ended before it had trained: {process.communicate()[1][-300:]}")
+    raise RuntimeError(f"the trainer did not log {count} losses in time: {process.communicate()[1][-300:]}")
 
 
-# How fast it is -------------------------------------------------------------------------------------------------------
+# Speed ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class Trial:
-    """A preset's network, what trains it, and random stories for it."""
+    """A preset's network with optimizers and random stories, to measure training."""
 
     device: torch.device
     preset: str
@@ -317,7 +318,7 @@ class Trial:
         self.rows = Rows(random_stories(texts, config.vocab_size), config.max_seq_len, SPECIAL, True, seed=0)
         self.network = self.model
         if self.compiling:
-            torch._dynamo.reset()  # or it counts the networks before as others of the same code, and gives up
+            torch._dynamo.reset()  # else earlier networks count as recompilations, and it gives up
             self.network = compiled(self.model, self.precision, self.batches_of(0))
         self.optimizers = make_optimizers(self.model, self.settings)
         for optimizer in self.optimizers:
@@ -329,7 +330,7 @@ class Trial:
 
 
 def measurements(args: argparse.Namespace, device: torch.device, folder: Path) -> Iterator[Check]:
-    """All measurements, the most valuable first."""
+    """Yield all measurements, the most important first."""
 
     def training(seconds, preset, dtype, profiled=False, **more):
         title = f"training {preset}, {dtype}"
@@ -359,7 +360,7 @@ def measurements(args: argparse.Namespace, device: torch.device, folder: Path) -
 
 
 def measure_training(trial: Trial, profiled: bool) -> list[str]:
-    """Tokens a second of training steps; profiled: what a step consists of, too."""
+    """Measure tokens per second of training.  profiled: also list the kernels of a step."""
     device = trial.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -380,7 +381,7 @@ def measure_training(trial: Trial, profiled: bool) -> list[str]:
     peak = peak_flops(device, trial.precision.dtype)
     mfu = f", mfu {tokens / seconds * trial.model.flops_per_token() / peak:.1%}" if peak else ""
     memory = f", {torch.cuda.max_memory_allocated() / 1e6:,.0f} MB" if device.type == "cuda" else ""
-    line = f"{tokens / seconds:,.0f} tokens/s, {1e3 * seconds / trial.steps:.2f} ms a step{mfu}{memory}"
+    line = f"{tokens / seconds:,.0f} tokens/s, {1e3 * seconds / trial.steps:.2f} ms per step{mfu}{memory}"
     if not result.good:
         line += ", the last step was SKIPPED"
     if trial.compiling and trial.network is trial.model:
@@ -392,7 +393,7 @@ def measure_training(trial: Trial, profiled: bool) -> list[str]:
 
 
 def profile(step: Callable, device: torch.device, steps: int = 5) -> list[str]:
-    """How long the host takes to launch a step, how long the GPU is busy with it, and with which kernels."""
+    """Measure how long the host needs to launch a step, how long the GPU is busy with it, and with which kernels."""
     launches = []
     for _ in range(steps):
         synchronize(device)
@@ -419,12 +420,12 @@ def profile(step: Callable, device: torch.device, steps: int = 5) -> list[str]:
 
 
 def kind_of(kernel: str) -> str:
-    """Which of KINDS a kernel's name names."""
+    """Return the kind of a kernel, from KINDS, or "other"."""
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.I)), "other")
 
 
 def measure_writing(device: torch.device) -> list[str]:
-    """Tokens a second of stories of 200 tokens, on a CPU of 20, 1, 8 and 64 at once."""
+    """Measure tokens per second of writing 1, 8 and 64 stories at once, of 200 tokens each (20 on a CPU)."""
     length = 20 if device.type == "cpu" else 200
     lines = []
     for count in (1, 8, 64):
@@ -437,7 +438,7 @@ def measure_writing(device: torch.device) -> list[str]:
 
 
 def measure_time_to_loss(device: torch.device, folder: Path, dataset: str) -> list[str]:
-    """Seconds of training, compiling included and tokenizing not, until the validation loss is 1.30 bits per byte."""
+    """Measure the time to a validation loss of 1.30 bits per byte, with compiling but without tokenizing."""
     tokenizer = folder / "of_dataset.pkl"
     command = [sys.executable, str(ROOT / "train_bpe_tokenizer_hf.py"), "--dataset", dataset]
     subprocess.run([*command, "--output", str(tokenizer)], check=True, capture_output=True)
@@ -453,7 +454,7 @@ def measure_time_to_loss(device: torch.device, folder: Path, dataset: str) -> li
 
 
 def measure_ceilings(device: torch.device) -> list[str]:
-    """What the rest is a share of: copies, and the products of the default shape."""
+    """Measure the upper limits of speed: copies, and matrix products with the default network's sizes."""
     if device.type != "cuda":
         return ["not measured on a CPU"]
 
@@ -479,7 +480,7 @@ def measure_ceilings(device: torch.device) -> list[str]:
 
 
 def compare(command: list[str]) -> list[str]:
-    """The last line that another program prints."""
+    """Run another program; return the last line that it prints."""
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
     return (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]])[-1:]
 

@@ -1,12 +1,12 @@
-"""Read what a class handed in, and say of each run what is true: a table, and if you like a report and a CSV file.
+"""Grade the runs of a class: print a table with all findings and, if asked, write a report and a CSV file.
 
     python tools/grade_runs.py submissions/ --report report.html --csv grades.csv
     python tools/grade_runs.py submissions/ --rubric rubric.toml
     python tools/grade_runs.py submissions/ --verify --dataset roneneldan/TinyStories
 
-A submission is a run's folder, a .zip or .tar.gz of one, or a redirected console log; one person may hand in several
-runs in one folder.  A problem is read off the records, a question is something that also happens honestly: look before
-you judge.  docs/grading.md explains each.
+A submission is a run's folder, a .zip or .tar.gz of one, or a saved console log.  One person may hand in several runs
+in one folder.  A problem is visible in the records.  A question also comes up for honest runs: look before you judge.
+docs/grading.md explains each finding.
 """
 
 import argparse
@@ -48,23 +48,23 @@ IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity"
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/grade_runs.py FOLDER [flags]"
-    parser.add_argument("folder", help="of the submissions")
-    parser.add_argument("--report", metavar="FILE", help="write all of it, with curves and stories, to an .html file")
-    parser.add_argument("--csv", metavar="FILE", help="write the table, the problems and the points to a .csv file")
-    parser.add_argument("--rubric", metavar="FILE", help="give points, as the .toml file says (see docs/grading.md)")
+    parser.add_argument("folder", help="the folder that contains the submissions")
+    parser.add_argument("--report", metavar="FILE", help="write an .html report with findings, curves and stories")
+    parser.add_argument("--csv", metavar="FILE", help="write a .csv file with the table, the findings and the points")
+    parser.add_argument("--rubric", metavar="FILE", help="give points by the rules in a .toml file: docs/grading.md")
     parser.add_argument(
-        "--verify", action="store_true", help="compute the validation losses again from each best_model.pth (slow)"
+        "--verify", action="store_true", help="recompute the validation loss of each best_model.pth (slow)"
     )
-    parser.add_argument("--dataset", help="with --verify: the stories that the runs were evaluated on")
+    parser.add_argument("--dataset", help="with --verify: the stories on which the runs were evaluated")
     parser.add_argument("--chat_dataset", metavar="TEXT", help="with --verify: the dialogues of chat runs")
     parser.add_argument(
         "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl",
-        help="with --verify: for runs that come without their own (default: %(default)s)",
+        help="with --verify: the tokenizer for submissions without one (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--cache_dir", default=str(default_cache_dir()), help="for tokenized text (default: %(default)s)"
+        "--cache_dir", default=str(default_cache_dir()), help="for tokenized texts (default: %(default)s)"
     )
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at once (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="how many to use (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.processes < 1:
         raise UserError(f"--processes must be at least 1, not {args.processes}")
@@ -72,11 +72,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--verify needs the texts: pass --dataset for stories, --chat_dataset for dialogues")
     for name in ("dataset", "chat_dataset"):
         if getattr(args, name) and not args.verify:
-            raise UserError(f"--{name} is for --verify; pass both")
+            raise UserError(f"--{name} is for --verify; pass both, or neither")
     for name in ("report", "csv"):
         path = getattr(args, name)
         if path and not Path(path).absolute().parent.is_dir():
-            raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
+            raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}; create it first")
         if path and Path(path).is_dir():
             raise UserError(f"--{name} {path} is a folder; name a file")
     return args
@@ -86,7 +86,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def grade_all(submissions: dict[str, Path], args: argparse.Namespace) -> list[Entry]:
-    """Grade {name: path}: an `Entry` for each run, in the order of their names, copies flagged."""
+    """Grade {name: path}; return an `Entry` for each run, in the same order, with copies flagged."""
     graded = []
     bar = {"total": len(submissions), "unit": " submissions", "disable": not sys.stderr.isatty(), "leave": False}
     for runs in tqdm(grade_each(submissions, args), **bar):
@@ -98,7 +98,7 @@ def grade_all(submissions: dict[str, Path], args: argparse.Namespace) -> list[En
 
 
 def grade_each(submissions: dict[str, Path], args: argparse.Namespace) -> Iterator[list[tuple[Entry, Traces]]]:
-    """Yield the runs of each submission; several are read at once."""
+    """Yield the runs of each submission; several submissions are read in parallel."""
     processes = min(args.processes, len(submissions))
     if processes == 1:
         for name, path in submissions.items():
@@ -109,7 +109,7 @@ def grade_each(submissions: dict[str, Path], args: argparse.Namespace) -> Iterat
         for name, result in results.items():
             try:
                 yield result.result()
-            except BrokenProcessPool:  # a process has died, and took the others with it
+            except BrokenProcessPool:  # one process died, and its pool with it
                 yield grade_in_own_process(name, submissions[name], args)
 
 
@@ -118,11 +118,11 @@ def grade_in_own_process(name: str, path: Path, args: argparse.Namespace) -> lis
         with ProcessPoolExecutor(1) as pool:
             return pool.submit(grade, name, path, args).result()
     except BrokenProcessPool:
-        return [unreadable(name, name, "reading it ended the process; is the memory full?")]
+        return [unreadable(name, name, "the process that read it died; was it out of memory?")]
 
 
 def grade(name: str, path: Path, args: argparse.Namespace) -> list[tuple[Entry, Traces]]:
-    """Read one submission: for each of its runs what is shown, and what tells a copy."""
+    """Read one submission; return for each of its runs what is shown and what is compared to find copies."""
     torch.set_num_threads(1)
     with opened(path, name) as runs:
         return [grade_run(run, args) for run in runs]
@@ -135,8 +135,8 @@ def grade_run(run: Submission, args: argparse.Namespace) -> tuple[Entry, Traces]
         if args.verify:
             entry.flags.extend(verified(run, args))
         return entry, traces_of(run)
-    except Exception as error:  # what nobody foresaw in one submission must not stop the others
-        return unreadable(run.name, run.person, f"its records hold what no run writes ({type(error).__name__})")
+    except Exception as error:  # an unforeseen error in one submission must not stop the others
+        return unreadable(run.name, run.person, f"its records have values that no run writes ({type(error).__name__})")
 
 
 def unreadable(name: str, person: str, reason: str) -> tuple[Entry, Traces]:
@@ -144,11 +144,11 @@ def unreadable(name: str, person: str, reason: str) -> tuple[Entry, Traces]:
     return Entry(name, facts_of(run), [problem(f"cannot be read: {reason}")]), traces_of(run)
 
 
-# What is printed and written ------------------------------------------------------------------------------------------
+# Output ---------------------------------------------------------------------------------------------------------------
 
 
 def row_of(entry: Entry) -> dict:
-    """{column: value} of a run, for the table and the CSV file."""
+    """Return the row of a run, {column: value}, for the table and the CSV file."""
     row = {"who": entry.name} | entry.facts
     for kind in ("problem", "question"):
         row[f"{kind}s"] = sum(flag.kind == kind for flag in entry.flags)
@@ -166,7 +166,7 @@ def print_table(entries: list[Entry]) -> None:
 
 
 def aligned(texts: list[str]) -> list[str]:
-    """A column of the table, its head and its cells, padded to one width; numbers stand on the right."""
+    """Pad the head and the cells of a column to one width; numbers are aligned on the right."""
     width = max(map(len, texts))
     if all(re.fullmatch(r"[\d.,]+|-", text) for text in texts[1:]):
         return [text.rjust(width) for text in texts]
@@ -180,7 +180,7 @@ def shown(value: object) -> str:
 
 
 def print_details(entry: Entry) -> None:
-    """Print what was found in a run, and what it wrote."""
+    """Print the findings about a run, its points, and the beginning of a sample."""
     print(f"\n{entry.name}")
     lines = [("differs from the handout", beginning(entry.facts["differs from the handout"]))]
     lines += [(flag.kind, flag.text) for flag in entry.flags]
@@ -196,7 +196,7 @@ def beginning(text: str | None) -> str:
 
 
 def write_csv(entries: list[Entry], path: str) -> None:
-    """Write the table, with all problems, questions and points."""
+    """Write the table as CSV, with all problems, questions and points."""
     text = io.StringIO(newline="")
     lines = csv.writer(text)
     for entry in entries:
@@ -205,14 +205,14 @@ def write_csv(entries: list[Entry], path: str) -> None:
             row[f"{kind} texts"] = "; ".join(flag.text for flag in entry.flags if flag.kind == kind)
         row |= {f"points: {what}": got for what, got, _ in entry.points}
         if entry is entries[0]:
-            lines.writerow(row)  # its names: the same for all
+            lines.writerow(row)  # the names of the columns, which are the same for all runs
         lines.writerow(map(harmless, row.values()))
     with written_atomically(path) as file:
-        file.write(text.getvalue().encode("utf-8-sig", "replace"))  # with this mark spreadsheets take it for UTF-8
+        file.write(text.getvalue().encode("utf-8-sig", "replace"))  # the BOM tells spreadsheets that it is UTF-8
 
 
 def harmless(value: object) -> object:
-    """A text that a spreadsheet does not take for a formula."""
+    """Return a value that a spreadsheet does not read as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
@@ -221,7 +221,7 @@ def main() -> None:
     rubric = read_rubric(args.rubric) if args.rubric else []
     for dataset in (args.dataset, args.chat_dataset):
         if dataset:
-            open_dataset(dataset)  # a name that is wrong is wrong for all
+            open_dataset(dataset)  # report a wrong name once, before any run is read
     entries = grade_all(find(args.folder), args)
     for entry in entries:
         facts = row_of(entry) | {"finished": entry.facts["state"] == "finished"}

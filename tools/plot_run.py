@@ -1,10 +1,10 @@
-"""Draw training and validation loss, perplexity, learning rate and speed of one run or several into one picture.
+"""Draw loss, perplexity, learning rate and speed of one or more runs in one picture.
 
     python tools/plot_run.py tinystories_model
     python tools/plot_run.py small/tinystories_model large/tinystories_model --output curves.pdf
 
-A RUN is a run's folder, or the metrics.jsonl in it; one that is still training is drawn as far as it is.  Needs
-matplotlib: pip install -e ".[report]".
+A RUN is a run's folder or the metrics.jsonl in it.  A run that is still training is drawn up to its latest step.
+Needs matplotlib: pip install -e ".[report]".
 """
 
 import argparse
@@ -22,7 +22,7 @@ from training.curves import check_suffix, draw, drawable, read_metrics
 
 
 def names_of(runs: list[str]) -> list[str]:
-    """A name for each run: the end of its path, as many folders of it as tell it from the others.
+    """Return a name for each run: the end of its path, with as many folders as make it unique.
 
     Raises UserError for a run that is given twice.
     """

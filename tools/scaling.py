@@ -2,17 +2,18 @@
 
     python tools/scaling.py --minutes 20 --dataset sample_data/stories --output_dir scaling
 
-Measures how fast this machine trains each size, then lays out budgets of compute, C, 2C, 4C ..., with three sizes on
-each, so that all runs together take about --minutes.  Each run is train_tinystories_model.py with a schedule over its
-own length.  The same command again resumes the grid.  The sizes suit a CPU.  To the final validation losses it fits
+The program measures how fast this machine trains each size.  Then it plans runs with compute budgets of C, 2C, 4C ...,
+three sizes for each budget, so that all runs together take about --minutes.  Each run is train_tinystories_model.py
+with a schedule over its own length.  The same command again resumes the grid.  The sizes suit a CPU.  The law that is
+fitted to the final validation losses is
 
     L(N, D) = E + A / N^alpha + B / D^beta          approach 3 of Hoffmann et al. 2022 (arXiv 2203.15556)
 
-D: tokens trained on.  N: all parameters; the embeddings are also the matrix that computes the logits, which is most of
-the work in networks this small.  C = 6 N D, in operations, the products of attention left out.
+D: training tokens.  N: all parameters, including the embeddings, because they also compute the logits, which is most of
+the work in networks this small.  C = 6 N D, in operations, without the products in attention.
 
-Writes to --output_dir: grid.json (what was laid out), a folder for each run, and scaling.svg (loss over compute).  The
-table and the law go to stdout, all else to stderr.
+It writes to --output_dir: grid.json (the planned runs), a folder for each run, and scaling.svg (loss over compute).
+The table and the law go to stdout, everything else to stderr.
 """
 
 import argparse
@@ -52,24 +53,24 @@ from training.settings import TrainingSettings
 from training.time_limit import seconds_per_step
 
 TRAINER = Path(__file__).resolve().parents[1] / "train_tinystories_model.py"
-SHAPES = ((2, 32), (2, 64), (4, 96), (4, 128), (6, 160))  # (layers, width), each of about twice the parameters
+SHAPES = ((2, 32), (2, 64), (4, 96), (4, 128), (6, 160))  # (layers, width), each 1.5 to 2 times as large as the last
 HEAD = 32  # numbers; divides every width
 CONTEXT = 256  # tokens
-# So few rows that short runs, too, have enough steps; a CPU takes the 2,048 tokens of 8 rows at a time anyway.  Muon's
-# updates have the same size at each width, so one rate serves all.  In runs of 250 steps of 2x32 and 150 of 4x96 (850
-# stories, one seed) 0.006 was 0.44 and 0.13 nats worse than 0.018, and 0.036 was 0.08 and 0.03 better; longer runs,
-# which were not tried, usually want lower rates.
+# The batch is small, so that short runs, too, have enough steps; a CPU computes 2,048 tokens (8 rows) at a time anyway.
+# Muon's updates have the same size at each width, so one learning rate is used for all.  In runs of 250 steps of 2x32
+# and 150 of 4x96 (850 stories, one seed), 0.006 was 0.44 and 0.13 nats worse than 0.018, and 0.036 was 0.08 and 0.03
+# better.  Longer runs were not tried; they usually need lower rates.
 RECIPE = {"optimizer": "muon", "lr": 0.018, "batch_size": 8}
 STEP_TOKENS = RECIPE["batch_size"] * CONTEXT
 EVAL_STORIES = 500
-EVALUATION_STEPS = 18  # that take as long as an evaluation: 500 stories of 220 tokens, a third of the work a token
+EVALUATION_STEPS = 18  # take as long as an evaluation: 500 stories of 220 tokens, with a third of the work per token
 SIZES_A_BUDGET = 3
 MOST_BUDGETS = 6
 FEWEST_BUDGETS = 2
 ENOUGH_STEPS = 100  # in the shortest run
-LEAST_STEPS = 10  # where the time is short
+LEAST_STEPS = 10  # if there is little time
 ENOUGH_RUNS = 6  # for a law of 5 numbers
-DELTA = 1e-3  # of the Huber loss, as Hoffmann et al. have it
+DELTA = 1e-3  # of the Huber loss, as in Hoffmann et al.
 LARGEST_EXPONENT = 2.0  # of alpha and beta; Hoffmann et al. start from 0 to 2
 STARTS = (0.3, 0.8)  # of alpha and of beta
 TERA = 1e12
@@ -79,7 +80,7 @@ STYLE = """<style>svg { background: #fff; font: 12px sans-serif; } .grid { strok
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it is laid out; seconds: how long it should take."""
+    """A planned run; seconds: its expected duration."""
 
     layers: int
     width: int
@@ -98,7 +99,7 @@ class Run:
 
 
 class Result(NamedTuple):
-    """What a run came to; size: layers x width; loss: the final validation loss, in nats per token."""
+    """The result of a run.  size: layers x width.  loss: the final validation loss, in nats per token."""
 
     size: str
     parameters: int
@@ -129,13 +130,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dataset", default="roneneldan/TinyStories", help="stories, as for the trainer (default: %(default)s)"
     )
-    parser.add_argument("--text_column", default="text", help="the column that holds the story (default: %(default)s)")
+    parser.add_argument("--text_column", default="text", help="the column with the story (default: %(default)s)")
     parser.add_argument(
         "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="step 1's file (default: %(default)s)"
     )
-    parser.add_argument("--output_dir", default="scaling", help="the grid's folder (default: %(default)s)")
+    parser.add_argument("--output_dir", default="scaling", help="folder for the grid (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of every run (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto: cuda, then mps, then cpu (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.minutes < 1:
         raise UserError(f"--minutes must be at least 1, not {args.minutes}")
@@ -156,7 +157,7 @@ def main() -> None:
         except UserError as error:
             if error.status == 2:  # the other runs would fail, too
                 raise
-            log.error(f"error: {run.name} is left out: {error}")
+            log.error(f"error: {run.name} skipped: {error}")
     report(results, folder)
 
 
@@ -164,12 +165,12 @@ def main() -> None:
 
 
 def flags_of(args: argparse.Namespace) -> dict:
-    """The flags that a grid is made with."""
+    """Return the flags that define a grid."""
     return {name: value for name, value in vars(args).items() if name != "output_dir"}
 
 
 def read_grid(args: argparse.Namespace) -> list[Run]:
-    """The runs that --output_dir's grid.json lists, [] if there is none; UserError where it is one of other flags."""
+    """Return the runs in grid.json, [] if there is no such file.  Raises UserError if it was made with other flags."""
     path = Path(args.output_dir) / "grid.json"
     if not path.exists():
         return []
@@ -187,10 +188,10 @@ def read_grid(args: argparse.Namespace) -> list[Run]:
 
 
 def make_grid(args: argparse.Namespace) -> list[Run]:
-    """Measure, lay out the runs, and write them down."""
+    """Measure the speed, plan the runs, and write grid.json."""
     vocab_size = load_tokenizer(args.tokenizer_path).vocab_size
     device = choose_device(args.device)
-    log.info("measuring how long a run takes beside its steps, and a step of each size")
+    log.info("measuring the overhead of a run, and the time of a step of each size")
     with tempfile.TemporaryDirectory() as folder:
         for place in ("tokenizes", "measured"):  # the first one may have to tokenize the stories
             began = time.perf_counter()
@@ -202,7 +203,7 @@ def make_grid(args: argparse.Namespace) -> list[Run]:
     total = sum(run.seconds for run in runs)
     log.info(f"{len(runs)} runs, about {total / 60:.1f} minutes")
     if total > 1.1 * seconds:
-        log.info(f"--minutes {args.minutes} is too short for {len(runs)} runs that learn anything: they take longer")
+        log.info(f"--minutes {args.minutes} is too short: {len(runs)} runs that learn something take longer")
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "grid.json", {"flags": flags_of(args), "runs": [dataclasses.asdict(run) for run in runs]})
@@ -210,7 +211,7 @@ def make_grid(args: argparse.Namespace) -> list[Run]:
 
 
 def measure_step(shape: tuple[int, int], vocab_size: int, device: torch.device, seconds: float) -> Run:
-    """A run of one step, with the time that a step takes, measured for so many seconds on random tokens."""
+    """Measure the time of a step for some seconds, on random tokens, and return a run of one step."""
     layers, width = shape
     config = ModelConfig(vocab_size, layers, width, width // HEAD, 2 * width, CONTEXT, dropout=0.0)
     model = Transformer(config).to(device).train()
@@ -224,9 +225,9 @@ def measure_step(shape: tuple[int, int], vocab_size: int, device: torch.device, 
 
 
 def lay_out(steps: list[Run], seconds: float, overhead: float) -> list[Run]:
-    """The runs for so many seconds: of as many budgets as leave each run `ENOUGH_STEPS`, or of the fewest.
+    """Plan runs that fit the time: with as many budgets as leave each run `ENOUGH_STEPS`, or with the fewest.
 
-    steps: a run of one step of each size.  overhead: seconds that a run takes beside its steps and its evaluation.
+    steps: a run of one step for each size.  overhead: seconds of a run in addition to its steps and its evaluation.
     """
     for budgets in range(MOST_BUDGETS, FEWEST_BUDGETS - 1, -1):
         runs = ladder(steps, budgets, seconds, overhead)
@@ -236,11 +237,11 @@ def lay_out(steps: list[Run], seconds: float, overhead: float) -> list[Run]:
 
 
 def ladder(steps: list[Run], budgets: int, seconds: float, overhead: float) -> list[Run]:
-    """So many budgets of compute, each twice the one before, with three sizes on each; `LEAST_STEPS` at least a run.
+    """Plan runs for compute budgets that double each time, three sizes each; at least `LEAST_STEPS` in each run.
 
-    Every second budget moves to larger sizes: four times the compute wants about twice the size (Hoffmann et al.).
+    Every second budget moves to larger sizes: four times the compute needs about twice the size (Hoffmann et al.).
     """
-    cells = []  # (its budget as a multiple of the first one, a step of its size)
+    cells = []  # (budget as a multiple of the first one, a step of this size)
     for number in range(budgets):
         first = number // 2
         cells += [(2**number, step) for step in steps[first : first + SIZES_A_BUDGET]]
@@ -260,7 +261,10 @@ def ladder(steps: list[Run], budgets: int, seconds: float, overhead: float) -> l
 
 
 def command(args: argparse.Namespace, run: Run, folder: Path) -> list[str]:
-    """What trains a run.  Its schedule must have its own length, or its loss is too high (Hoffmann et al. 2022)."""
+    """Return the command that trains a run.
+
+    The schedule has the length of the run; with a longer one the loss would be too high (Hoffmann et al. 2022).
+    """
     flags = flags_of(args) | RECIPE
     del flags["minutes"]
     flags |= {
@@ -273,13 +277,13 @@ def command(args: argparse.Namespace, run: Run, folder: Path) -> list[str]:
 
 
 def train(words: list[str]) -> None:
-    """Let a trainer run to its end or, when interrupted, to its checkpoint.  Raises UserError where it fails."""
+    """Run a trainer to its end or, if interrupted, to its checkpoint.  Raises UserError if it fails."""
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
     process = subprocess.Popen(words, **pipes)
     try:
         _, messages = process.communicate()
     except (KeyboardInterrupt, Interrupted):
-        if os.name != "nt":  # there this would kill it, and the console has sent it the Ctrl-C, too
+        if os.name != "nt":  # on Windows this would kill it, and the console sends it the Ctrl-C anyway
             process.terminate()
         process.communicate()
         raise
@@ -290,7 +294,7 @@ def train(words: list[str]) -> None:
 
 
 def read_result(run: Run, folder: Path) -> Result:
-    """What the summary.json of a finished run says."""
+    """Read the result of a finished run from its summary.json."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     size = f"{run.layers}x{run.width}"
     return Result(size, run.parameters, summary["tokens"], summary["final_val_loss"], summary["epoch"])
@@ -300,22 +304,22 @@ def read_result(run: Run, folder: Path) -> Result:
 
 
 def predicted_loss(fit: Fit, parameters: float, tokens: float) -> float:
-    """The law's loss, in nats per token, of a model of so many parameters after so many tokens."""
+    """Return the loss that the law predicts, in nats per token, for this many parameters and training tokens."""
     return fit.E + fit.A / parameters**fit.alpha + fit.B / tokens**fit.beta
 
 
 def fit_law(results: list[Result]) -> Fit:
-    """Fit by Hoffmann et al.'s approach 3: Huber loss of the log losses, minimized by L-BFGS from a grid of starts.
+    """Fit the law by approach 3 of Hoffmann et al.: minimize the Huber loss of the log losses with L-BFGS.
 
-    The grid is one of alpha and beta; given these, least squares find the E, A and B to start from.
+    L-BFGS starts from a grid of alpha and beta; for each pair, least squares find the E, A and B to start from.
     """
     columns = [(math.log(run.parameters), math.log(run.tokens), math.log(run.loss)) for run in results]
     log_n, log_d, log_loss = torch.tensor(columns, dtype=torch.float64).T  # each (runs,)
-    n = log_n - log_n.mean()  # around the middle, A and B hardly depend on alpha and beta: fewer steps of L-BFGS
+    n = log_n - log_n.mean()  # centred, A and B hardly depend on alpha and beta: L-BFGS needs fewer steps
     d = log_d - log_d.mean()
 
     def objective(x: torch.Tensor) -> torch.Tensor:
-        """x (5,): log E, log A, log B, and the logits of alpha and beta as shares of `LARGEST_EXPONENT`."""
+        """Compute the objective of x (5,): log E, log A, log B, and logits of alpha and beta / `LARGEST_EXPONENT`."""
         alpha, beta = LARGEST_EXPONENT * x[3:].sigmoid()
         terms = torch.stack((x[0].expand_as(n), x[1] - alpha * n, x[2] - beta * d))  # (3, runs), as logarithms
         return F.huber_loss(terms.logsumexp(0), log_loss, delta=DELTA, reduction="sum") / DELTA**2
@@ -344,7 +348,7 @@ def fit_law(results: list[Result]) -> Fit:
 
 
 def error_of(fit: Fit, run: Result) -> float:
-    """How far the law is above a run's loss, as a share of it."""
+    """Return the relative error of the law for a run; positive if the law is above the run's loss."""
     return predicted_loss(fit, run.parameters, run.tokens) / run.loss - 1
 
 
@@ -353,7 +357,7 @@ def root_mean_square(numbers: list[float]) -> float:
 
 
 def leave_one_out_error(results: list[Result]) -> float:
-    """Root mean square of what laws miss the one run by that they were not fitted to, as a share of its loss."""
+    """Leave out one run after the other, and return the root mean square of the relative errors of the laws at it."""
     errors = []
     for number, run in enumerate(results):
         others = results[:number] + results[number + 1 :]
@@ -362,7 +366,7 @@ def leave_one_out_error(results: list[Result]) -> float:
 
 
 def compute_optimal(fit: Fit, compute: float) -> tuple[float, float]:
-    """(N, D) of the lowest loss for so many operations, 6 N D (Hoffmann et al. 2022, equation 4)."""
+    """Return (N, D) with the lowest loss for a compute of 6 N D operations (Hoffmann et al. 2022, equation 4)."""
     exponents = fit.alpha + fit.beta
     g = (fit.alpha * fit.A / (fit.beta * fit.B)) ** (1 / exponents)
     return g * (compute / 6) ** (fit.beta / exponents), (compute / 6) ** (fit.alpha / exponents) / g
@@ -372,7 +376,7 @@ def compute_optimal(fit: Fit, compute: float) -> tuple[float, float]:
 
 
 def report(results: list[Result], folder: Path) -> None:
-    """Print the table and the law, where there are enough runs for one, and draw scaling.svg."""
+    """Print the table and, if there are enough runs, the law; and draw scaling.svg."""
     fit = fit_law(results) if len(results) >= ENOUGH_RUNS else None
     print("size    N, parameters   D, tokens  C, 10^12    loss" + ("  fitted  difference" if fit else ""))
     for run in results:
@@ -383,11 +387,11 @@ def report(results: list[Result], folder: Path) -> None:
     if fit:
         print(law_in_words(fit, results))
     else:
-        print(f"no law: {len(results)} runs finished, and its 5 numbers need at least {ENOUGH_RUNS}")
+        print(f"no law: {len(results)} runs finished, but its 5 numbers need at least {ENOUGH_RUNS}")
     repeated = [run.epochs for run in results if run.epochs > 1]
     if repeated:
         runs = f"{len(repeated)} of {len(results)} runs"
-        log.info(f"warning: {runs} saw the data up to {max(repeated):.1f} times: the law is one of repeated data")
+        log.info(f"warning: {runs} saw the data up to {max(repeated):.1f} times: the law is for repeated data")
     if results:
         with written_atomically(folder / "scaling.svg") as file:
             file.write(picture(results, fit).encode())
@@ -409,7 +413,7 @@ def law_in_words(fit: Fit, results: list[Result]) -> str:
 
 
 def picture(results: list[Result], fit: Fit | None) -> str:
-    """SVG of loss over compute: a dot a run, the law of each size, and dashed the lowest loss for each compute."""
+    """Return an SVG of loss over compute: a dot for each run, a curve for each size, the lowest losses dashed."""
     lines = []
     above = [STYLE, '<text x="70" y="396">validation loss over compute, 6 N D, in 10^12 operations</text>']
     for number, size in enumerate(dict.fromkeys(run.size for run in results)):
@@ -434,7 +438,7 @@ def picture(results: list[Result], fit: Fit | None) -> str:
 
 
 def spread(low: float, high: float) -> list[float]:
-    """Numbers from low to high, each as many times the one before."""
+    """Return numbers from low to high, each larger than the one before by the same factor."""
     return [low * (high / low) ** (number / 40) for number in range(41)]
 
 

@@ -1,15 +1,15 @@
-"""The model in the browser: a story that grows, the chances of its next token, and a chat.
+"""Try the model in a browser: write stories, see the probabilities of the next token, and chat.
 
     pip install -e ".[demo]"
     python tools/web_demo.py
     python tools/web_demo.py --model_path pilot/tinystories_model/best_model.pth --port 8000
 
-Readers choose among best_model.pth and final_model.pth of the folders here, or the files of --model_path, all loaded at
-the start.  The page is for this computer alone (127.0.0.1); --host 0.0.0.0 lets everyone in who can reach it, without a
-password.  It asks nothing of any other computer.  Ctrl-C ends it.
+The page offers every best_model.pth and final_model.pth in the folders here, or the files of --model_path; all are
+loaded at the start.  Only this computer can open the page (127.0.0.1); with --host 0.0.0.0 everyone who can reach the
+computer can, without a password.  The page sends nothing to other computers.  Ctrl-C ends the demo.
 
-In reading order: `next_tokens`; `Demo`, what the page's buttons do; `bar_chart`; `page`, its layout, and below it all
-that knows of Gradio.
+In reading order: `next_tokens`; `Demo`, the functions behind the page; `bar_chart`; `page`, the layout, followed by all
+the code that uses Gradio.
 """
 
 import argparse
@@ -46,9 +46,9 @@ from model import Transformer
 
 BEGINNING = "Once upon a time, there was a"
 BARS = 10
-CAPTION = 40  # characters of the text that the bars go on from
-WAITING = 32  # requests; the next reader is told that the demo is busy
-READABLE = str.maketrans({" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"})  # spaces and line ends that can be seen
+CAPTION = 40  # characters of the text that are shown above the chart
+WAITING = 32  # requests; more users are told that the demo is busy
+READABLE = str.maketrans({" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"})  # visible signs for spaces and line ends
 CSS = """
 .chances { display: grid; grid-template-columns: max-content 1fr max-content; gap: 0.35em 0.6em; align-items: center; }
 .chances p { grid-column: 1 / -1; margin: 0; overflow-wrap: anywhere; }
@@ -66,18 +66,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.add_argument(
         "--model_path", action="append", metavar="FILE",
-        help="a model to choose; may be given several times (default: best_model.pth, final_model.pth in ./*/)",
+        help="a model to offer; repeat for more (default: best_model.pth, final_model.pth in ./*/)",
     )  # fmt: skip
     parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
-    parser.add_argument("--device", default="auto", help="auto takes cuda, then mps, then cpu (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto uses cuda, else mps, else cpu (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7870, help="default: %(default)s")
     group = parser.add_argument_group("limits")
-    group.add_argument("--max_characters", type=int, default=2000, help="of a text typed (default: %(default)s)")
-    group.add_argument("--max_new_tokens", type=int, default=1000, help="of a text written (default: %(default)s)")
+    group.add_argument("--max_characters", type=int, default=2000, help="in a typed text (default: %(default)s)")
+    group.add_argument("--max_new_tokens", type=int, default=1000, help="in a generated text (default: %(default)s)")
     group.add_argument(
         "--max_at_once", type=int, default=2,
-        help="texts that are written at once; other readers wait (default: %(default)s)",
+        help="texts generated at once; other users wait (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     for name in ("port", "max_characters", "max_new_tokens", "max_at_once"):
@@ -87,9 +87,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def load_models(paths: list[str] | None, tokenizer: Tokenizer, device) -> dict[str, Transformer]:
-    """{path: model} of paths, or, where there are none, of the model files found here, without those that are bad.
+    """Load the models in paths or, without paths, the usable ones in the folders here; return {path: model}.
 
-    Raises UserError where there is none, and for one of paths that is bad.
+    Raises UserError if a file in paths cannot be used, or if no model is found.
     """
     found = [*Path().glob("*/best_model.pth"), *Path().glob("*/final_model.pth")]
     models = {}
@@ -100,7 +100,7 @@ def load_models(paths: list[str] | None, tokenizer: Tokenizer, device) -> dict[s
         except UserError as error:
             if paths:
                 raise
-            log.info(f"left out: {error}")
+            log.info(f"skipped: {error}")
     if not models:
         raise UserError(
             "no usable best_model.pth or final_model.pth in the folders here; train a model first (step 2 or 4), "
@@ -111,10 +111,10 @@ def load_models(paths: list[str] | None, tokenizer: Tokenizer, device) -> dict[s
 
 @torch.inference_mode()
 def next_tokens(writer: Writer, ids: list[int], count: int) -> list[tuple[int | None, float, float]]:
-    """The likeliest tokens after ids: up to count of (id, chance of the model's own, chance to be drawn).
+    """Return the likeliest tokens after ids: up to count times (id, the model's probability, sampling probability).
 
-    The second chance is what temperature, top-k and top-p make of the first; a last row, of id None, sums up all other
-    tokens.
+    The sampling probability is the one after temperature, top-k and top-p.  The last row, with id None, is the sum over
+    all other tokens.
     """
     model = writer.model
     sampling = writer.sampling
@@ -134,7 +134,7 @@ def next_tokens(writer: Writer, ids: list[int], count: int) -> list[tuple[int | 
 
 @dataclass
 class Demo:
-    """What the page does.  settings: model's name, length in tokens, temperature, top-k, top-p, seed."""
+    """The functions behind the page.  settings: model's name, length in tokens, temperature, top-k, top-p, seed."""
 
     models: dict[str, Transformer]
     tokenizer: Tokenizer
@@ -149,14 +149,14 @@ class Demo:
         return Writer(self.models[name], self.tokenizer, Sampling(**dict(zip(names, settings, strict=True))), name)
 
     def typed(self, text: str | None, what: str) -> str:
-        """A text that a reader typed, cleaned.  Raises UserError if it is too long."""
+        """Return a typed text without surrogates.  Raises UserError if it is too long."""
         text = without_surrogates(text or "")
         if len(text) > self.max_characters:
-            raise UserError(f"{what} has {len(text):,} characters, and {self.max_characters:,} are allowed; shorten it")
+            raise UserError(f"{what} has {len(text):,} characters; the maximum is {self.max_characters:,}: shorten it")
         return text
 
     def story(self, beginning: str | None, *settings) -> Iterator[str]:
-        """Yield the beginning and what was written so far: with the same settings what step 3 writes."""
+        """Yield the growing story, first its beginning alone.  With the same settings, step 3 writes the same story."""
         writer = self.writer(*settings)
         text = self.typed(beginning, "the beginning")
         prompt = story_prompt(writer, text, "the beginning")
@@ -166,7 +166,7 @@ class Demo:
             yield text
 
     def reply(self, message: str, turns: list[Turn], *settings) -> Iterator[tuple[list[Turn], str]]:
-        """Yield (turns, note): the conversation with the message and its answer so far, and what is left out of it."""
+        """Yield (turns, note): the conversation with the reply so far, and a note if a part of it does not fit."""
         writer = self.writer(*settings)
         message = self.typed(message, "the message").strip()
         if not message:
@@ -186,18 +186,18 @@ class Demo:
             yield [*turns, ("assistant", answer)], note
 
     def bars(self, beginning: str, story: str, *settings) -> str:
-        """The chart of what may come after the story, or after its beginning where nothing is written yet."""
+        """Return the chart of the next tokens after the story or, if there is none yet, after the beginning."""
         try:
             writer = self.writer(*settings)
             text = without_surrogates(story or "") or self.typed(beginning, "the beginning")
         except UserError as error:
             return html.escape(str(error))
-        end = text[-20 * writer.context :]  # what the network could see at most
+        end = text[-20 * writer.context :]  # more than the network can see
         ids = [self.tokenizer.special["<bos>"], *self.tokenizer.encode(end)]
         return bar_chart(text, [(self.readable(token), *chances) for token, *chances in next_tokens(writer, ids, BARS)])
 
     def readable(self, token: int | None) -> str:
-        """A token as a reader can see it: spaces and line ends as signs, bytes that are no character in words."""
+        """Make a token readable: signs for spaces and line ends, words for bytes that are not a whole character."""
         if token is None:
             return "(others)"
         if token == self.tokenizer.special["<eos>"]:
@@ -207,7 +207,7 @@ class Demo:
 
 
 def bar_chart(text: str, rows: list[tuple[str, float, float]]) -> str:
-    """HTML: what may come after a text; rows: (name, chance of the model's own, chance to be drawn)."""
+    """Return a chart as HTML.  rows: (token, the model's probability, sampling probability)."""
     end = text if len(text) <= CAPTION else f"\u2026{text[-CAPTION:]}"
     return TEMPLATES.get_template("bars.html").render(text=end, rows=rows)
 
@@ -216,7 +216,7 @@ def bar_chart(text: str, rows: list[tuple[str, float, float]]) -> str:
 
 
 def page(demo: Demo, max_new_tokens: int, max_at_once: int):
-    """The page, a gradio.Blocks that is not yet served."""
+    """Return the page, a gradio.Blocks that is not served yet."""
     import gradio as gr
 
     limit = {"concurrency_id": "writing", "concurrency_limit": max_at_once, "show_progress": "minimal"}
@@ -229,7 +229,7 @@ def page(demo: Demo, max_new_tokens: int, max_at_once: int):
 
 
 def story_tab(demo: Demo, max_new_tokens: int, limit: dict, blocks) -> None:
-    """Lay out the story; limit: how many texts are written at once; blocks: the page, which begins with a chart."""
+    """Lay out the story tab.  limit: on texts generated at once; blocks: the page, which loads with a chart."""
     import gradio as gr
 
     with gr.Column(scale=3):
@@ -256,7 +256,7 @@ def story_tab(demo: Demo, max_new_tokens: int, limit: dict, blocks) -> None:
 
 
 def chat_tab(demo: Demo, max_new_tokens: int, limit: dict) -> None:
-    """Lay out the chat; limit: how many texts are written at once."""
+    """Lay out the chat tab.  limit: on texts generated at once."""
     import gradio as gr
 
     with gr.Column(scale=3):
@@ -283,7 +283,7 @@ def chat_tab(demo: Demo, max_new_tokens: int, limit: dict) -> None:
 
 
 def settings_of(demo: Demo, max_new_tokens: int, tab: str) -> list:
-    """A column of what a reader may set in a tab: its components, in the order of `Demo`'s settings."""
+    """Lay out the settings of a tab; return the components in the order of `Demo`'s settings."""
     import gradio as gr
 
     names = list(demo.models)
@@ -293,18 +293,18 @@ def settings_of(demo: Demo, max_new_tokens: int, tab: str) -> list:
         return [
             gr.Dropdown(names, value=fitting[0] if fitting else names[0], label="Model"),
             gr.Slider(
-                1, max_new_tokens, start.max_new_tokens, step=1, label="Length, in tokens at most",
+                1, max_new_tokens, start.max_new_tokens, step=1, label="Maximum length in tokens",
                 elem_id=f"{tab}-length",
             ),
-            gr.Slider(0, 2, start.temperature, step=0.05, label="Temperature (0: likeliest)", elem_id=f"{tab}-heat"),
-            gr.Slider(0, 100, start.top_k, step=1, label="Top-k (0: all)"),
-            gr.Slider(0.05, 1, start.top_p, step=0.05, label="Top-p (1: all)"),
-            gr.Number(start.seed, label="Seed (the same writes the same)", precision=0, minimum=0),
+            gr.Slider(0, 2, start.temperature, step=0.05, label="Temperature (0: greedy)", elem_id=f"{tab}-heat"),
+            gr.Slider(0, 100, start.top_k, step=1, label="Top-k (0: off)"),
+            gr.Slider(0.05, 1, start.top_p, step=0.05, label="Top-p (1: off)"),
+            gr.Number(start.seed, label="Seed (same seed, same text)", precision=0, minimum=0),
         ]  # fmt: skip
 
 
 def errors_shown(write: Callable[..., Iterator]) -> Callable[..., Iterator]:
-    """A function that yields what another one does, and shows its UserError on the page."""
+    """Wrap a generator function so that the page shows its UserError."""
     import gradio as gr
 
     def writing(*inputs):
@@ -320,7 +320,7 @@ def errors_shown(write: Callable[..., Iterator]) -> Callable[..., Iterator]:
 
 
 def serve(blocks, host: str, port: int) -> str:
-    """Serve a page in threads of its own; returns its address."""
+    """Serve a page in background threads; return its address."""
     _, address, _ = blocks.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False,
         mcp_server=False, pwa=False, enable_monitoring=False, run_history=False, footer_links=[], max_file_size=1,
@@ -331,8 +331,8 @@ def serve(blocks, host: str, port: int) -> str:
 
 def main() -> None:
     args = parse_args()
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported
-    # Gradio looks whether its own page answers, and a proxy would not know it.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before the import
+    # Gradio checks that its own page answers; a proxy could not reach it.
     os.environ["no_proxy"] = f"localhost,{args.host},{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))}"
     try:
         socket.create_server((args.host, args.port)).close()
@@ -349,9 +349,9 @@ def main() -> None:
         while True:
             time.sleep(1)
     finally:
-        logging.disable()  # of the texts that are cut off in the midst
+        logging.disable()  # no errors about unfinished texts
         if blocks.is_running:
-            blocks.server.force_exit = True  # or it waits for them
+            blocks.server.force_exit = True  # or it waits for those texts
         blocks.close(verbose=False)
         logging.disable(logging.NOTSET)
 

@@ -1,7 +1,7 @@
-"""Training, what steps 2 and 4 share.
+"""Training: the code that steps 2 and 4 share.
 
-Read `loop.py` first, then `step.py` (one update), `optimizer.py`, `plan.py` (how long a run is) and `resume.py` (what a
-checkpoint holds).  Around them: `settings.py` and `presets.py` (the flags), `time_limit.py` (`--minutes`),
-`run_folder.py` (log, metrics and TensorBoard), `reports.py` and `log_lines.py` (what stands in them), `lora.py`,
-`curves.py`.
+Read `loop.py` first, then `step.py` (one update), `optimizer.py`, `plan.py` (the length of a run) and `resume.py`
+(checkpoints).  Around them: `settings.py` and `presets.py` (the flags), `time_limit.py` (`--minutes`),
+`run_folder.py` (log, metrics and TensorBoard), `reports.py` and `log_lines.py` (the content of these records),
+`device_check.py`, `lora.py`, `curves.py`.
 """

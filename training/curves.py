@@ -1,4 +1,4 @@
-"""A run's curves as a picture: loss, perplexity, learning rate and speed, of one run or of several in one.
+"""Pictures of training curves: loss, perplexity, learning rate and speed, for one run or for several in one picture.
 
 In reading order: `read_metrics`, the rows of a run's metrics.jsonl; `draw`, the picture; `draw_panel`, one of its four
 panels.  matplotlib (the extra `report`) is imported only to draw.
@@ -16,27 +16,27 @@ from common.numbers import number_or_gap
 from corpus.json_files import json_lines
 
 FORMATS = (".png", ".svg", ".pdf")
-# Colours that people who see few colours tell apart too, and in grey by their lightness (Okabe & Ito 2008, without the
-# yellow, which is too light for a line on white).  Runs beyond the seventh take them again, with another line.
+# Colours that colour-blind people can tell apart, and that differ in lightness when printed in grey (Okabe & Ito 2008,
+# without yellow, which is too pale for a line on white).  After seven runs they repeat, with another line style.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 LINES = ("-", "--", ":", "-.")
-PANELS = (  # title, unit, the field of train rows, the field of eval rows
+PANELS = (  # title, unit, field in train rows, field in eval rows
     ("Loss", "nats per token", "train_loss", "val_loss"),
     ("Perplexity", "likely tokens, e^loss", "perplexity", "perplexity"),
     ("Learning rate", "learning rate", "lr", None),
     ("Speed", "tokens/s", "tokens_per_second", None),
 )
-MARKED_POINTS = 40  # a validation curve of at most so many points shows each
-RESUMED = "went on from a checkpoint"
+MARKED_POINTS = 40  # a validation curve with at most this many points shows each of them
+RESUMED = "resumed from a checkpoint"
 MARKS = {"marker": "o", "markersize": 3.5}
 LABEL_WIDTH = 100  # characters; longer names are wrapped
 
 
 def read_metrics(run: str | Path) -> list[dict]:
-    """The rows of a run, a list of dicts, in the order in which they were written.
+    """Return the rows of a run as dicts, in the order in which they were written.
 
     run: its folder, or the metrics.jsonl in it.
-    A line that is broken, as the last one of a killed run may be, is skipped and counted in the log.  Raises UserError.
+    Skips broken lines, such as the last line of a killed run, and logs how many there were.  Raises UserError.
     """
     path = Path(run) / "metrics.jsonl" if Path(run).is_dir() else Path(run)
     if not path.is_file():
@@ -47,12 +47,12 @@ def read_metrics(run: str | Path) -> list[dict]:
     if not rows:
         raise UserError(f"{path} has no rows; name a run's folder, or the metrics.jsonl in it")
     if broken:
-        log.info(f"{path}: lines that cannot be read were skipped: {broken:,}")
+        log.info(f"{path}: unreadable lines skipped: {broken:,}")
     return rows
 
 
 def curve(rows: list[dict], event: str, field: str) -> tuple[list[float], list[float]]:
-    """(steps, values) of a field in the rows of one event; a gap is a NaN among the values."""
+    """Return (steps, values) of a field in the rows of one event; a missing value is NaN."""
     steps = []
     values = []
     for row in rows:
@@ -69,21 +69,21 @@ def best_loss(rows: list[dict]) -> float | None:
 
 
 def drawable(rows: list[dict]) -> bool:
-    """Whether a run has anything to draw: a row of training or of an evaluation."""
+    """Return whether a run has anything to draw: a row of training or of an evaluation."""
     return any(curve(rows, event, "step")[0] for event in ("train", "eval"))
 
 
 def lonely(values: list[float]) -> list[int]:
-    """The indices of the values that no line reaches, because their neighbours are gaps."""
+    """Return the indices of values without a line to them, because both neighbours are missing."""
     known = [False, *(not math.isnan(value) for value in values), False]
     return [i for i in range(len(values)) if known[i + 1] and not known[i] and not known[i + 2]]
 
 
 def draw(runs: dict[str, list[dict]], path: str | Path) -> None:
-    """Draw the curves of runs, {name: rows as of `read_metrics`}, into a .png, .svg or .pdf file.
+    """Draw the curves of runs, {name: rows from `read_metrics`}, into a .png, .svg or .pdf file.
 
-    One run: training and validation in two colours.  Several: a colour a run, training pale, validation strong.
-    Raises UserError where matplotlib is missing or the file's suffix is another one.
+    One run: training and validation in two colours.  Several: one colour per run, pale for training, strong for
+    validation.  Raises UserError if matplotlib is missing or the file has another suffix.
     """
     form = check_suffix(path)
     try:
@@ -96,24 +96,24 @@ def draw(runs: dict[str, list[dict]], path: str | Path) -> None:
     for panel, axes in zip(PANELS, figure.subplots(2, 2).flat, strict=True):
         handles |= draw_panel(axes, panel, runs, alone=len(runs) == 1)
     if RESUMED in handles:
-        handles[RESUMED] = handles.pop(RESUMED)  # as the last one
+        handles[RESUMED] = handles.pop(RESUMED)  # move it to the end
     labels = ["\n".join(textwrap.wrap(label, LABEL_WIDTH)) for label in handles]
     widest = max((len(label) for label in labels), default=1)
     columns = max(1, min(4, len(labels), LABEL_WIDTH // widest))
     legend = figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=columns, frameon=False)
     title = figure.suptitle(title_of(runs))
     for text in (title, *legend.get_texts()):
-        text.set_parse_math(False)  # a $ in a folder's name is no formula
+        text.set_parse_math(False)  # a $ in a folder's name does not begin a formula
     with written_atomically(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a letter of a name that the font lacks is drawn as a box
+        warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
         figure.savefig(file, format=form)
 
 
 def check_suffix(path: str | Path) -> str:
-    """The format that a picture's suffix asks for, such as "png".  Raises UserError."""
+    """Return the picture format for a file's suffix, such as "png".  Raises UserError."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
-        raise UserError(f"{path}: a picture is written as {', '.join(FORMATS)}; name a file that ends so")
+        raise UserError(f"{path}: the name of a picture must end in {', '.join(FORMATS)}; choose another name")
     return suffix[1:]
 
 
@@ -126,9 +126,9 @@ def title_of(runs: dict[str, list[dict]]) -> str:
 
 
 def draw_panel(axes, panel: tuple, runs: dict[str, list[dict]], alone: bool) -> dict:
-    """Draw one of the `PANELS` of all runs; returns {label: line} for the legend.
+    """Draw one of the `PANELS` for all runs; return {label: line} for the legend.
 
-    alone: one run, whose training and validation are told apart by colour.
+    alone: there is one run, so colour separates training from validation.
     """
     title, unit, train_field, eval_field = panel
     handles = {}
@@ -150,7 +150,7 @@ def draw_panel(axes, panel: tuple, runs: dict[str, list[dict]], alone: bool) -> 
             steps, values = curve(rows, "eval", eval_field)
             drawn += values
             colour = COLOURS[1] if alone else colour
-            marked = None if len(values) <= MARKED_POINTS else lonely(values)  # None: each point
+            marked = None if len(values) <= MARKED_POINTS else lonely(values)  # None: mark each point
             (line,) = axes.plot(steps, values, style, color=colour, linewidth=1.8, markevery=marked, **MARKS)
             if alone:
                 handles["validation"] = line
@@ -162,7 +162,7 @@ def draw_panel(axes, panel: tuple, runs: dict[str, list[dict]], alone: bool) -> 
 
 
 def lay_out(axes, title: str, unit: str, values: list[float]) -> None:
-    """Give a panel its title, units, grid and numbers; values: those above 0 that are drawn in it."""
+    """Set a panel's title, units, grid and axis numbers; values: those drawn in it that are above 0."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")

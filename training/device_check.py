@@ -1,6 +1,6 @@
-"""Does a device compute what a CPU computes?
+"""Check that a device computes the same as a CPU.
 
-Some do not, without a word: attention on Apple's MPS has been wrong for heads of 64 and more (pytorch issue 181133).
+Some do not, and report no error: attention on Apple's MPS was wrong for heads of 64 and more (pytorch issue 181133).
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ from model import ModelConfig, Transformer
 ROWS = 2
 LONGEST_ROW = 128  # tokens
 VOCABULARY = 256
-LARGER = 5  # times the usual first weights: with small ones attention hardly changes anything
-# How far a weight's gradient may be from the CPU's, as a share of its length: several times what rounding makes of it.
+LARGER = 5  # times the usual initial weights: with small weights, attention hardly changes the result
+# How far a gradient may be from the CPU's, relative to its length: several times the rounding error.
 TOLERANCES = {torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.3}
 
 
 def check_device(config: ModelConfig, precision: Precision) -> None:
-    """Compare loss and gradients of one layer of a network with those of the CPU.
+    """Compare the loss and the gradients of a network of one layer with the CPU's.
 
-    Raises UserError where they are further apart than the precision explains.
+    Raises UserError if they differ by more than the precision explains.
     """
     length = min(config.max_seq_len, LONGEST_ROW)
     config = dataclasses.replace(config, num_layers=1, vocab_size=VOCABULARY, max_seq_len=length, dropout=0.0)
-    with torch.random.fork_rng(devices=[]):  # the run's own random numbers stay as they are
+    with torch.random.fork_rng(devices=[]):  # the run's own random numbers do not change
         torch.manual_seed(0)
         model = Transformer(config)
         with torch.no_grad():
@@ -39,14 +39,14 @@ def check_device(config: ModelConfig, precision: Precision) -> None:
         distance = ((found[name] - expected).norm() / expected.norm()).item()
         if not distance <= TOLERANCES[precision.dtype]:
             raise UserError(
-                f"--device {precision.device} computes wrongly in {precision.name()}: {name} is {distance:.0%} off "
-                "what a CPU computes; try another version of torch, pass --device cpu, or, to train all the same, "
+                f"--device {precision.device} gives wrong results in {precision.name()}: {name} differs from the CPU's "
+                f"by {distance:.0%}; try another version of torch, pass --device cpu, or, to train anyway, "
                 "--no-device_check"
             )
 
 
 def loss_and_gradients(model: Transformer, ids: torch.Tensor, precision: Precision) -> dict[str, torch.Tensor]:
-    """{what: number or gradient}, on the CPU, of ids int64 (rows, tokens + 1)."""
+    """Return {name: loss or gradient}, moved to the CPU, for ids int64 (rows, tokens + 1)."""
     model.zero_grad()
     ids = ids.to(precision.device)
     with precision.autocast():

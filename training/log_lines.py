@@ -1,13 +1,13 @@
-"""The lines of a run's log, each beside the pattern with which grading reads it.
+"""The lines of a run's log, each next to the pattern that grading reads it with.
 
-Logs are kept and graded later: where a wording changes here, its pattern goes on reading the old one, too.
+Grading also reads old logs: when a wording changes here, its pattern must still match the old one.
 "device: ..." is in common/devices.py.
 """
 
 import re
 
 COUNT = r"([\d,]{1,20})"
-TIME = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) "  # with it begins each line that `Run.log` writes
+TIME = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) "  # at the start of each line that `Run.log` writes
 
 # Before the first step ------------------------------------------------------------------------------------------------
 
@@ -17,8 +17,8 @@ READ_COMMAND = re.compile(r"^(?:\S+ : )?\$ (.*\btrain_tinystories_.*)")  # Power
 PILOT = "pilot run: with {}; a flag given at the shell wins"
 READ_PILOT = re.compile(r"^pilot run: ")
 
-RESUMED = "going on from {checkpoint} at step {step} of {total_steps}"
-READ_RESUMED = re.compile(rf"going on from .* at step {COUNT} of ")
+RESUMED = "resuming from {checkpoint} at step {step} of {total_steps}"  # older logs: "going on from ..."
+READ_RESUMED = re.compile(rf"(?:resuming|going on) from .* at step {COUNT} of ")
 
 MODEL = "model: {in_all:,} parameters, {in_layers:,} of them in the layers; {shape}"
 READ_PARAMETERS_IN_LAYERS = re.compile(rf"\bparameters, {COUNT} of them in the layers")
@@ -26,17 +26,17 @@ READ_PARAMETERS_IN_LAYERS = re.compile(rf"\bparameters, {COUNT} of them in the l
 DATA = "training: {texts:,} texts in {rows:,} rows of at most {length} tokens, {batching}; validation: {held:,} texts"
 
 FIXED = "{minutes}: a step takes {step:.3g} s, an evaluation {evaluation:.3g} s"
-TOO_SHORT = "{minutes} is too short for one evaluation; the run takes one step; pass a smaller --max_eval_samples"
+TOO_SHORT = "{minutes} is too short for one evaluation; the run has only one step; pass a smaller --max_eval_samples"
 LENGTH = "{steps:,} steps of {rows} rows, {epochs:.4g} epochs, {precision}; run {run_id}; records in {folder}"
 READ_TOTAL_STEPS = re.compile(rf"^{COUNT} steps of ")
 READ_RUN_ID = re.compile(r"\brun ([0-9a-f]{32})\b")
 
-LARGE_STEPS = "a step has {rows:,} rows, and an epoch has {per_epoch:,}: pass a smaller --batch_size, or take more data"
-FEW_STEPS = "the run has too few steps to learn much ({:,}); a smaller --batch_size or a longer run has more"
+LARGE_STEPS = "a step has {rows:,} rows, an epoch only {per_epoch:,}; pass a smaller --batch_size or use more data"
+FEW_STEPS = "the run has too few steps to learn much ({:,}); pass a smaller --batch_size, or train longer"
 
 # Steps ----------------------------------------------------------------------------------------------------------------
 
-STEP = "step {step}/{total_steps} {what}"  # with one of the next four
+STEP = "step {step}/{total_steps} {what}"  # what: TRAINED, EVALUATED, SKIPPED or SAVED
 READ_STEP = re.compile(TIME + r"step ([\d,]{1,15})/([\d,]{1,15}) (.*)")
 
 TRAINED = (
@@ -50,12 +50,12 @@ READ_EVALUATED = re.compile(r"\bval_loss ")
 BEST = " (the best so far: best_model.pth)"
 LOSS_SCALE = "loss_scale {:g} "  # in float16
 MFU = "mfu {:.0%} "
-# What the names of a line's values are in metrics.jsonl; "[tokens/s" stands in older logs, "loss" in the last lines.
+# {name in a log line: name in metrics.jsonl}; "[tokens/s" is in older logs, "loss" in the last lines of a log.
 READ_COLUMNS = {"tokens/s": "tokens_per_second", "[tokens/s": "tokens_per_second", "loss": "val_loss"}
 OWN_NAMES = ("epoch", "train_loss", "val_loss", "perplexity", "lr", "grad_norm", "bits_per_byte", "accuracy")
 READ_COLUMNS |= {name: name for name in OWN_NAMES}
 
-SKIPPED = "skipped: loss or gradient not finite ({new} new, {in_all} in all)"  # before: "loss not finite"
+SKIPPED = "skipped: loss or gradient not finite ({new} new, {in_all} in all)"  # older logs: "loss not finite"
 READ_SKIPPED = re.compile(r"^skipped\b")
 
 SAVED = "checkpoint-{}.pth saved"
@@ -64,9 +64,9 @@ READ_SAVED = re.compile(r"^checkpoint-")
 # The end --------------------------------------------------------------------------------------------------------------
 
 EARLY_STOP = "early stop: no lower validation loss in {} evaluations"
-STOPPED = "stopped after step {step} of {total_steps}, with a checkpoint saved"
-TO_RESUME = "go on with: {}"
-# Why a run did not come to its end: a line of ours, of Python or of the shell.
+STOPPED = "stopped after step {step} of {total_steps}; checkpoint saved"  # older logs: ", with a checkpoint saved"
+TO_RESUME = "to resume: {}"  # older logs: "go on with: ..."
+# Why a run ended early: a line of our programs, of Python or of the shell.
 READ_ERROR = re.compile(r"^(error: .*|[\w.]*(?:Error|Exception|Interrupt)\b.*|interrupted|stopped after step .*)")
 
 SAMPLE = "a sample of best_model.pth:\n{}"
@@ -80,6 +80,6 @@ READ_TOKENS = re.compile(rf"^{COUNT} tokens in ")
 
 
 def clock(seconds: float) -> str:
-    """Seconds as hours:minutes:seconds."""
+    """Format seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

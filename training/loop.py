@@ -1,8 +1,8 @@
-"""One training run: step, log, evaluate, save when due.
+"""One training run: step, log, evaluate, and save when due.
 
-It knows nothing of what the tokens mean.  What a step computes is in step.py, how long the run is in plan.py, what is
-saved so that it can resume in resume.py, what it says of itself in reports.py.  In reading order: `train`; `Trainer`,
-the loop and then what it calls, in the order in which it calls it.
+This code does not know what the tokens mean.  step.py computes a step, plan.py sets the length of the run, resume.py
+saves and restores checkpoints, reports.py writes the records.  In reading order: `train`; `Trainer`, first the loop,
+then the methods that it calls, in the order of the calls.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ from training.time_limit import measure, of_rank_0, steps_that_fit
 
 @dataclass
 class Job:
-    """What a run trains, on what, and where its records go.
+    """What a run trains, on which data, and where its records go.
 
-    fingerprints: {"tokenizer": ..., "data": ...}; a checkpoint is resumed only where they are the same.
-    write_sample: a function of the model that returns a text for the log.
+    fingerprints: {"tokenizer": ..., "data": ...}; a checkpoint can be resumed only if they are the same.
+    write_sample: a function that takes the model and returns a text for the log.
     """
 
     model: Transformer
@@ -59,10 +59,11 @@ class Job:
 
 
 def train(job: Job) -> dict | None:
-    """Train a model, evaluate it, and leave the run's records in its folder.
+    """Train a model, evaluate it, and write the run's records into its folder.
 
-    Returns the summary.  Raises Interrupted, after saving a checkpoint, when a signal asks for the end, and UserError
-    where the run cannot go on: the disk or the memory is full, another rank has died, the loss is no longer finite.
+    Returns the summary; None on ranks above 0.  After a signal, saves a checkpoint and raises Interrupted.  Raises
+    UserError if the run cannot continue: the disk or the memory is full, another rank has died, or too many losses
+    are not finite.
     """
     trainer = Trainer(job)
     try:
@@ -70,7 +71,7 @@ def train(job: Job) -> dict | None:
     except (UserError, OSError, RuntimeError, MemoryError) as error:
         failure = explain(error, job)
         reason = failure or type(error).__name__
-        with contextlib.suppress(OSError):  # where the disk is full, the records end with the row before
+        with contextlib.suppress(OSError):  # on a full disk, this line is missing from the log
             job.run.write_log(f"error: {reason}")
         with contextlib.suppress(OSError):
             trainer.report.end(f"failed: {reason}")
@@ -81,7 +82,7 @@ def train(job: Job) -> dict | None:
 
 
 class Trainer:
-    """One run of `train`: the loop, and what it does between steps."""
+    """One run of `train`: the loop, and everything between the steps."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -89,7 +90,7 @@ class Trainer:
         self.settings = job.settings
         self.precision = job.precision
         self.ranks = job.ranks
-        if self.ranks.rank > 0:  # the weights are rank 0's; what dropout drops is each rank's own
+        if self.ranks.rank > 0:  # the weights come from rank 0; dropout differs between ranks
             seed_everything(self.settings.seed + self.ranks.rank)
         self.optimizers = make_optimizers(self.model, self.settings)
         self.progress = Progress()
@@ -97,10 +98,10 @@ class Trainer:
         self.report = Reporter(job, self.plan, self.progress)
         self.checkpoints = Checkpoints(job, self.optimizers, self.progress)
         self.signals = []
-        self.was_compiled = None  # whether the run was that is resumed; None: nothing is known of it
+        self.was_compiled = None  # whether the resumed run was compiled; None: unknown
 
     def train(self) -> dict | None:
-        """Run the loop to its end."""
+        """Run the training loop to its end."""
         progress, settings = self.progress, self.settings
         self.begin()
         bar = tqdm(total=self.plan.total_steps, initial=progress.step, unit=" steps", disable=None, leave=False)
@@ -113,14 +114,14 @@ class Trainer:
             self.report.first_row(self.checkpoints.compiled)
             self.began = time.perf_counter() - progress.seconds  # as if a resumed run had never paused
             self.last_logged = time.perf_counter() - progress.seconds_since_log
-            self.after_step()  # a resumed run may have been stopped during an evaluation: it comes now
+            self.after_step()  # a run that was stopped during an evaluation repeats it now
             for batches in computed_ahead(self.batches_of, range(progress.step, total_steps)):
                 if self.should_stop_early():
                     break
                 rate = learning_rate(progress.step, total_steps, settings)
                 set_learning_rate(self.optimizers, rate)
                 result = training_step(network, self.optimizers, self.precision, batches, settings, self.ranks)
-                self.meter.add(result)  # loss and skipped steps are added up on the GPU: the CPU need not wait for it
+                self.meter.add(result)  # sums loss and skipped steps on the GPU: the CPU need not wait for it
                 progress.tokens += result.tokens
                 progress.step += 1
                 progress.seconds = time.perf_counter() - self.began
@@ -140,7 +141,7 @@ class Trainer:
     # Before the first step --------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Resume, if that is asked for, and open the records."""
+        """Check the device and the disk, restore a run that resumes, and open the records."""
         progress, run = self.progress, self.job.run
         if self.precision.device.type != "cpu" and run.args.get("device_check"):
             check_device(self.model.config, self.precision)
@@ -159,7 +160,10 @@ class Trainer:
         self.model.train()
 
     def compile(self) -> torch.nn.Module:
-        """The model compiled, if that is asked for or pays, and works on all ranks; evaluation goes without."""
+        """Return the model to train: compiled if it should be and if that works on all ranks.
+
+        Evaluations use the model that is not compiled.
+        """
         network = self.model
         if self.should_compile():
             network = compiled(self.model, self.precision, self.batches_of(0))
@@ -173,12 +177,12 @@ class Trainer:
                     optimizer.compile()
         if self.was_compiled is not None and self.was_compiled != is_compiled:
             before = "was" if self.was_compiled else "was not"
-            log.info(f"the run {before} compiled before: it does not end with the same weights to the last bit")
+            log.info(f"the run {before} compiled before; its final weights may differ in the last bits")
         self.checkpoints.compiled = is_compiled
         return network
 
     def should_compile(self) -> bool:
-        """As the flag says; auto: as the run that is resumed did, a new run where it is long enough."""
+        """Return whether to compile.  --compile auto: as the resumed run did; a new run if it is long enough."""
         settings, precision, rows = self.settings, self.precision, self.job.rows
         if settings.compile != "auto":
             return settings.compile == "on"
@@ -193,15 +197,15 @@ class Trainer:
         return rows.packed and compiling_pays(precision.device, self.report.peak, precision.dtype, flops)
 
     def is_length_known(self) -> bool:
-        """Always but in a run of --minutes that has not yet measured."""
+        """Return True, except for a run of --minutes that has not yet measured its speed."""
         return not self.settings.minutes or self.progress.total_steps > 0
 
     def fix_length(self, network: torch.nn.Module) -> None:
-        """Fix how many steps a run of --minutes has; a signal that comes meanwhile waits until that is done."""
+        """Set how many steps a run of --minutes has.  A signal that arrives meanwhile is handled afterwards."""
         settings, progress = self.settings, self.progress
         batches = computed_ahead(self.batches_of, itertools.count(progress.step))
         speed = measure(self.job, network, self.optimizers, batches)
-        passed = time.perf_counter() - STARTED + progress.seconds  # the program's, and the resumed run's
+        passed = time.perf_counter() - STARTED + progress.seconds  # since the start, and before the resume
         seconds = of_rank_0(self.ranks, 60 * settings.minutes - passed)
         steps, progress.eval_steps = steps_that_fit(seconds, speed, settings.eval_steps)
         progress.total_steps = progress.step + steps
@@ -211,17 +215,17 @@ class Trainer:
         self.report.length()
 
     def batches_of(self, step: int) -> list:
-        """The micro-batches of one step."""
+        """Return the micro-batches of one step."""
         return micro_batches(self.job.rows, step, self.settings, self.precision.device, self.ranks)
 
     # After each step --------------------------------------------------------------------------------------------------
 
     def is_time_to_count_bad_steps(self) -> bool:
-        """On a CPU after each step; on a GPU, for whose result the CPU must wait, only now and then."""
+        """Return True after each step on a CPU; on a GPU less often, since the CPU must wait for the result."""
         return self.precision.device.type == "cpu" or self.progress.step % self.settings.max_bad_steps == 0
 
     def count_bad_steps(self) -> None:
-        """Report how many steps were skipped; raise UserError where there were too many in a row."""
+        """Report how many steps were skipped; raise UserError if there were too many in a row."""
         progress = self.progress
         bad, in_a_row, longest = self.meter.read_bad(self.ranks)
         new = bad - progress.bad_steps
@@ -237,7 +241,7 @@ class Trainer:
             )
 
     def other_flags(self) -> str:
-        """What helps where losses or gradients are not finite."""
+        """Return the flags that may help when losses or gradients are not finite."""
         flags = ["a lower --lr"]
         dtype = self.precision.dtype
         if dtype == torch.float16 and has_bfloat16(self.precision.device):
@@ -249,12 +253,12 @@ class Trainer:
         return " or ".join(flags)
 
     def is_time_to_log(self) -> bool:
-        """Also after the first and the last step."""
+        """Return True every --logging_steps, and after the first and the last step."""
         step = self.progress.step
         return step % self.settings.logging_steps == 0 or step in (1, self.plan.total_steps)
 
     def report_training(self, rate: float, result: StepResult) -> None:
-        """Report the mean loss and the speed since the last time."""
+        """Report the mean loss and the speed since the last report."""
         loss, tokens = self.meter.read(self.ranks)  # waits for the device
         if not tokens:  # all steps were skipped
             return
@@ -265,18 +269,18 @@ class Trainer:
         self.last_logged = now
 
     def should_stop_early(self) -> bool:
-        """Whether so many evaluations were no better that the run should stop early."""
+        """Return whether too many evaluations in a row brought no lower loss."""
         return 0 < self.settings.early_stopping_patience <= self.progress.stale_evaluations
 
     def after_step(self) -> None:
-        """Evaluate if that is due and not yet done; save a checkpoint if one is due; stop if a signal asks for it."""
+        """Evaluate if due and not yet done; save a checkpoint if due; stop after a signal."""
         step = self.progress.step
         if self.plan.evaluates_after(step) and self.progress.final.get("step") != step:
             self.evaluate()
         signum, due = self.agree(max(self.signals, default=0), self.checkpoints.is_due(step))
         if signum or due:
             self.count_bad_steps()
-        goes_wrong = self.progress.bad_steps_in_a_row > 0  # then a checkpoint helps nobody
+        goes_wrong = self.progress.bad_steps_in_a_row > 0  # then a checkpoint would be useless
         is_saved = self.checkpoints.newest_step == step
         if not is_saved and (signum or (due and not goes_wrong)):
             self.save_checkpoint()
@@ -284,14 +288,14 @@ class Trainer:
             self.stop(signum)
 
     def agree(self, signum: int, due: bool) -> tuple[int, bool]:
-        """A signal that any rank got, and whether rank 0 finds a checkpoint due."""
+        """Return the same on all ranks: a signal that any rank got, and whether a checkpoint is due on rank 0."""
         if self.ranks.count == 1:
             return signum, due
         signals, due = self.ranks.sum(signum, due and self.ranks.rank == 0)
         return signum or (signal.SIGTERM if signals else 0), bool(due)
 
     def evaluate(self) -> None:
-        """Report an evaluation, unless a signal broke it off; save best_model.pth if no other had a lower loss."""
+        """Evaluate and report, unless a signal interrupts; save best_model.pth if the loss is the lowest so far."""
         progress = self.progress
         size = evaluation_rows(self.settings, self.ranks)
         with self.left_out_of_speed():
@@ -313,7 +317,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def left_out_of_speed(self) -> Iterator[None]:
-        """Leave the time of this block out of the tokens a second that are logged (not out of the run's seconds)."""
+        """Leave the time of this block out of the logged tokens per second (but not out of the run's seconds)."""
         paused_at = time.perf_counter()
         yield
         self.last_logged += time.perf_counter() - paused_at
@@ -322,7 +326,7 @@ class Trainer:
         return bool(self.signals)
 
     def sample(self) -> str | None:
-        """Let the model write, and report the text."""
+        """Let the model write a text, and report it."""
         if self.ranks.rank > 0:
             return None
         with evaluating(self.model):
@@ -331,14 +335,14 @@ class Trainer:
         return text
 
     def save_model(self, name: str, loss: float) -> None:
-        """Write a model file, LoRA's adapters merged into the weights."""
+        """Write a model file, with LoRA's adapters merged into the weights."""
         if self.ranks.rank == 0:
             run, tokenizer = self.job.run, self.job.fingerprints["tokenizer"]
             weights = merged_weights(self.model)
             save_model(run.path(name), self.model, tokenizer, self.progress.step, loss, run.run_id, weights)
 
     def save_checkpoint(self) -> None:
-        """Write all that is needed to resume after this step."""
+        """Write a checkpoint to resume from after this step."""
         progress = self.progress
         progress.seconds_since_log = time.perf_counter() - self.last_logged
         progress.loss_since_log, progress.tokens_since_log = self.meter.read(self.ranks)
@@ -356,9 +360,9 @@ class Trainer:
         raise Interrupted(signum)
 
     def finish(self) -> dict | None:
-        """Save the final model, let the best one write, and sum up."""
+        """Save the final model, let the best one write a sample, and return the summary."""
         progress = self.progress
-        if progress.final["step"] != progress.step:  # resumed with a smaller patience, the run ended at once
+        if progress.final["step"] != progress.step:  # a run resumed with a smaller patience ends at once
             self.evaluate()
         final = progress.final
         best = progress.best or final
@@ -372,11 +376,11 @@ class Trainer:
         return self.report.summary(ended, best, final, self.sample())
 
     def load_best(self, best: dict) -> dict:
-        """Put the weights of best_model.pth into the model; returns their evaluation, which best should be."""
+        """Load best_model.pth into the model; return its evaluation, which is `best` in most cases."""
         content = read_torch_file(self.job.run.path("best_model.pth"), MODEL_FORMAT)
         merge(self.model)
         self.model.load_state_dict(content["model"])
         if content["step"] == best["step"]:
             return best
-        # saved after the checkpoint from which the run resumed, and never surpassed
+        # saved after the checkpoint that the run resumed from; no model since then was better
         return evaluate(self.model, self.job.validation, self.precision) | {"step": content["step"]}

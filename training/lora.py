@@ -1,9 +1,9 @@
-"""LoRA: tune a model by small matrices beside its own, which stay as they are (Hu et al. 2021).
+"""LoRA: tune a model with small matrices that are added to its own; its own do not change (Hu et al. 2021).
 
-Beside a matrix W (out, in) stand A (rank, in) and B (out, rank): y = W x becomes y = W x + s B A x, where
-s = alpha / rank, and only A and B are trained.  B begins at zero, so that the first step starts from the model as it
-was; and W + s B A is a matrix like W again, so that a saved model knows nothing of all this.  In reading order:
-`Adapted`, one matrix; `add_adapters`; `merged_weights` and `merge`, the way back.
+Each matrix W (out, in) gets A (rank, in) and B (out, rank): y = W x becomes y = W x + s B A x, with s = alpha / rank.
+Only A and B are trained.  B starts at zero, so the tuned model starts equal to the original one.  W + s B A has the
+shape of W, so a saved model looks like any other.  In reading order: `Adapted`, one matrix; `add_adapters`;
+`merged_weights` and `merge`, the way back.
 """
 
 import math
@@ -36,22 +36,22 @@ class Adapted(nn.Module):
         return self.linear(x) + F.linear(F.linear(x, self.down), self.up) * self.scale
 
     def weight(self) -> torch.Tensor:
-        """(out, in): what the layer does, in one matrix."""
+        """Return layer and adapter as one matrix (out, in)."""
         return self.linear.weight + self.up @ self.down * self.scale
 
 
 def add_adapters(model: Transformer, rank: int) -> tuple[int, int]:
-    """Put an adapter beside each matrix in a model's blocks, and let nothing else be trained.
+    """Add an adapter to each matrix in a model's blocks, and freeze everything else.
 
-    Returns (weights that are trained, weights in all).  Raises UserError for a rank that adapts no less than a whole
-    matrix has.
+    Returns (weights of the adapters, the model's own weights).  Raises UserError if the rank is larger than that of the
+    smallest matrix.
     """
     _, in_all = model.num_parameters()
     linears = [module for module in model.blocks.modules() if isinstance(module, nn.Linear)]
     smallest = min(min(linear.weight.shape) for linear in linears)
     if rank > smallest:
         raise UserError(
-            f"--lora_rank {rank} is more than the model's smallest matrix has, {smallest}; take a lower rank"
+            f"--lora_rank {rank} is too high: the rank of the model's smallest matrix is {smallest}; pass a lower one"
         )
     model.requires_grad_(False)
     for parent in list(model.blocks.modules()):
@@ -62,7 +62,7 @@ def add_adapters(model: Transformer, rank: int) -> tuple[int, int]:
 
 
 def merged_weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """The weights of a model by the names that they have without adapters; those of a model without any as they are."""
+    """Return a model's weights with its adapters merged, under the usual names; without adapters, unchanged."""
     weights = model.state_dict()
     for path, module in model.named_modules():
         if isinstance(module, Adapted):
@@ -75,7 +75,7 @@ def merged_weights(model: Transformer) -> dict[str, torch.Tensor]:
 
 
 def merge(model: Transformer) -> None:
-    """Make an adapted model an ordinary one again, that computes the same."""
+    """Turn an adapted model back into an ordinary one that computes the same."""
     weights = merged_weights(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -1,4 +1,4 @@
-"""How weights are updated: AdamW, Muon, and the schedule of the learning rate."""
+"""How weights are updated: AdamW, Muon, and the learning-rate schedule."""
 
 import math
 from collections import defaultdict
@@ -12,10 +12,10 @@ from training.settings import TrainingSettings
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal, for the matrices inside a network (Jordan et al. 2024).
+    """Momentum with orthogonal updates, for the matrices inside a network (Jordan et al. 2024).
 
-    Each update has the size that AdamW's would have (Liu et al. 2025), so that one learning rate and one decay serve
-    both.  Groups: params, all matrices, and parts: into how many matrices, one above the other, each is cut.
+    Each update is scaled to the size of AdamW's (Liu et al. 2025), so both can share one learning rate and one weight
+    decay.  Each group has params, matrices only, and parts: how many stacked matrices each of them contains.
     """
 
     def __init__(self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.1):
@@ -23,12 +23,12 @@ class Muon(torch.optim.Optimizer):
         self.newton_schulz = newton_schulz
 
     def compile(self) -> None:
-        """Let the compiler join the small kernels of an update."""
+        """Let the compiler fuse the small kernels of an update."""
         self.newton_schulz = torch.compile(newton_schulz, dynamic=False)
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
-        """Update all matrices, those of one shape together: hundreds of small products would keep a GPU waiting."""
+        """Update all matrices, those of one shape together: hundreds of small products would leave a GPU idle."""
         for group in self.param_groups:
             of_one_shape = defaultdict(list)
             for matrix in group["params"]:
@@ -42,7 +42,7 @@ class Muon(torch.optim.Optimizer):
         gradients = [matrix.grad for matrix in matrices]
         averages = [self.average(matrix) for matrix in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-        updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # Nesterov's
+        updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # Nesterov momentum
         parts = updates.unflatten(1, (group["parts"], -1))  # (matrices, parts, rows, columns)
         scale = 0.2 * math.sqrt(max(parts.shape[2:]))
         updates = orthogonal(parts, self.newton_schulz).flatten(1, 2)
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(matrices, updates.unbind(), alpha=-group["lr"] * scale)
 
     def average(self, matrix: torch.Tensor) -> torch.Tensor:
-        """The moving average of a matrix's gradients."""
+        """Return the moving average of a matrix's gradients."""
         state = self.state[matrix]
         if "average" not in state:
             state["average"] = torch.zeros_like(matrix)
@@ -58,12 +58,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: torch.Tensor, iterate: Callable | None = None) -> torch.Tensor:
-    """Bring the singular values of matrices (..., M, N) near 1.  iterate: `newton_schulz`, as it is or compiled.
+    """Bring the singular values of matrices (..., M, N) close to 1.  iterate: `newton_schulz`, compiled or not.
 
-    In bfloat16 where the device has units for it; elsewhere in float32, which is faster than emulating it.
+    Uses bfloat16 if the device has units for it; otherwise float32, since emulating bfloat16 is slower.
     """
     is_tall = matrices.size(-2) > matrices.size(-1)
-    x = matrices.transpose(-1, -2) if is_tall else matrices  # the smaller product of x with itself
+    x = matrices.transpose(-1, -2) if is_tall else matrices  # so that x times its transpose is the smaller product
     if has_bfloat16(x.device):
         x = x.bfloat16()
     x = (iterate or newton_schulz)(x)
@@ -73,7 +73,7 @@ def orthogonal(matrices: torch.Tensor, iterate: Callable | None = None) -> torch
 
 
 def newton_schulz(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Bring the singular values of x (..., M, N), M <= N, near 1 by products alone (Jordan et al. 2024)."""
+    """Bring the singular values of x (..., M, N), M <= N, close to 1 with matrix products only (Jordan et al. 2024)."""
     x = x / (torch.linalg.vector_norm(x, dim=(-1, -2), keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.transpose(-1, -2)
@@ -82,9 +82,10 @@ def newton_schulz(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 def make_optimizers(model: Transformer, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov and Hutter 2019), with decay on matrices only; with --optimizer muon, for the rest beside Muon.
+    """Return the optimizers: AdamW (Loshchilov and Hutter 2019), or Muon for inner matrices and AdamW for the rest.
 
-    Fused products (queries, keys and values; the gate and values of a feed-forward layer) count as several matrices.
+    AdamW decays matrices only.  For Muon, fused matrices (queries, keys and values; the gate and values of a
+    feed-forward layer) count as several.
     """
     optimizers = []
     taken = set()
@@ -104,7 +105,10 @@ def make_optimizers(model: Transformer, settings: TrainingSettings) -> list[torc
 
 
 def learning_rate(step: int, total_steps: int, settings: TrainingSettings) -> float:
-    """The rate of step 0, 1, ..., total_steps - 1: a linear warm-up, then down to min_lr by cosine or linearly."""
+    """Return the learning rate of step 0, 1, ..., total_steps - 1.
+
+    It rises linearly during the warm-up, then falls to min_lr along a cosine or a line.
+    """
     warmup = settings.warmup_steps
     if warmup is None:
         warmup = min(1000, round(0.02 * total_steps))
@@ -116,7 +120,7 @@ def learning_rate(step: int, total_steps: int, settings: TrainingSettings) -> fl
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
-    """Let the next step of all optimizers take this rate."""
+    """Set the learning rate of all optimizers."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate

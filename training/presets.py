@@ -1,7 +1,7 @@
-"""Models that people know by name, as flags: what `--preset NAME` of train_tinystories_model.py stands for.
+"""Known models as flags: the presets of train_tinystories_model.py (`--preset NAME`).
 
-`PRESETS` gives each name where it comes from and the flags that it sets, of the shape and of the training; what it does
-not set is the program's default.  `flags_of` and `preset_table` are what the program makes of it.
+`PRESETS` has the source of each preset and the flags that it sets, for the shape and for the training.  All other
+flags keep the program's defaults.  The program calls `flags_of` and `preset_table`.
 """
 
 from argparse import Namespace
@@ -12,7 +12,7 @@ from common.flags import settings_from
 from model import ModelConfig, Transformer
 from training.settings import TrainingSettings
 
-PAPER = "the TinyStories paper, its size; trained as in gpt-tinystories: Adam, the rate constant"
+PAPER = "the TinyStories paper (shape); gpt-tinystories (training: Adam, constant lr)"
 OF_PAPER = {
     "num_layers": 8, "num_heads": 16, "max_seq_len": 256, "arch": "gpt2", "dropout": 0.1, "batch_size": 64,
     "epochs": 3, "lr": 1e-3, "min_lr": 1e-3, "warmup_steps": 0, "optimizer": "adamw", "adam_beta1": 0.9,
@@ -28,14 +28,14 @@ PRESETS = {
     "8M": (PAPER, OF_PAPER | {"hidden_size": 256, "intermediate_size": 1024}),
     "28M": (PAPER, OF_PAPER | {"hidden_size": 512, "intermediate_size": 2048}),
     "baby_cpu": (
-        "tiny_stories, its model for a CPU",
+        "tiny_stories (its CPU model)",
         OF_BABIES | {
             "num_layers": 4, "hidden_size": 256, "num_heads": 4, "intermediate_size": 1024, "batch_size": 8,
             "max_steps": 5000,
         },
     ),
     "baby_gpu": (
-        "tiny_stories, its model for a GPU",
+        "tiny_stories (its GPU model)",
         OF_BABIES | {
             "num_layers": 6, "hidden_size": 384, "num_heads": 6, "intermediate_size": 1536, "batch_size": 64,
             "max_steps": 10_000,
@@ -50,7 +50,7 @@ PRESETS = {
         },
     ),
     "slm": (
-        "a small-language-model notebook (its min_lr of 5e-4 lies above its lr; 1e-5 here)",
+        "a small-language-model notebook (its min_lr of 5e-4 is above its lr; here it is 1e-5)",
         {
             "num_layers": 6, "hidden_size": 384, "num_heads": 6, "intermediate_size": 1536, "max_seq_len": 128,
             "arch": "gpt2", "dropout": 0.1, "batch_size": 32, "gradient_accumulation_steps": 32, "max_steps": 30_000,
@@ -59,7 +59,7 @@ PRESETS = {
         },
     ),
     "cs336": (
-        "Stanford CS336, assignment 1: validation loss 1.45 after 327.68 M tokens (lr and batch: ours)",
+        "Stanford CS336, assignment 1, goal: validation loss 1.45 after 327.68 M tokens (lr and batch are ours)",
         {
             "num_layers": 4, "hidden_size": 512, "num_heads": 16, "intermediate_size": 1344, "max_seq_len": 256,
             "arch": "llama", "tie_embeddings": False, "dropout": 0.0, "batch_size": 64, "max_steps": 20_000,
@@ -67,7 +67,7 @@ PRESETS = {
         },
     ),
     "gpt2": (
-        "GPT-2, its small size; nanoGPT's lr and batch",
+        "GPT-2 small; nanoGPT (lr and batch)",
         {
             "num_layers": 12, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072, "max_seq_len": 1024,
             "arch": "gpt2", "dropout": 0.0, "batch_size": 12, "gradient_accumulation_steps": 40, "lr": 6e-4,
@@ -91,13 +91,13 @@ def config_of(name: str, vocab_size: int) -> ModelConfig:
 
 
 def parameters_of(name: str, vocab_size: int) -> tuple[int, int]:
-    """(in the layers, in all) of a preset's network, which is not made for that."""
+    """Return how many parameters a preset's network has, (in the layers, in all), without allocating them."""
     with torch.device("meta"):
         return Transformer(config_of(name, vocab_size)).num_parameters()
 
 
 def preset_table() -> str:
-    """What --preset list prints, a line a preset."""
+    """Return the table that --preset list prints, one line per preset."""
     rows = [TITLES, *(preset_row(name) for name in PRESETS)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

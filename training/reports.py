@@ -1,6 +1,6 @@
-"""What a run reports: lines of its log, rows of metrics.jsonl, TensorBoard's curves, summary.json.
+"""The reports of a run: lines of its log, rows of metrics.jsonl, TensorBoard's curves, summary.json.
 
-The words of the lines are in log_lines.py.
+The wording of the log lines is in log_lines.py.
 """
 
 import math
@@ -21,11 +21,11 @@ from training.resume import Progress
 from training.run_folder import last_checkpoint
 from training.time_limit import Speed
 
-LEAST_STEPS = 20  # in fewer, a model learns little
+LEAST_STEPS = 20  # with fewer, a model learns little
 
 
 class Reporter:
-    """Reports what happens in a run, a `loop.Job`, as far as `progress` says that it is."""
+    """Reports what happens in a run.  job: a `loop.Job`; progress: how far the run is."""
 
     def __init__(self, job, plan: Plan, progress: Progress):
         self.job = job
@@ -35,11 +35,11 @@ class Reporter:
         self.peak = peak_flops(job.precision.device, job.precision.dtype)
 
     def record(self, event: str, tags: dict | None = None, **values) -> None:
-        """Write a row of metrics.jsonl; tags: TensorBoard's."""
+        """Write a row of metrics.jsonl.  tags: the values for TensorBoard."""
         self.run.record(event, tags, **self.place(), **values)
 
     def place(self) -> dict:
-        """The fields that every row has."""
+        """Return the fields that every row has."""
         progress = self.progress
         epoch = round(self.plan.epoch(progress.step), 4)
         seconds = round(progress.seconds, 2)
@@ -50,21 +50,21 @@ class Reporter:
         self.run.log(line)
 
     def mfu(self, tokens_per_second: float) -> float | None:
-        """The share of the devices' peak that a speed is, None where the peak is not known (Chowdhery et al. 2022)."""
+        """Return a speed as a share of the devices' peak (Chowdhery et al. 2022); None if the peak is unknown."""
         if self.peak is None:
             return None
         return tokens_per_second * self.job.model.flops_per_token() / (self.peak * self.job.ranks.count)
 
     def mean_speed(self) -> float:
-        """Tokens a second since the run's first step, evaluations included."""
+        """Return the tokens per second since the run's first step, evaluations included."""
         return self.progress.tokens / self.progress.seconds if self.progress.seconds else 0.0
 
     def beginning(self) -> None:
-        """Log what is trained, and from where a run resumes."""
+        """Log the model and the data, and the checkpoint that a run resumes from."""
         run, job, rows = self.run, self.job, self.job.rows
         in_layers, in_all = job.model.num_parameters()
         total_steps = self.plan.total_steps
-        if run.goes_on:  # the records end where the checkpoint was saved
+        if run.goes_on:  # the records were cut just before this line
             self.checkpoint()
         if run.checkpoint:
             place = {"checkpoint": run.checkpoint, "step": self.progress.step, "total_steps": total_steps}
@@ -80,7 +80,7 @@ class Reporter:
         )  # fmt: skip
 
     def length(self) -> None:
-        """Log how long the run is."""
+        """Log the length of the run."""
         job, run, total_steps = self.job, self.run, self.plan.total_steps
         log.info(
             log_lines.LENGTH.format(
@@ -91,14 +91,14 @@ class Reporter:
         self.warn_of_few_steps()
 
     def measured(self, speed: Speed, seconds: float) -> None:
-        """Log what the length of a run of --minutes follows from, and where its seconds are too few."""
+        """Log the speed that sets the length of a run of --minutes, and warn if the time is too short."""
         minutes = self.job.settings.length()
         log.info(log_lines.FIXED.format(minutes=minutes, step=speed.step, evaluation=speed.evaluation))
         if seconds < speed.evaluation:
             log.info(log_lines.TOO_SHORT.format(minutes=minutes))
 
     def warn_of_few_steps(self) -> None:
-        """Report that the data are few for the batches, where they are."""
+        """Warn if a step has more rows than an epoch, and if the run has very few steps."""
         settings, rows, steps = self.job.settings, self.job.rows, self.plan.total_steps
         if settings.rows_per_step > rows.per_epoch:
             log.info(log_lines.LARGE_STEPS.format(rows=settings.rows_per_step, per_epoch=rows.per_epoch))
@@ -106,7 +106,7 @@ class Reporter:
             log.info(log_lines.FEW_STEPS.format(steps))
 
     def first_row(self, compiled: bool) -> None:
-        """Record what is trained and on what: the first row of metrics.jsonl, or that the run was resumed."""
+        """Write the first row of metrics.jsonl, with model and hardware; if the run was resumed, a `resume` row."""
         run, job = self.run, self.job
         in_layers, in_all = job.model.num_parameters()
         if not run.goes_on:
@@ -125,7 +125,7 @@ class Reporter:
             self.record("resume", time=time_of_day(), compiled=compiled)
 
     def training(self, loss: float, speed: float, rate: float, norm: float, loss_scale: float) -> None:
-        """The mean loss since the last line of this kind, and the speed in tokens a second."""
+        """Report the mean loss and the speed, in tokens per second, since the last report."""
         progress = self.progress
         mfu = self.mfu(speed)
         seconds_left = progress.seconds / progress.step * (self.plan.total_steps - progress.step)
@@ -147,7 +147,7 @@ class Reporter:
         )  # fmt: skip
 
     def evaluation(self, result: dict, is_best: bool) -> None:
-        """What `evaluate` found."""
+        """Report the result of `evaluate`."""
         line = log_lines.EVALUATED.format(
             epoch=self.plan.epoch(self.progress.step), result=log_lines.RESULT.format(**result),
             speed=self.mean_speed(), best=log_lines.BEST if is_best else "",
@@ -174,7 +174,7 @@ class Reporter:
         self.run.end_board()
 
     def summary(self, ended: str, best: dict, final: dict, sample: str) -> dict:
-        """Write summary.json, and the last lines of the log; best and final: evaluations."""
+        """Write summary.json and the last lines of the log; return the summary.  best, final: evaluations."""
         run, progress = self.run, self.progress
         speed = self.mean_speed()
         log.info(log_lines.SAMPLE.format(sample), extra=RESULT)
@@ -184,7 +184,7 @@ class Reporter:
             "run_id": run.run_id, "ended": ended, "time": time_of_day(), "resumes": progress.resumes,
             "skipped_steps": progress.bad_steps, "tokens_per_second": round(speed, 1),
         }  # fmt: skip
-        run.end_board()  # before the summary, which says that all went well
+        run.end_board()  # before summary.json, which marks a run that ended well
         write_json(run.path("summary.json"), summary)
         self.end(ended)
         for kind, result in (("best", best), ("final", final)):
@@ -200,7 +200,7 @@ class Reporter:
 
 
 def time_of_day() -> str:
-    """The time with its zone, as ISO 8601 writes it."""
+    """Return the time with its zone, in ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
@@ -208,7 +208,7 @@ def time_of_day() -> str:
 
 
 def explain(error: Exception, job) -> UserError | None:
-    """Say why a `loop.Job` could not go on and what to do; None where only a traceback can say it."""
+    """Return an error that explains why a `loop.Job` failed and what to do; None if only a traceback can explain it."""
     folder = job.run.folder
     if isinstance(error, UserError):
         return error
@@ -226,11 +226,12 @@ def explain(error: Exception, job) -> UserError | None:
 
 
 def less_memory(settings, ranks: int, device: str = "cpu") -> str:
-    """What to do where the memory is full: the next smaller batches that make the same steps on so many ranks."""
+    """Return what to do when memory is full: the next smaller batches that give the same steps on this many ranks."""
     size = settings.batch_size
-    full = f"the memory of the {device} is full at --batch_size {size}"
+    full = f"out of memory on {device} at --batch_size {size}"
     factor = next((n for n in range(2, size // ranks + 1) if size % (n * ranks) == 0), None)
     if factor is None:
-        return f"{full}; take a smaller model or a shorter --max_seq_len"
+        return f"{full}; use a smaller model or a shorter --max_seq_len"
     count = settings.gradient_accumulation_steps * factor
-    return f"{full}; the same steps in less memory: --batch_size {size // factor} --gradient_accumulation_steps {count}"
+    flags = f"--batch_size {size // factor} --gradient_accumulation_steps {count}"
+    return f"{full}; for the same steps in less memory pass {flags}"

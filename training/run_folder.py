@@ -1,7 +1,7 @@
-"""A run's folder: the log, the numbers, the models, and the checkpoints to resume from.  docs/records.md lists them.
+"""A run's folder: log, metrics, models, and checkpoints to resume from.  docs/records.md lists the files.
 
 In reading order: `find_checkpoint` and `how_to_begin`, whether a run starts, replaces another one, or resumes; `Run`,
-which writes the records; what the folder holds; the command to resume.
+which writes the records; the files in the folder; the command to resume.
 """
 
 import argparse
@@ -37,13 +37,13 @@ COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_
 
 
 def find_checkpoint(args: argparse.Namespace, folder: Path) -> tuple[Path | None, dict | None]:
-    """(path, content) of the checkpoint that --resume_from_checkpoint names, (None, None) where there is none.
+    """Return (path, content) of the checkpoint to resume from; (None, None) if the run does not resume.
 
-    Raises UserError for one that is not there, damaged, or older than another one of its run.
+    Raises UserError if the checkpoint is missing, damaged, or older than another one in its folder.
     """
     which = args.resume_from_checkpoint
     if which and args.overwrite:
-        raise UserError("--overwrite begins anew and --resume_from_checkpoint goes on; pass one of them")
+        raise UserError("--overwrite starts a new run, --resume_from_checkpoint resumes one; pass only one of them")
     real_after_pilot = holds_pilot(folder) and not args.pilot_run
     if not which or (which == "auto" and real_after_pilot):
         return None, None
@@ -53,23 +53,23 @@ def find_checkpoint(args: argparse.Namespace, folder: Path) -> tuple[Path | None
             try:
                 return path, read_checkpoint(path)
             except Damaged as error:
-                log.info(f"{error.what}; skipped, the checkpoint before it is taken if there is one")
+                log.info(f"{error.what}; skipped, an older checkpoint is used if there is one")
         if which == "latest":
-            kind = "whole checkpoint" if there else "checkpoint"
+            kind = "undamaged checkpoint" if there else "checkpoint"
             raise UserError(f"no {kind} in {folder}; start the run without --resume_from_checkpoint")
         return None, None
     path = Path(which)
     if not path.exists():
-        raise UserError(f"no checkpoint file {which}; latest takes the newest in --output_dir")
+        raise UserError(f"no checkpoint file {which}; pass latest for the newest one in --output_dir")
     content = read_checkpoint(path)
     newest = there[-1][1] if there else path
     if newest.parent.resolve() == path.parent.resolve() and not newest.samefile(path):
-        raise UserError(f"{newest} is newer than {which}, and would be lost; move it away first")
+        raise UserError(f"{newest} is newer than {which} and would be lost; move it away first")
     return path, content
 
 
 def how_to_begin(args: argparse.Namespace, folder: Path, checkpoint: Path | None) -> str:
-    """What a run does: "resume" the folder's run, "replace" it, or "start" where there is none.  Raises UserError."""
+    """Return what to do: "resume" the folder's run, "replace" it, or "start" if there is none.  Raises UserError."""
     if checkpoint and checkpoint.parent.resolve() == folder.resolve():
         return "resume"
     if not held_files(folder):
@@ -78,8 +78,8 @@ def how_to_begin(args: argparse.Namespace, folder: Path, checkpoint: Path | None
     if args.overwrite or holds_pilot(folder) or (args.resume_from_checkpoint == "auto" and unfinished):
         return "replace"
     raise UserError(
-        f"{folder} already holds a run; pass --overwrite to replace it, "
-        f"--resume_from_checkpoint latest to go on with it, or another --output_dir"
+        f"{folder} already contains a run; pass --overwrite to replace it, "
+        f"--resume_from_checkpoint latest to resume it, or another --output_dir"
     )
 
 
@@ -90,7 +90,7 @@ class Run:
     """Writes a run's records.  Nothing is written before `start`."""
 
     def __init__(self, args: argparse.Namespace, writes: bool = True):
-        """writes: False for a rank that writes nothing, because another one does.  Raises UserError."""
+        """writes: False on ranks above 0, since only rank 0 writes.  Raises UserError."""
         self.writes = writes
         self.args = vars(args) | {"program": Path(sys.argv[0]).name}
         self.folder = Path(args.output_dir)
@@ -106,12 +106,12 @@ class Run:
         if writes and self.path("train.log").is_file():
             with contextlib.suppress(PermissionError), open(self.path("train.log"), "r+b") as file:
                 self.claim(file)
-        self.train_log = MemoryHandler(1 << 20, flushLevel=logging.CRITICAL)  # what is logged until train.log is open
+        self.train_log = MemoryHandler(1 << 20, flushLevel=logging.CRITICAL)  # keeps messages until train.log is open
         if writes:
             log.addHandler(self.train_log)
-        self.checkpoint, self.restored = find_checkpoint(args, self.folder)  # the file, perhaps of another folder
+        self.checkpoint, self.restored = find_checkpoint(args, self.folder)  # the file may be in another folder
         self.goes_on = False
-        if writes or self.checkpoint:  # rank 0 refuses for all
+        if writes or self.checkpoint:  # rank 0 raises the error for all
             self.goes_on = how_to_begin(args, self.folder, self.checkpoint) == "resume"
         self.found = held_files(self.folder)
 
@@ -119,27 +119,27 @@ class Run:
         return self.folder / name
 
     def claim(self, log_file) -> None:
-        """Keep other runs out of the folder, by a lock on its log that ends with this process."""
+        """Keep other runs out of the folder by locking its log until this process ends."""
         if locked(log_file) is False:
             raise UserError(
-                f"another run is writing into {self.folder}; wait for its end, or pass another --output_dir"
+                f"another run is writing into {self.folder}; wait until it ends, or pass another --output_dir"
             )
 
     def check_space(self, needed: int) -> None:
-        """Raise UserError unless the disk has room for so many bytes; what the folder's run takes now is room."""
+        """Raise UserError if the disk has fewer free bytes than needed, counting the folder's old files as free."""
         there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.is_dir())
         free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in held_files(self.folder))
         if self.writes and free < needed:
             raise UserError(
-                f"the run needs about {needed / 1e6:,.0f} MB in {self.folder} for its checkpoints and models, and "
+                f"the run needs about {needed / 1e6:,.0f} MB in {self.folder} for its checkpoints and models, but only "
                 f"{free / 1e6:,.0f} MB are free; make room, or pass --keep_checkpoints 1 or another --output_dir"
             )
 
     def start(self, resumed_step: int | None = None, sizes: dict[str, int] | None = None) -> None:
-        """Open the records: of a new run, replacing an old one's, or of one that resumes after resumed_step.
+        """Open the records of a new run, which replace old ones, or of a run that resumes after resumed_step.
 
-        sizes: those of the records when the checkpoint was saved (see `flushed_sizes`); what stands after them, comes
-        anew.
+        sizes: those of the records when the checkpoint was saved (see `flushed_sizes`).  Everything after that is cut
+        off, since the resumed run writes it again.
         """
         if not self.writes:
             return
@@ -169,7 +169,7 @@ class Run:
         self.open_board(resumed_step)
 
     def open_log(self) -> None:
-        """Let all that is reported go into train.log, too; what was reported before comes first in it."""
+        """Write all messages into train.log too, starting with those logged so far."""
         handler = LogWriter(self.log_file)
         self.train_log.setTarget(handler)
         self.train_log.flush()
@@ -192,14 +192,14 @@ class Run:
             self.board.file_writer.add_summary(part)
 
     def flushed_sizes(self) -> dict[str, int]:
-        """The sizes of the log and of the metrics, once they are on the disk."""
+        """Flush the log and the metrics to disk; return their sizes."""
         for file in (self.log_file, self.metrics):
             with naming(file.name):
                 on_disk(file)
         return {Path(file.name).name: os.path.getsize(file.name) for file in (self.log_file, self.metrics)}
 
     def log(self, message: str) -> None:
-        """Report a line of the run's log proper, with the time, on stdout."""
+        """Log a line with the date and time, on stdout."""
         log.info(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", extra=RESULT)
 
     def write_log(self, line: str) -> None:
@@ -207,11 +207,11 @@ class Run:
             write_line(line, self.log_file)
 
     def record(self, event: str, tags: dict[str, float] | None = None, **values) -> None:
-        """Write a row of metrics.jsonl; tags: {TensorBoard's tag: value} of the same moment."""
-        if not self.metrics:  # another rank's business, or not yet begun
+        """Write a row of metrics.jsonl.  tags: {TensorBoard tag: value} for the same step."""
+        if not self.metrics:  # a rank above 0, or before `start`
             return
         infinite = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
-        row = {"event": event} | values | dict.fromkeys(infinite)  # null, as JSON has it
+        row = {"event": event} | values | dict.fromkeys(infinite)  # null, since JSON has no infinity
         write_line(json.dumps(row), self.metrics)
         if tags and self.board:
             for tag, value in tags.items():
@@ -219,13 +219,13 @@ class Run:
             self.board.flush()
 
     def show_text(self, tag: str, text: str, step: int) -> None:
-        """Write a text for TensorBoard, which takes it for Markdown: as code, so that nothing in it is a mark."""
+        """Show a text in TensorBoard, which reads Markdown: indented as code, it is shown unchanged."""
         if self.board:
             self.board.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
             self.board.flush()
 
     def end_board(self) -> None:
-        """Let TensorBoard know that the run has ended."""
+        """Record for TensorBoard that the run has ended."""
         if self.board:
             self.board.file_writer.add_summary(self.hparams_end)
             self.board.flush()
@@ -233,7 +233,7 @@ class Run:
             self.board = None
 
     def draw_curves(self) -> None:
-        """Draw loss_curve.png, where matplotlib is installed; a finished run does not fail for want of a picture."""
+        """Draw loss_curve.png if matplotlib is installed; an error in drawing does not make the run fail."""
         if not self.writes or not importlib.util.find_spec("matplotlib"):
             return
         try:
@@ -242,7 +242,7 @@ class Run:
             log.info(f"loss_curve.png could not be drawn: {reason_of(error)}")
 
     def close(self) -> None:
-        """Close the records; where a write had failed, what is left of them is given up."""
+        """Close the records; ignore errors, since an earlier write may have failed."""
         log.removeHandler(self.train_log)
         for file in (self.board, self.log_file, self.metrics):
             if file:
@@ -254,7 +254,7 @@ class Run:
 
 
 class LogWriter(logging.StreamHandler):
-    """Writes what is reported into a log; one that cannot be written ends the run."""
+    """Writes messages into a log.  An error in writing ends the run."""
 
     def emit(self, record: logging.LogRecord) -> None:
         write_line(self.format(record), self.stream)
@@ -267,7 +267,7 @@ def write_line(line: str, file: TextIO) -> None:
 
 
 def open_wandb(run: Run) -> Any:
-    """A run at Weights & Biases that gets what TensorBoard gets, or None; without an account, kept to be sent later."""
+    """Return a Weights & Biases run that mirrors TensorBoard, or None.  Without an account it is stored for later."""
     import wandb
 
     mode = None if os.environ.get("WANDB_MODE") or wandb.login(prompt=False) else "offline"
@@ -277,7 +277,7 @@ def open_wandb(run: Run) -> Any:
             config=run.args, sync_tensorboard=True, settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
     except wandb.Error as error:
-        log.info(f"--wandb: {reason_of(error)}; the run goes on without")
+        log.info(f"--wandb: {reason_of(error)}; the run continues without it")
         return None
     if mode == "offline":
         folder = Path(mirror.dir).parent
@@ -285,16 +285,16 @@ def open_wandb(run: Run) -> Any:
     return mirror
 
 
-# What a folder holds --------------------------------------------------------------------------------------------------
+# The files in a folder ------------------------------------------------------------------------------------------------
 
 
 def held_files(folder: Path) -> list[Path]:
-    """The files of a run that stand in a folder."""
+    """Return the files in a folder that belong to a run."""
     return [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
 
 
 def holds_pilot(folder: Path) -> bool:
-    """Whether the run in a folder is a pilot."""
+    """Return whether the run in a folder is a pilot run."""
     try:
         return json.loads((folder / "args.json").read_text(encoding="utf-8")).get("pilot_run", False)
     except (OSError, ValueError, AttributeError):
@@ -302,11 +302,11 @@ def holds_pilot(folder: Path) -> bool:
 
 
 def last_checkpoint(folder: Path, with_command: bool = True) -> str:
-    """From where a run that failed can resume, in words."""
+    """Return, as text, which checkpoint a failed run can resume from."""
     there = checkpoints_in(folder)
     if not there:
         return "no checkpoint had been saved yet"
-    how = f", go on with: {command_to_resume()}" if with_command else ""
+    how = f"; to resume: {command_to_resume()}" if with_command else ""
     return f"the newest checkpoint is {there[-1][1]}{how}"
 
 
@@ -314,14 +314,14 @@ def last_checkpoint(folder: Path, with_command: bool = True) -> str:
 
 
 def command(words: list[str]) -> str:
-    """What is typed at the shell for a program and its flags."""
+    """Return the shell command for a program and its flags."""
     ranks = os.environ.get("LOCAL_WORLD_SIZE")  # from torchrun
     start = ["torchrun", f"--nproc_per_node={ranks}"] if ranks else ["python"]
     return subprocess.list2cmdline([*start, *words]) if os.name == "nt" else shlex.join([*start, *words])
 
 
 def command_to_resume() -> str:
-    """What the user types to resume this program's run."""
+    """Return the command with which the user can resume this program's run."""
     if int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:  # from torchrun
         return "the torchrun command of each machine, with --resume_from_checkpoint latest"
     words = []

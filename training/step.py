@@ -1,11 +1,10 @@
-"""The arithmetic of training: what one step and one evaluation compute.
+"""The arithmetic of training: one step and one evaluation.
 
-In reading order: `micro_batches`, the rows of a step; `training_step`, one update of the weights; `Meter`, what the
-steps since the last log line amount to; `evaluate`.
+In reading order: `micro_batches`, the rows of a step; `training_step`, one update of the weights; `Meter`, sums over
+the steps since the last log line; `evaluate`.
 
-Words: a step is one optimizer update; tokens are tokens predicted, padding never counted; loss is the mean
-cross-entropy in nats per predicted token; bits per byte is that loss / ln 2 x tokens / bytes, which compares across
-vocabularies.
+Terms: a step is one optimizer update; tokens are predicted tokens, without padding; loss is the mean cross-entropy in
+nats per predicted token; bits per byte is loss / ln 2 x tokens / bytes, which can be compared across vocabularies.
 """
 
 import contextlib
@@ -25,9 +24,9 @@ from data import Rows
 from model import IGNORED, Transformer
 from training.settings import TrainingSettings
 
-CPU_TOKENS = 2048  # tokens that go through the network at a time on a CPU, so that their activations stay in its caches
-WIDTHS = 32  # rows are padded to a multiple of this: few shapes, for each of which a library may prepare something
-LOGITS_ROWS = 2048  # positions whose logits an evaluation holds at a time
+CPU_TOKENS = 2048  # tokens that a CPU computes at a time, so that their activations stay in its caches
+WIDTHS = 32  # rows are padded to a multiple of this: libraries prepare something for each shape, so few are better
+LOGITS_ROWS = 2048  # positions whose logits an evaluation computes at a time
 EVALUATION_ROWS = 32
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (rows, tokens)
@@ -39,7 +38,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, int64 (rows, to
 def micro_batches(
     rows: Rows, step: int, settings: TrainingSettings, device: torch.device, ranks: Ranks = ONE_RANK
 ) -> list[Batch]:
-    """A rank's share of a step's rows, on the CPU, in parts that are small enough for the device."""
+    """Return a rank's share of a step's rows, on the CPU, in parts that are small enough for the device."""
     share = settings.rows_per_step // ranks.count
     size = settings.batch_size // ranks.count
     first = step * settings.rows_per_step + ranks.rank * share
@@ -53,8 +52,8 @@ def micro_batches(
 def cut_for(device: torch.device, inputs: np.ndarray, targets: np.ndarray) -> list[Batch]:
     """Turn a batch, arrays (rows, tokens), into tensors that suit the device.
 
-    For a CPU, rows of similar length come together, at most CPU_TOKENS tokens in a part, and what lies after a row's
-    last predicted token is cut off.
+    For a CPU, rows of similar length form parts of at most CPU_TOKENS tokens (or of one row), without the columns
+    after the last predicted token.
     """
     if device.type == "cuda":
         return [(torch.from_numpy(inputs).pin_memory(), torch.from_numpy(targets).pin_memory())]
@@ -79,42 +78,42 @@ def cut_for(device: torch.device, inputs: np.ndarray, targets: np.ndarray) -> li
 
 
 class StepResult(NamedTuple):
-    """What a step computed; tensors stay on the device, so that the host need not wait for it."""
+    """The result of a step; tensors stay on the device, so that the host need not wait for it."""
 
-    loss: torch.Tensor  # this rank's, summed, in nats
+    loss: torch.Tensor  # summed over this rank's tokens, in nats
     tokens: int  # predicted by all ranks
-    norm: torch.Tensor  # of the gradient, before it was scaled down
-    good: torch.Tensor  # bool: False where loss or gradient was not finite, so that nothing was updated
-    loss_scale: torch.Tensor  # what the loss was multiplied with (1 but in float16)
+    norm: torch.Tensor  # of the gradient, before clipping
+    good: torch.Tensor  # bool: loss and gradient were finite; in float16, overflows are good at a loss scale >= 1
+    loss_scale: torch.Tensor  # the factor of the loss: 1, except in float16
 
 
 def training_step(
     network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], precision: Precision, batches: list[Batch],
     settings: TrainingSettings, ranks: Ranks = ONE_RANK,
 ) -> StepResult:  # fmt: skip
-    """Update the weights once, by the mean loss over all predicted tokens of the micro-batches of all ranks.
+    """Update the weights once, with the mean loss over all predicted tokens of all micro-batches and ranks.
 
-    Where the loss or the gradient is not finite, nothing is updated.
+    If the loss or the gradient is not finite, nothing is updated.
     """
     predicted = sum(int((targets != IGNORED).sum()) for _, targets in batches)
     (tokens,) = ranks.sum(predicted)
     total = torch.zeros((), device=precision.device)
     for number, (inputs, targets) in enumerate(batches, start=1):
-        adds_up_alone = ranks.count > 1 and number < len(batches)  # the ranks' gradients meet at the last micro-batch
+        adds_up_alone = ranks.count > 1 and number < len(batches)  # ranks exchange gradients at the last micro-batch
         with network.no_sync() if adds_up_alone else contextlib.nullcontext():
             with precision.autocast():
                 inputs = inputs.to(precision.device, non_blocking=True)
                 targets = targets.to(precision.device, non_blocking=True)
                 loss = network(inputs, targets)
-            # the gradients of the ranks are averaged, and should be summed
+            # DistributedDataParallel averages gradients over the ranks, but here they must be summed
             share = loss * (ranks.count / max(1, tokens))
             precision.scaler.scale(share).backward()
         total += loss.detach()
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
-    # CUDA's scaler leaves out a step that is not finite without making the host wait to know.  The host must know where
-    # there is no scaler, and where two optimizers must agree.
+    # CUDA's scaler skips a step that is not finite, and the host need not wait to find out.  The host must find out if
+    # there is no scaler, or if two optimizers must agree.
     host_must_know = len(optimizers) > 1 or not precision.scaler.is_enabled()
     is_left_out = host_must_know and not torch.isfinite(norm)
     if not is_left_out:
@@ -124,22 +123,22 @@ def training_step(
     good = torch.isfinite(norm)
     loss_scale = precision.loss_scale()
     if precision.dtype == torch.float16:
-        # Scaled gradients may overflow now and then: the scaler tries a smaller scale.  Below 1 it has no more to try.
+        # Scaled gradients may overflow now and then; the scaler then lowers the scale.  Below 1 this is not the cause.
         good |= torch.isfinite(total) & (loss_scale >= 1)
     precision.update_scaler()
     return StepResult(total, int(tokens), norm, good, loss_scale)
 
 
 class Meter:
-    """What the steps since the last log line amount to, kept on the device so that the host never waits for it.
+    """Sums over the steps since the last log line, kept on the device so that the host never waits for it.
 
-    loss: summed, in nats; tokens: predicted; both without the steps that were skipped.  bad_steps: how many were
-    skipped in all; bad_in_a_row: until now; longest_bad: in the longest row since the run began or resumed.
+    loss: summed, in nats; tokens: predicted; both without skipped steps.  bad_steps: all skipped steps; bad_in_a_row:
+    those up to now without a good one between; longest_bad: the longest such series since the run began or resumed.
     """
 
     def __init__(self, device: torch.device, progress, ranks: Ranks = ONE_RANK):
-        """progress: the `resume.Progress` of a run, with what it had counted when its checkpoint was saved."""
-        self.loss = torch.tensor(progress.loss_since_log if ranks.rank == 0 else 0.0, device=device)  # it is of all
+        """progress: the `resume.Progress` of a run, with the sums from its checkpoint."""
+        self.loss = torch.tensor(progress.loss_since_log if ranks.rank == 0 else 0.0, device=device)  # sum of all ranks
         self.tokens = torch.tensor(progress.tokens_since_log, device=device)
         self.bad_steps = torch.tensor(progress.bad_steps, device=device)
         self.bad_in_a_row = torch.tensor(progress.bad_steps_in_a_row, device=device)
@@ -153,7 +152,7 @@ class Meter:
         self.longest_bad = torch.maximum(self.longest_bad, self.bad_in_a_row)
 
     def read(self, ranks: Ranks) -> tuple[float, int]:
-        """(loss, tokens) of all ranks; waits for the device."""
+        """Return (loss, tokens) over all ranks; waits for the device."""
         (loss,) = ranks.sum(self.loss.item())
         return loss, self.tokens.item()
 
@@ -162,7 +161,7 @@ class Meter:
         self.tokens = torch.zeros_like(self.tokens)
 
     def read_bad(self, ranks: Ranks) -> list[int]:
-        """[bad_steps, bad_in_a_row, longest_bad], of the rank that has most; waits for the device."""
+        """Return [bad_steps, bad_in_a_row, longest_bad], each the largest of all ranks; waits for the device."""
         counts = torch.stack((self.bad_steps, self.bad_in_a_row, self.longest_bad)).cpu()
         return torch.stack(ranks.gather(counts)).amax(0).tolist()
 
@@ -171,13 +170,13 @@ class Meter:
 
 
 def evaluation_rows(settings: TrainingSettings, ranks: Ranks) -> int:
-    """Rows of a rank that an evaluation takes at a time: what the memory has room for."""
+    """Return how many rows a rank evaluates at a time: as many as fit into memory."""
     return min(EVALUATION_ROWS, settings.batch_size // ranks.count)
 
 
 @contextlib.contextmanager
 def evaluating(model: Transformer) -> Iterator[None]:
-    """Without dropout and gradients."""
+    """Turn off dropout and gradients in the block."""
     model.eval()
     try:
         with torch.no_grad():
@@ -194,9 +193,9 @@ def evaluate(
     model: Transformer, rows: Rows, precision: Precision, batch_size: int = EVALUATION_ROWS, ranks: Ranks = ONE_RANK,
     stopped: Callable[[], bool] = never,
 ) -> dict | None:  # fmt: skip
-    """Loss, perplexity, bits per byte and accuracy over all rows of one epoch, shared out among the ranks.
+    """Return loss, perplexity, bits per byte and accuracy over all rows of one epoch, split among the ranks.
 
-    stopped: asked before each batch; once it says yes on any rank, the evaluation is broken off and None is returned.
+    stopped: called before each batch; if it returns True on any rank, the result is None.
     """
     loss = correct = torch.zeros((), device=precision.device)
     tokens = 0

@@ -1,8 +1,8 @@
-"""How many steps a run of --minutes has.
+"""The number of steps of a run of --minutes.
 
-The number is fixed once, before the run's first step, from how long a few steps take whose results are thrown away.
-So the run is like any other from its first step on: the learning rate's warm-up and fall are laid over a known number
-of steps, and a resumed run, which finds the number in its checkpoint, ends with the same weights.
+It is set once, before the run's first step, by timing a few steps and throwing their results away.  From then on the
+run is like any other: the learning-rate schedule covers a known number of steps, and a resumed run, which reads the
+number from its checkpoint, ends with the same weights.
 
 In reading order: `measure`, how long things take; `steps_that_fit`, the arithmetic.  A job is a `loop.Job`.
 """
@@ -19,14 +19,14 @@ from training.optimizer import set_learning_rate
 from training.plan import EVALUATIONS
 from training.step import evaluate, evaluating, evaluation_rows, training_step
 
-MEASURING = 0.1  # of the time, at most, for each of steps and evaluation
+MEASURING = 0.1  # share of the time, at most, for timing the steps, and the same for the evaluation
 MOST_SECONDS = 15
-MOST_EVALUATING = 0.1  # of the time: where 20 evaluations take longer, there are fewer
-SECONDS_TO_END = 3  # to save the last files, draw the curves and leave
+MOST_EVALUATING = 0.1  # share of the time: if 20 evaluations take longer, there are fewer
+SECONDS_TO_END = 3  # to save the last files, draw the curves and exit
 
 
 class Speed(NamedTuple):
-    """Seconds that rank 0 measured."""
+    """Times in seconds, measured on rank 0."""
 
     step: float
     evaluation: float
@@ -37,9 +37,10 @@ class Speed(NamedTuple):
 
 
 def measure(job, network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], batches: Iterator[list]) -> Speed:
-    """How long a step, an evaluation and a sample take, with nothing changed of what is trained.
+    """Measure how long a step, an evaluation and a sample take, without changing anything that is trained.
 
-    network: the job's model as it is trained, compiled and shared by the ranks.  batches: of one step after the other.
+    network: the job's model as the loop trains it: compiled, and wrapped for several ranks.  batches: those of one step
+    after another.
     """
     seconds = min(MOST_SECONDS, MEASURING * 60 * job.settings.minutes)
     device = job.precision.device
@@ -47,7 +48,7 @@ def measure(job, network: torch.nn.Module, optimizers: list[torch.optim.Optimize
     scaler = job.precision.scaler.state_dict()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         step = seconds_per_step(job, network, optimizers, batches, seconds)
-        rows = int(seconds / step * job.settings.rows_per_step)  # an evaluation is faster than the training
+        rows = int(seconds / step * job.settings.rows_per_step)  # evaluating these is faster than training on them
         evaluation = seconds_per_evaluation(job, rows)
         began = time.perf_counter()
         if job.ranks.rank == 0:
@@ -62,13 +63,13 @@ def measure(job, network: torch.nn.Module, optimizers: list[torch.optim.Optimize
 
 
 def seconds_per_step(job, network, optimizers, batches, seconds: float) -> float:
-    """The mean over the second half of the steps that fit into so many seconds.
+    """Return the mean time of the second half of the steps that fit into these seconds.
 
-    The first steps warm up: on a CPU some twenty were measured to be slower, by up to a third.
+    The first steps are a warm-up: on a CPU, the first twenty or so were measured to be up to a third slower.
     """
-    set_learning_rate(optimizers, 0.0)  # the weights stay as they are, to the last bit
+    set_learning_rate(optimizers, 0.0)  # the weights do not change
     ranks = job.ranks
-    ends = []  # when each step ended; the first one, which may compile, does not count
+    ends = []  # the time at the end of each step; the first step may compile and is not counted
     for of_one_step in batches:
         result = training_step(network, optimizers, job.precision, of_one_step, job.settings, ranks)
         result.loss.item()  # waits for the device
@@ -81,7 +82,7 @@ def seconds_per_step(job, network, optimizers, batches, seconds: float) -> float
 
 
 def seconds_per_evaluation(job, rows: int) -> float:
-    """How long an evaluation takes, from one of so many rows, at least a batch of each rank."""
+    """Return how long an evaluation takes, estimated from one with this many rows, at least a batch per rank."""
     size = evaluation_rows(job.settings, job.ranks)
     part = copy.copy(job.validation)
     part.per_epoch = min(part.per_epoch, max(rows, size * job.ranks.count))
@@ -92,7 +93,7 @@ def seconds_per_evaluation(job, rows: int) -> float:
 
 
 def of_rank_0(ranks, number: float) -> float:
-    """Rank 0's number, on all ranks."""
+    """Return rank 0's number on all ranks."""
     (number,) = ranks.sum(number if ranks.rank == 0 else 0)
     return number
 
@@ -101,13 +102,13 @@ def of_rank_0(ranks, number: float) -> float:
 
 
 def steps_that_fit(seconds: float, speed: Speed, eval_steps: int | None) -> tuple[int, int]:
-    """(steps, steps between evaluations) of a run of so many seconds, which ends with an evaluation and a sample.
+    """Return (steps, steps between evaluations) for a run of this length, which ends with an evaluation and a sample.
 
-    eval_steps: as the user wants it; None: 20 evaluations, or fewer where they would take more than a tenth of the
-    time.  At least one step and one evaluation.
+    eval_steps: the user's choice; None: 20 evaluations, or fewer if they would take more than a tenth of the time.
+    There is at least one step and one evaluation.
     """
     seconds -= speed.sample + SECONDS_TO_END
-    evaluation = speed.evaluation + speed.sample  # each writes a sample, too
+    evaluation = speed.evaluation + speed.sample  # each evaluation also writes a sample
     if eval_steps:
         steps = (seconds - evaluation) / (speed.step + evaluation / eval_steps)
         return max(1, int(steps)), eval_steps

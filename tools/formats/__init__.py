@@ -1,1 +1,1 @@
-"""Formats of other programs that `tools/import_model.py` reads; llama2.c's is in `llama2c.py`."""
+"""Readers of other programs' formats for `tools/import_model.py`; `llama2c.py` reads those of llama2.c."""

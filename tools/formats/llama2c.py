@@ -1,7 +1,7 @@
 """Read the files of llama2.c: a model's .bin, in its first ("legacy") float32 format, and a tokenizer's .bin.
 
-`tools/import_model.py` uses it.  In reading order: `read_model`, which gives a model in the names of
-transformers' Llama; `read_tokenizer`, which writes a vocabulary that merges by scores as a byte-level BPE.
+`tools/import_model.py` uses it.  In reading order: `read_model`, which returns weights with the names of transformers'
+Llama; `read_tokenizer`, which converts a vocabulary with merge scores to a byte-level BPE.
 """
 
 import math
@@ -16,11 +16,11 @@ from corpus.other_tokenizers import BYTE_LEVEL, BYTES, byte_level
 
 HEADER = struct.Struct("<7i")
 HEADER_NAMES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len")
-NEWER = 0x616B3432  # "ak42", with which the later formats begin
-ZIP = b"PK\3\4"  # with which torch.save's files begin
-# Its first three tokens: the names that they get.  <s> stands between two stories, and where it is written a text ends.
+NEWER = 0x616B3432  # "ak42", the beginning of the later formats
+ZIP = b"PK\3\4"  # the beginning of files from torch.save
+# {its first three tokens: their new names}.  <s> comes between two stories, so a generated <s> ends the text.
 SPECIAL = {"<unk>": "<unk>", "<s>": "<eos>", "</s>": "</s>"}
-FIRST_BYTE = len(SPECIAL)  # the id of <0x00>, which <0x01> and the other bytes follow
+FIRST_BYTE = len(SPECIAL)  # the id of <0x00>; the other bytes follow in order
 FIRST_PIECE = FIRST_BYTE + 256
 LONGEST_PIECE = 1000  # bytes
 LETTERS = {byte: letter for letter, byte in BYTES.items()}
@@ -30,7 +30,7 @@ LETTERS = {byte: letter for letter, byte in BYTES.items()}
 
 
 def is_llama2c(path: Path) -> bool:
-    """Whether a path is a .bin that torch.save did not write."""
+    """Return whether a path is a .bin that torch.save did not write."""
     if path.suffix != ".bin" or not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -38,15 +38,15 @@ def is_llama2c(path: Path) -> bool:
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(fields of a config.json, weights) of a model, both as transformers' Llama has them.  Raises UserError."""
+    """Read a model; return (fields of a config.json, weights), as for transformers' Llama.  Raises UserError."""
     header = read_header(path)
     shapes = shapes_in(header)
     expected = HEADER.size + 4 * sum(math.prod(shape) for shape in shapes.values())
     found = path.stat().st_size
     if found != expected:
         raise UserError(
-            f"{path} is cut off or no model of llama2.c: it has {found:,} bytes, and its header "
-            f"({in_words(header)}) stands for {expected:,}; copy it again"
+            f"{path} is truncated or not a model of llama2.c: it has {found:,} bytes, but by its header "
+            f"({in_words(header)}) it should have {expected:,}; copy it again"
         )
     parts = {}
     with open(path, "rb") as file:
@@ -72,17 +72,17 @@ def read_model(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 
 def read_header(path: Path) -> dict[str, int]:
-    """The sizes at a model's beginning.  Raises UserError if no model can have them."""
+    """Read the sizes in the header of a model.  Raises UserError if they are impossible."""
     with open(path, "rb") as file:
         start = file.read(HEADER.size)
     if len(start) < HEADER.size:
-        raise UserError(f"{path} is no model of llama2.c: it has {len(start)} bytes; copy it again")
+        raise UserError(f"{path} is not a model of llama2.c: it has only {len(start)} bytes; copy it again")
     header = dict(zip(HEADER_NAMES, HEADER.unpack(start), strict=True))
     if header["dim"] == NEWER:
         raise UserError(f"{path} has llama2.c's format {header['hidden_dim']}; export it again with --version 0")
     smallest = min(abs(number) if name == "vocab_size" else number for name, number in header.items())
     if smallest < 1 or header["dim"] % (2 * header["n_heads"]) or header["n_heads"] % header["n_kv_heads"]:
-        raise UserError(f"{path} is no model of llama2.c: its header says {in_words(header)}; pass another file")
+        raise UserError(f"{path} is not a model of llama2.c: its header has {in_words(header)}; pass another file")
     return header
 
 
@@ -91,13 +91,13 @@ def in_words(header: dict[str, int]) -> str:
 
 
 def shapes_in(header: dict[str, int]) -> dict[str, tuple]:
-    """The shapes of a model's weights, in the order of the file."""
+    """Return the shapes of a model's weights, in the order of the file."""
     size = header["dim"]
     inner = header["hidden_dim"]
     layers = header["n_layers"]
     vocab_size = abs(header["vocab_size"])
     head_size = size // header["n_heads"]
-    shared = header["n_kv_heads"] * head_size  # of the keys and values that several heads share
+    shared = header["n_kv_heads"] * head_size  # size of the keys and values, which several heads may share
     shapes = {
         "tokens": (vocab_size, size),
         "input_layernorm": (layers, size),
@@ -110,9 +110,9 @@ def shapes_in(header: dict[str, int]) -> dict[str, tuple]:
         "mlp.down_proj": (layers, size, inner),
         "mlp.up_proj": (layers, inner, size),
         "norm": (size,),
-        "cosines and sines": (2, header["seq_len"], head_size // 2),  # not used: they follow from the sizes
+        "cosines and sines": (2, header["seq_len"], head_size // 2),  # not used: model.py computes them
     }
-    if header["vocab_size"] < 0:  # so a file says that the head has a matrix of its own
+    if header["vocab_size"] < 0:  # a negative number means that the head has its own matrix
         shapes["head"] = (vocab_size, size)
     return shapes
 
@@ -120,14 +120,14 @@ def shapes_in(header: dict[str, int]) -> dict[str, tuple]:
 def halves_from_pairs(weight: torch.Tensor, head_size: int) -> torch.Tensor:
     """Reorder the rows of queries or keys (layers, heads x head_size, C) for the rotary positions of `model.py`.
 
-    llama2.c turns numbers 2i and 2i + 1 of a head together, and model.py numbers i and i + head_size / 2.
+    llama2.c rotates the numbers 2i and 2i + 1 of a head as a pair; model.py rotates i and i + head_size / 2.
     """
     pairs = weight.unflatten(1, (-1, head_size // 2, 2))  # (layers, heads, pairs, 2, C)
     return pairs.transpose(2, 3).flatten(1, 3)
 
 
 def named_as_llama(parts: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
-    """The weights by the names of transformers' LlamaForCausalLM."""
+    """Return the weights with the names of transformers' LlamaForCausalLM."""
     weights = {"model.embed_tokens.weight": parts["tokens"], "model.norm.weight": parts["norm"]}
     if "head" in parts:
         weights["lm_head.weight"] = parts["head"]
@@ -142,23 +142,23 @@ def named_as_llama(parts: dict[str, torch.Tensor], layers: int) -> dict[str, tor
 
 
 def read_tokenizer(path: Path, vocab_size: int) -> dict:
-    """The tokenizer of a model with so many tokens, as a `tokenizer.json` with the same ids.  Raises UserError.
+    """Convert the tokenizer of a model to a `tokenizer.json` with the same ids.  Raises UserError.
 
-    llama2.c begins with a text's characters, writes those that are no token as their bytes, and merges the neighbours
-    whose piece has the highest score, until no two are a piece.  So a merge here is each way to cut a piece into two
-    pieces, ranked by the piece's score.  Three things differ:
+    llama2.c starts with the characters of a text; a character that is not a token becomes its bytes.  Then it merges
+    the two neighbours that form the piece with the highest score, until no neighbours form a piece.  So the merges here
+    are all ways to split a piece into two pieces, ordered by the score of the piece.  There are three differences:
 
-    - llama2.c puts a space before each text.  Here a text stays as it is, so who wants its ids begins with a space.
-    - A character of several bytes has to be merged from them, through parts that are no token of llama2.c.  The parts
-      get the ids of bytes that are never written, as <0x61> where "a" is a token.  Where these run out, the character
-      stays in its bytes.
-    - Two pieces of one score are merged by their ids, not by their places.
+    - llama2.c puts a space before each text.  Here it does not, so begin a text with a space to get the same ids.
+    - A character of several bytes must be merged from its bytes, through parts that are not tokens of llama2.c.  These
+      parts get the ids of bytes that never occur, for example <0x61> if "a" is a token.  If there are not enough such
+      ids, the character stays split into bytes.
+    - Of two pieces with the same score, the one with the lower id is merged first; in llama2.c, the one further left.
     """
     scores, names = read_pieces(path, vocab_size)
     pieces = {name: number for number, name in enumerate(names) if number >= FIRST_PIECE}
     vocabulary = {written(piece.encode()): number for piece, number in pieces.items()}
     special = {SPECIAL[name.strip("\n")]: number for number, name in enumerate(names[:FIRST_BYTE])}
-    never_written = {}  # bytes that are a piece, too
+    never_written = {}  # bytes that are also a piece
     for byte, letter in LETTERS.items():
         number = FIRST_BYTE + byte
         if letter in vocabulary:
@@ -168,8 +168,8 @@ def read_tokenizer(path: Path, vocab_size: int) -> dict:
     merges = merges_of_bytes(pieces, vocabulary, never_written)
     merges += merges_of_pieces(pieces, scores)
     if len(vocabulary.keys() | special.keys() | never_written.keys()) != vocab_size:
-        raise UserError(f"{path}: two of its tokens are the same text; pass another tokenizer")
-    whole_text = BYTE_LEVEL | {"use_regex": False}  # pieces decide where words end
+        raise UserError(f"{path}: two of its tokens have the same text; pass another tokenizer")
+    whole_text = BYTE_LEVEL | {"use_regex": False}  # the pieces decide where words end
     return byte_level(vocabulary, merges, special | never_written, whole_text)
 
 
@@ -178,13 +178,13 @@ def written(content: bytes) -> str:
 
 
 def merges_of_bytes(pieces: dict[str, int], vocabulary: dict, never_written: dict) -> list[list[str]]:
-    """The merges that make the characters of several bytes; the parts of these move from never_written to vocabulary.
+    """Return the merges that form characters of several bytes; move the ids of their parts to vocabulary.
 
-    A character is merged from its end: other characters have its first bytes more often than its last ones.
+    A character is merged from its end, because different characters share their first bytes more often than their last.
     """
     merges = []
     characters = [piece.encode() for piece in pieces if len(piece) == 1 and not piece.isascii()]
-    # Four bytes before three: else the last two of three could be taken from the middle of four.
+    # Four bytes before three: else a merge for three bytes could match the middle of four.
     for character in sorted(characters, key=len, reverse=True):
         ends = [character[start:] for start in range(len(character) - 2, -1, -1)]
         new = [written(end) for end in ends if written(end) not in vocabulary]
@@ -198,7 +198,7 @@ def merges_of_bytes(pieces: dict[str, int], vocabulary: dict, never_written: dic
 
 
 def merges_of_pieces(pieces: dict[str, int], scores: list[float]) -> list[list[str]]:
-    """Each way to cut a piece into two pieces, those of the highest scores first."""
+    """Return all ways to split a piece into two pieces, those with the highest scores first."""
     merges = []
     for piece in sorted(pieces, key=lambda piece: -scores[pieces[piece]]):
         for place in range(1, len(piece)):
@@ -210,12 +210,12 @@ def merges_of_pieces(pieces: dict[str, int], scores: list[float]) -> list[list[s
 
 
 def read_pieces(path: Path, vocab_size: int) -> tuple[list[float], list[str]]:
-    """(scores, texts) of a tokenizer's tokens.  Raises UserError for a file that does not hold just so many."""
+    """Read the tokens; return (scores, texts).  Raises UserError if there are not exactly vocab_size tokens."""
     if not path.is_file():
-        raise UserError(f"no tokenizer file {path}; pass --tokenizer_path the .bin that the model was trained with")
-    wrong = f"{path} is no tokenizer of llama2.c with the model's {vocab_size:,} tokens"
+        raise UserError(f"no tokenizer file {path}; pass the .bin of the model's tokenizer with --tokenizer_path")
+    wrong = f"{path} is not a llama2.c tokenizer with the model's {vocab_size:,} tokens"
     if path.stat().st_size > 4 + vocab_size * (8 + LONGEST_PIECE):
-        raise UserError(f"{wrong}: it has {path.stat().st_size:,} bytes; pass another")
+        raise UserError(f"{wrong}: it has {path.stat().st_size:,} bytes; pass another file")
     content = path.read_bytes()
     scores = []
     names = []
@@ -230,11 +230,11 @@ def read_pieces(path: Path, vocab_size: int) -> tuple[list[float], list[str]]:
             names.append(content[place + 8 : end].decode())
             place = end
     except (struct.error, ValueError):
-        raise UserError(f"{wrong}: token {len(names)} is cut off or damaged; pass another") from None
+        raise UserError(f"{wrong}: token {len(names)} is truncated or damaged; pass another file") from None
     if place != len(content):
-        raise UserError(f"{wrong}: it holds more after them; pass another")
+        raise UserError(f"{wrong}: there is more data after them; pass another file")
     expected = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     found = [name.strip("\n") for name in names[:FIRST_PIECE]]
     if found != expected:
-        raise UserError(f"{wrong}: it does not begin with <unk>, <s>, </s> and the 256 bytes; pass another")
+        raise UserError(f"{wrong}: it does not begin with <unk>, <s>, </s> and the 256 bytes; pass another file")
     return scores, names

@@ -1,6 +1,6 @@
-"""What `tools/grade_runs.py` is made of.
+"""The library of `tools/grade_runs.py`.
 
 Read `submissions.py` first (what was handed in), then `unpacking.py` (folders and archives), `run_files.py` and
-`logs.py` (what each file says), `facts.py` (what the table says), `edited_records.py` (what is wrong with a run),
-`copies.py`, `verify.py` (losses computed again) and `rubric.py` (points).
+`logs.py` (reading each file), `facts.py` (the columns of the table), `edited_records.py` (findings about one run),
+`copies.py` (copied runs), `verify.py` (recomputed losses) and `rubric.py` (points).
 """

@@ -1,6 +1,6 @@
-"""What two runs have in common that two runs do not have: copies of one run.
+"""Find copies: submissions that share what two separate runs never share.
 
-In reading order: `traces_of`, what is kept of a run; `pairs`, what is found when all are compared.
+In reading order: `traces_of`, the values of a run that are compared; `pairs`, which compares all runs.
 """
 
 import itertools
@@ -10,17 +10,17 @@ from grading.edited_records import Flag, problem, question
 from grading.facts import by_step
 from grading.submissions import Submission
 
-MOMENTS = 100  # of a run's that are compared, of each kind the first
-SHARED = 3  # moments that two runs must have in common before they are no chance
-MOST_NAMED = 5  # others that a sentence names
-TELLING = ("run id", "timestamps")  # what no two runs have in common
-ALIKE = ("validation curve", "weights")  # what two runs of one seed have in common
+MOMENTS = 100  # timestamps of each kind that are compared: the first ones of a run
+SHARED = 3  # timestamps that two runs must share; fewer may be a coincidence
+MOST_NAMED = 5  # other runs that one finding names
+TELLING = ("run id", "timestamps")  # separate runs never share these
+ALIKE = ("validation curve", "weights")  # two runs with the same seed share these
 
-Traces = dict[str, set]  # {"person", or one of the above: its values}
+Traces = dict[str, set]  # {"person" or one of the names above: values}
 
 
 def traces_of(run: Submission) -> Traces:
-    """What is kept of a run to compare it with all others."""
+    """Return the values of a run that are compared with those of all others."""
     run_id = run.first_row.get("run_id") or (run.summary or {}).get("run_id") or run.log.run_id
     moments = set()
     for tag in ("Loss/train", "Loss/val"):
@@ -39,8 +39,8 @@ def traces_of(run: Submission) -> Traces:
 
 
 def pairs(named: dict[str, Traces]) -> dict[str, list[Flag]]:
-    """{name: Flags} for runs that have more in common than two runs do.  named: {name: Traces}."""
-    common = defaultdict(lambda: defaultdict(list))  # {name: {other: what they have in common}}
+    """Return {name: Flags} for the runs that share too much with another run.  named: {name: Traces}."""
+    common = defaultdict(lambda: defaultdict(list))  # {name: {other: kinds of values that they share}}
     for what in (*TELLING, *ALIKE):
         for (one, other), count in shared(named, what).items():
             fewer = min(len(named[one]["timestamps"]), len(named[other]["timestamps"]))
@@ -48,7 +48,7 @@ def pairs(named: dict[str, Traces]) -> dict[str, list[Flag]]:
                 common[one][other].append(what)
     flags = defaultdict(list)
     for name, others in common.items():
-        groups = defaultdict(list)  # {what they have in common: others}
+        groups = defaultdict(list)  # {kinds of shared values: others}
         for other, reasons in others.items():
             telling = [reason for reason in reasons if reason in TELLING]
             groups[tuple(telling or reasons)].append(other)
@@ -56,21 +56,22 @@ def pairs(named: dict[str, Traces]) -> dict[str, list[Flag]]:
             more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
             text = f"the same {' and the same '.join(reasons)} as {', '.join(names[:MOST_NAMED])}{more}"
             if reasons[0] in TELLING:
-                flag = problem(f"{text}: copies of one run")
+                flag = problem(f"{text}: these are copies of one run")
             else:
-                flag = question(f"{text}: the same seed on the same kind of machine does that; is it so here?")
+                flag = question(f"{text}: the same seed on the same kind of machine does this; is that the reason?")
             flags[name].append(flag)
     return flags
 
 
 def shared(named: dict[str, Traces], what: str) -> Counter[tuple[str, str]]:
-    """{(one, other): count} of the values that two have in common; each pair also comes the other way round."""
+    """Return {(one, other): number of values that the two share}; each pair is in it in both orders."""
     holders = defaultdict(list)
     for name, traces in named.items():
         for value in traces[what]:
             holders[value].append(name)
     counts = Counter()
     for names in holders.values():
-        both = itertools.permutations(names, 2)  # who resumes in another folder may hand in both: these do not count
+        both = itertools.permutations(names, 2)
+        # a person who resumed a run in another folder may hand in both: these do not count
         counts.update((one, other) for one, other in both if named[one]["person"] != named[other]["person"])
     return counts

@@ -1,7 +1,7 @@
-"""Records that do not agree with each other, and whatever else is wrong or odd with a run that was handed in.
+"""Check one run: are its records complete, do they agree with each other, and are its numbers possible?
 
-`problems_of` runs all checks; each is a function of a run that yields what it finds.  A problem can be read off the
-records; a question is something that also happens honestly.
+`problems_of` runs all checks; each check is a function that takes a run and yields findings.  A problem is visible in
+the records; a question also comes up for honest runs.
 """
 
 import itertools
@@ -30,30 +30,30 @@ from training.run_folder import RECORDS
 
 WORDS = {
     "train_loss": "the training loss", "val_loss": "the validation loss", "perplexity": "the perplexity",
-    "bits_per_byte": "the bits per byte", "accuracy": "the accuracy", "lr": "the learning rate",
-    "tokens_per_second": "the tokens per second",
+    "bits_per_byte": "the number of bits per byte", "accuracy": "the accuracy", "lr": "the learning rate",
+    "tokens_per_second": "the number of tokens per second",
 }  # fmt: skip
-# What the log prints of metrics.jsonl's numbers: half a unit of the last digit, and the same as a share.
+# The tolerance when the log's rounded numbers are compared with metrics.jsonl: (absolute, relative).
 PRINTED = {
     ("train", "train_loss"): (6e-5, 0), ("train", "perplexity"): (6e-3, 0), ("train", "lr"): (0, 6e-3),
     ("train", "tokens_per_second"): (0.6, 0), ("eval", "val_loss"): (6e-5, 0), ("eval", "perplexity"): (6e-3, 0),
     ("eval", "bits_per_byte"): (6e-5, 0), ("eval", "accuracy"): (6e-5, 0),
 }  # fmt: skip
-TAGS = {  # TensorBoard's, which hold float32
+TAGS = {  # of TensorBoard, which stores float32
     "Loss/train": ("train", "train_loss"), "Loss/val": ("eval", "val_loss"), "Perplexity/val": ("eval", "perplexity"),
     "Perplexity/train": ("train", "perplexity"), "BitsPerByte/val": ("eval", "bits_per_byte"),
     "LearningRate": ("train", "lr"), "Throughput/tokens_per_second": ("train", "tokens_per_second"),
 }  # fmt: skip
 SCORES = ("val_loss", "perplexity", "bits_per_byte", "accuracy")
-FULL = (1e-9, 1e-9)  # between two files that hold all digits
+FULL = (1e-9, 1e-9)  # between two files that store all digits
 FLOAT32 = (0.06, 1e-5)  # the speed is rounded to a tenth in metrics.jsonl
-SECONDS = 2  # by which two clocks of one run may differ
-KILLED = ": was the run killed after it saved that model, and before its next checkpoint?"
+SECONDS = 2  # how much two clocks of one run may differ
+KILLED = ": was the run killed after it saved that model and before its next checkpoint?"
 
 
 @dataclass
 class Flag:
-    """A finding; kind: "problem", which can be read off the records, or "question", which honest runs raise, too."""
+    """A finding; kind: "problem", visible in the records, or "question", which also comes up for honest runs."""
 
     kind: str
     text: str
@@ -68,7 +68,7 @@ def question(text: str) -> Flag:
 
 
 def problems_of(run: Submission) -> list[Flag]:
-    """All findings about one run."""
+    """Return all findings about one run."""
     flags = [problem(text) for text in run.problems]
     checks = (
         unfinished, pilot, missing, command_and_args, log_and_metrics, run_ids, closing_lines, board_and_metrics,
@@ -78,38 +78,39 @@ def problems_of(run: Submission) -> list[Flag]:
         try:
             flags.extend(check(run))
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            flags.append(problem(f"its records hold what no run writes ({type(error).__name__} in {check.__name__})"))
+            text = f"its records have values that no run writes ({type(error).__name__} in {check.__name__})"
+            flags.append(problem(text))
     return flags
 
 
-# Is it a whole run? ---------------------------------------------------------------------------------------------------
+# Is the run complete? -------------------------------------------------------------------------------------------------
 
 
 def unfinished(run: Submission) -> Iterator[Flag]:
     if is_finished(run) or not (run.rows or run.log_name):
         return
     how = ended(run) or run.log.error
-    reason = f" ({how})" if how else ", without a word"
+    reason = f" ({how})" if how else " (they do not say why)"
     yield problem(f"not finished: the records end at step {progress(run)}{reason}")
 
 
 def pilot(run: Submission) -> Iterator[Flag]:
-    signs = {"args.json says so": (run.args or {}).get("pilot_run"), "the log says so": run.log.pilot}
+    signs = {"args.json": (run.args or {}).get("pilot_run"), "the log": run.log.pilot}
     seen = [sign for sign, is_seen in signs.items() if is_seen]
     if seen:
-        yield problem(f"a pilot run, not a full one: {', '.join(seen)}")
+        yield problem(f"a pilot run, not a full run, according to {' and '.join(seen)}")
 
 
 def missing(run: Submission) -> Iterator[Flag]:
     lacking = [name for name in RECORDS if name not in run.paths]
     if len(lacking) == len(RECORDS):
         if run.log_name:
-            yield problem("only a console log was handed in: nothing can be compared with it")
+            yield problem("only a console log was handed in: there are no other records to compare it with")
         return
     if not has_event_file(run):
         lacking.append("TensorBoard's event file")
     if "metrics.jsonl" in run.paths and not run.first_row:
-        lacking.append("the first row of metrics.jsonl, which says what the run is")
+        lacking.append("the first row of metrics.jsonl, which describes the run")
     if lacking:
         yield problem(f"missing: {', '.join(lacking)}")
 
@@ -122,7 +123,7 @@ def has_event_file(run: Submission) -> bool:
 
 
 def command_and_args(run: Submission) -> Iterator[Flag]:
-    """args.json against what was typed, as the log's command has it, but for paths, which a shell may have quoted."""
+    """Compare args.json with the command in the log, except for paths, which a shell may have quoted."""
     typed = flags_typed(run)
     if typed is None or run.args is None:
         return
@@ -133,7 +134,7 @@ def command_and_args(run: Submission) -> Iterator[Flag]:
         items = value if isinstance(value, list) else [value]
         is_path = any(isinstance(item, str) and not re.fullmatch(r"\w+", item) for item in items)
         if was_typed and not is_path and name != "overwrite" and run.args.get(name) != value:
-            wrong.append(f"--{name} is {run.args.get(name)} in args.json and {value} in the log's command")
+            wrong.append(f"--{name} is {run.args.get(name)} in args.json but {value} in the command in the log")
     if wrong:
         yield problem("; ".join(wrong))
 
@@ -144,7 +145,7 @@ def run_ids(run: Submission) -> Iterator[Flag]:
         ids["summary.json"] = run.summary.get("run_id", "none")
     for name, run_id in ids.items():
         if differ(run_id, run.first_row.get("run_id")):
-            yield problem(f"{name} is of another run than metrics.jsonl")
+            yield problem(f"{name} and metrics.jsonl have different run ids: they come from different runs")
 
 
 def log_and_metrics(run: Submission) -> Iterator[Flag]:
@@ -153,7 +154,7 @@ def log_and_metrics(run: Submission) -> Iterator[Flag]:
     for curve, tolerance in PRINTED.items():
         yield from compare(run, run.log_name, by_step(run.log.rows, *curve), curve, tolerance)
     if run.log_name == "train.log" and run.log.command is None:
-        yield problem("train.log lacks the command with which it begins")
+        yield problem("train.log does not contain the command that started the run")
 
 
 def board_and_metrics(run: Submission) -> Iterator[Flag]:
@@ -167,66 +168,66 @@ def board_and_metrics(run: Submission) -> Iterator[Flag]:
 def compare(
     run: Submission, here: str, ours: dict[int, float], curve: tuple[str, str], tolerance: tuple[float, float]
 ) -> Iterator[Flag]:
-    """Yield where a curve of another file, {step: value}, disagrees with metrics.jsonl.
+    """Compare a curve from another file, ours = {step: value}, with the same curve in metrics.jsonl.
 
-    here: the file, in words; curve: the event and the name that its values have in metrics.jsonl.
+    here: the other file, as the message names it; curve: (event, name) of the values in metrics.jsonl.
     """
     event, name = curve
     theirs = by_step(run.rows, event, name)
     wrong = sorted(step for step in ours.keys() & theirs.keys() if not close(ours[step], theirs[step], tolerance))
     if wrong:
         step = wrong[0]
-        more = f", and {len(wrong) - 1:,} more steps" if len(wrong) > 1 else ""
-        values = f"{ours[step]:.7g} and {theirs[step]:.7g} at step {step:,}{more}"
-        yield problem(f"{here} and metrics.jsonl disagree on {WORDS[name]}: {values}")
-    end = math.inf if is_finished(run) else last_step(run)  # a kill may come between one file's line and another's
+        more = f" (steps that differ: {len(wrong):,})" if len(wrong) > 1 else ""
+        values = f"{ours[step]:.7g} in {here} but {theirs[step]:.7g} in metrics.jsonl"
+        yield problem(f"{WORDS[name]} at step {step:,} is {values}{more}")
+    end = math.inf if is_finished(run) else last_step(run)  # a killed run may have written to only one of the files
     only_here = sorted(step for step in ours.keys() - theirs.keys() if step < end)
     only_there = sorted(step for step in theirs.keys() - ours.keys() if step < end)
     if name.endswith("_loss") and only_here:
-        yield problem(f"metrics.jsonl lacks {WORDS[name]} of {steps_in_words(only_here)}, which {here} has")
-    elif name.endswith("_loss") and only_there and here != "the log":  # a console's log may lack sittings
-        yield problem(f"{here} lacks {WORDS[name]} of {steps_in_words(only_there)}, which metrics.jsonl has")
+        yield problem(f"metrics.jsonl is missing {WORDS[name]} of {steps_in_words(only_here)}, which {here} has")
+    elif name.endswith("_loss") and only_there and here != "the log":  # a console log may lack a part of a run
+        yield problem(f"{here} is missing {WORDS[name]} of {steps_in_words(only_there)}, which metrics.jsonl has")
 
 
 def steps_in_words(steps: list[int]) -> str:
-    return f"step {steps[0]:,}" + (f", and of {len(steps) - 1:,} more steps" if len(steps) > 1 else "")
+    return f"step {steps[0]:,}" + (f" (and {len(steps) - 1:,} more)" if len(steps) > 1 else "")
 
 
 def close(one: float, other: float, tolerance: tuple[float, float]) -> bool:
-    """Whether two numbers differ by no more than a tolerance, (absolute, relative), allows."""
+    """Return whether two numbers are equal within a tolerance, (absolute, relative)."""
     return math.isclose(one, other, abs_tol=tolerance[0], rel_tol=tolerance[1])
 
 
 def differ(one: object, other: object) -> bool:
-    """Whether two values are known, and not the same."""
+    """Return whether two values are both known and different."""
     return None not in (one, other) and one != other
 
 
 def closing_lines(run: Submission) -> Iterator[Flag]:
-    """The log's last lines, `best: ...` and `final: ...`, against the evaluations, or those of the log itself."""
-    there = "metrics.jsonl" if run.rows else "its own lines"
+    """Compare the log's last lines, `best: ...` and `final: ...`, with the evaluations in metrics.jsonl or the log."""
+    there = "metrics.jsonl" if run.rows else "the line of that step"
     losses = by_step(run.history, "eval", "val_loss")
     for kind, line in (("best", run.log.best), ("final", run.log.final)):
         held = losses.get(line["step"]) if line else None
         if held is not None and not close(line.get("val_loss", math.inf), held, PRINTED["eval", "val_loss"]):
-            text = f"the log's line on the {kind} model and {there} disagree on the validation loss"
-            yield problem(f"{text}: {line.get('val_loss')} and {held:.7g} at step {line['step']:,}")
+            text = f"according to the end of the log, the {kind} model has the validation loss {line.get('val_loss')}"
+            yield problem(f"{text} at step {line['step']:,}, but {there} gives {held:.7g}")
 
 
 def summary_and_metrics(run: Submission) -> Iterator[Flag]:
-    """summary.json against metrics.jsonl, or, where that is not there, against the log."""
+    """Compare summary.json with metrics.jsonl or, if that is missing, with the log."""
     evaluated = evaluations(run)
     if run.summary is None or not evaluated:
         return
     there = "metrics.jsonl" if run.rows else "the log"
     if not is_finished(run):
-        yield problem(f"summary.json says {run.summary.get('ended')}, and {there} does not come to an end")
+        yield problem(f'summary.json says "{run.summary.get("ended")}", but {there} shows an unfinished run')
         return
     best = min(evaluated, key=operator.itemgetter("val_loss"))
     tolerances = {name: FULL if run.rows else PRINTED["eval", name] for name in SCORES}
     expected = {f"final_{name}": (evaluated[-1].get(name), tolerances[name]) for name in SCORES}
     if was_resumed(run) and run.summary.get("best_step") not in [row["step"] for row in evaluated]:
-        yield question(f"summary.json: its best step is none that {there} evaluates{KILLED}")
+        yield question(f"the best_step of summary.json has no evaluation in {there}{KILLED}")
     else:
         expected |= {f"best_{name}": (best.get(name), tolerances[name]) for name in SCORES}
     if run.rows:
@@ -235,9 +236,8 @@ def summary_and_metrics(run: Submission) -> Iterator[Flag]:
     for name, (value, tolerance) in expected.items():
         claimed = finite_number(run.summary.get(name))
         if value is not None and (claimed is None or not close(claimed, value, tolerance)):
-            words = name.replace("_", " ").replace("val loss", "validation loss")
-            said = "nothing" if claimed is None else f"{claimed:.7g}"
-            yield problem(f"summary.json and {there} disagree on the {words}: {said} and {value:.7g}")
+            said = "missing" if claimed is None else f"{claimed:.7g}"
+            yield problem(f"summary.json: {name} is {said}, but {there} gives {value:.7g}")
 
 
 def was_resumed(run: Submission) -> bool:
@@ -248,16 +248,16 @@ def models_and_args(run: Submission) -> Iterator[Flag]:
     args = run.args or {}
     for name, model in run.models.items():
         if differ(model.tokenizer_fingerprint, run.first_row.get("fingerprints", {}).get("tokenizer")):
-            yield problem(f"{name} was trained with another tokenizer than metrics.jsonl says")
+            yield problem(f"{name} was trained with a different tokenizer from the one in metrics.jsonl")
         numbers = {key: value for key, value in model.config.items() if isinstance(value, (int, float))}
         wrong = [key for key, value in numbers.items() if differ(args.get(key), value)]
         if wrong:
-            said = ", ".join(f"--{key} is {args[key]} there and {numbers[key]} here" for key in wrong)
-            yield problem(f"args.json and {name} disagree: {said}")
+            said = "; ".join(f"--{key} is {args[key]} in args.json but {numbers[key]} in {name}" for key in wrong)
+            yield problem(said)
 
 
 def models_and_metrics(run: Submission) -> Iterator[Flag]:
-    """The step and the loss that a model file records must be those of an evaluation, the best model's the best."""
+    """Check that step and loss in a model file are those of an evaluation, and for the best model of the best one."""
     losses = by_step(run.rows, "eval", "val_loss")
     for name, model in run.models.items():
         held = losses.get(model.step)
@@ -265,37 +265,37 @@ def models_and_metrics(run: Submission) -> Iterator[Flag]:
         if None not in (held, model.val_loss) and close(model.val_loss, held, (1e-6, 1e-6)):
             best = min(losses.values())
             if is_best and model.val_loss > best + 1e-6:
-                yield problem(f"{name} has the validation loss {model.val_loss:.7g}, and {best:.7g} was reached")
+                yield problem(f"{name} has the validation loss {model.val_loss:.7g}, but the run reached {best:.7g}")
         elif losses and is_best and (was_resumed(run) or not is_finished(run)):
-            text = f"{name} is of an evaluation of step {model.step:,} that metrics.jsonl does not have"
+            text = f"{name} comes from an evaluation at step {model.step:,} that is not in metrics.jsonl"
             yield question(text + KILLED)
         elif losses:
             there = "no evaluation of that step" if held is None else f"{held:.7g}"
             said = "no validation loss" if model.val_loss is None else f"the validation loss {model.val_loss:.7g}"
-            yield problem(f"{name} records {said} at step {model.step:,}, metrics.jsonl has {there}")
+            yield problem(f"{name} records {said} at step {model.step:,}, but metrics.jsonl has {there}")
 
 
-# Do its numbers follow from each other? -------------------------------------------------------------------------------
+# Are its numbers possible? --------------------------------------------------------------------------------------------
 
 
 def within_rows(run: Submission) -> Iterator[Flag]:
-    """Perplexity = e^loss, and as many bytes a token in each evaluation as in the first."""
+    """Check that perplexity is e^loss, and that all evaluations have the same number of bytes per token."""
     for row in run.rows:
         loss = row.get("val_loss", row.get("train_loss"))
         found = row.get("perplexity")
         if None not in (loss, found) and not close(found, perplexity(loss), (1e-6, 1e-4)):
             where = f"metrics.jsonl, step {row['step']:,}"
-            yield problem(f"{where}: the perplexity {found:.7g} is not e to the loss {loss:.7g}")
+            yield problem(f"{where}: the perplexity {found:.7g} is not e^loss (the loss is {loss:.7g})")
             return
     losses = by_step(run.rows, "eval", "val_loss")
     bits = by_step(run.rows, "eval", "bits_per_byte")
     rates = [bits[step] / losses[step] for step in bits.keys() & losses.keys() if losses[step]]
     if rates and not close(min(rates), max(rates), (0, 1e-4)):
-        yield problem("metrics.jsonl: bits per byte and validation loss are not in one proportion at all steps")
+        yield problem("metrics.jsonl: the ratio of bits per byte to validation loss must be constant, but is not")
 
 
 def neighbours(rows: list[dict]) -> Iterator[tuple[dict, dict]]:
-    """Yield the pairs of rows that follow each other, except where the run was resumed between them."""
+    """Yield the pairs of consecutive rows, except where the run was resumed between them."""
     for before, row in itertools.pairwise(rows):
         if "resume" not in (before["event"], row["event"]):
             yield before, row
@@ -310,58 +310,58 @@ def backwards(run: Submission) -> Iterator[Flag]:
     if drop and run.log_name == "train.log":
         yield problem(f"the log: {drop}")
     elif drop:
-        yield question(f"the log: {drop}: was the run resumed, and only its stdout kept?")
+        yield question(f"the log: {drop}: was the run resumed, and only its stdout saved?")
     drop = first_drop(run.log.rows, "time")
     if drop:
-        yield question(f"the log: {drop}: was the clock set, or summer over?")
+        yield question(f"the log: {drop}: was the computer's clock changed, for example at the end of summer time?")
 
 
 def first_drop(rows: list[dict], name: str) -> str | None:
-    """Where a field first becomes less from one row to the next, in words."""
+    """Describe the first decrease of a field from one row to the next; return None if there is none."""
     known = [row for row in rows if row["event"] == "resume" or row.get(name) is not None]
     for before, row in neighbours(known):
         if row[name] < before[name]:
-            return f"the {name} field goes back from {before[name]} to {row[name]} without a resume"
+            return f"the {name} field goes back from {before[name]} to {row[name]}, with no resume in between"
     return None
 
 
 def clocks(run: Submission) -> Iterator[Flag]:
-    """Between two lines of the log cannot pass more seconds, by metrics.jsonl, than by the log's clock."""
+    """Check that no more time passes between two steps in metrics.jsonl than between their lines in the log."""
     times = {row["step"]: row["time"] for row in run.log.rows if row["event"] == "train"}
-    # an evaluation's seconds are those of the step before it
+    # the seconds of an evaluation are those of the training step before it
     rows = [row for row in run.rows if row["event"] == "resume" or (row["event"] == "train" and row["step"] in times)]
     for before, row in neighbours(rows):
         clock = (times[row["step"]] - times[before["step"]]).total_seconds()
         seconds = row["seconds"] - before["seconds"]
         if clock >= 0 and seconds > clock * 1.02 + SECONDS:
             where = f"between step {before['step']:,} and step {row['step']:,}"
-            yield problem(f"{where} pass {clock:,.0f} s by the log's clock, and {seconds:,.0f} s in metrics.jsonl")
+            yield problem(f"{where}, {clock:,.0f} s pass in the log, but {seconds:,.0f} s in metrics.jsonl")
             return
 
 
 def speeds(run: Submission) -> Iterator[Flag]:
-    """A run cannot take less time than its tokens take at the speeds that it gives."""
+    """Check that the run is not shorter than its tokens take at its recorded speeds."""
     computing = 0.0  # seconds
     rows = [row for row in run.rows if row["event"] in ("train", "skip")]
     for before, row in itertools.pairwise(rows):
-        if "skip" not in (before["event"], row["event"]):  # whose tokens count, and their time does not
+        if "skip" not in (before["event"], row["event"]):  # skipped steps count their tokens, but not their time
             computing += (row["tokens"] - before["tokens"]) / row["tokens_per_second"]
     total = rows[-1]["seconds"] - rows[0]["seconds"] if rows else 0
     if computing > 1.05 * total + SECONDS:
-        text = f"metrics.jsonl: at the speeds that it gives, its tokens take {computing:,.0f} s"
-        yield problem(f"{text}, and the run took {total:,.0f} s")
+        text = f"metrics.jsonl: at the recorded speeds, the recorded tokens take {computing:,.0f} s"
+        yield problem(f"{text}, but the run took only {total:,.0f} s")
 
 
 def too_fast(run: Submission) -> Iterator[Flag]:
-    """A speed above what the named GPU could do at best, counting only the multiplications inside the layers."""
+    """Check that the speed is possible on the recorded GPU, if it computes only the multiplications in the layers."""
     card = known_card(device_of(run) or "")
     weights = run.first_row.get("parameters_in_layers") or run.log.parameters_in_layers
     found = by_step(run.history, "train", "tokens_per_second")
     if not card or not weights or not found:
         return
     processes = finite_number(run.first_row.get("hardware", {}).get("processes")) or 1
-    most = processes * PEAK_TFLOPS[card] * 1e12 / (6 * weights)  # 2 operations a weight forward, 4 backward
+    most = processes * PEAK_TFLOPS[card] * 1e12 / (6 * weights)  # 2 operations per weight forward, 4 backward
     step = max(found, key=found.get)
     if found[step] > most:
         text = f"{found[step]:,.0f} tokens/s at step {step:,}"
-        yield problem(f"{text}: a {card} computes at most {most:,.0f} with this model")
+        yield problem(f"{text} is too fast: with this model, {processes:g} x {card} can reach at most {most:,.0f}")

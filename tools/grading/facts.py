@@ -1,6 +1,6 @@
-"""What a run's records say of it: the columns of the table, the curves, and what differs from the handout.
+"""Facts from the records of a run: the columns of the table, the curves, and the flags that differ from the handout.
 
-In reading order: `facts_of`; how far the run came; `differences`.
+In reading order: `facts_of`; how far the run got; `differences`.
 """
 
 import operator
@@ -15,7 +15,7 @@ from training.presets import PRESETS
 
 PARSERS = {"story": train_tinystories_model.parse_args, "chat": train_tinystories_chat_model.parse_args}
 CURVES = {"val_loss": "eval", "train_loss": "train", "lr": "train", "tokens_per_second": "train"}
-FREE = {  # flags that are each student's own affair
+FREE = {  # flags that each student may choose freely
     "output_dir", "cache_dir", "tokenizer_path", "overwrite", "resume_from_checkpoint", "device", "program",
     "pretrained_model_path", "vocab_size", "wandb", "logging_steps", "save_steps", "keep_checkpoints", "pilot_run",
     "config", "preset",
@@ -23,7 +23,7 @@ FREE = {  # flags that are each student's own affair
 
 
 def facts_of(run: Submission) -> dict:
-    """{column: value} of the table, the same columns for every run; None where the records do not say."""
+    """Return a row of the table, {column: value}, with the same columns for every run; None is an unknown value."""
     best = min(evaluations(run), key=operator.itemgetter("val_loss"), default={})
     seconds = highest(run, "seconds")
     tokens = highest(run, "tokens")
@@ -57,17 +57,17 @@ def evaluations(run: Submission) -> list[dict]:
 
 
 def by_step(rows: list[dict], event: str, name: str) -> dict[int, float]:
-    """{step: value} of a field; where a step came twice, its last value."""
+    """Return {step: value} of a field; if a step occurs twice, its last value counts."""
     return {row["step"]: row[name] for row in rows if row["event"] == event and row.get(name) is not None}
 
 
 def curves(run: Submission) -> dict[str, list[tuple]]:
-    """{name: [(step, value)]} for the report."""
+    """Return the curves of the report, {name: [(step, value)]}."""
     return {name: sorted(by_step(run.history, event, name).items()) for name, event in CURVES.items()}
 
 
 def samples(run: Submission) -> list[tuple[int, str]]:
-    """[(step, text)] of the texts that the model wrote on its way."""
+    """Return [(step, text)] of the samples that were written during the run."""
     texts = [(row["step"], row["text"]) for row in run.rows if row["event"] == "sample"]
     if not texts and run.log.sample:
         texts.append((last_step(run), run.log.sample))
@@ -78,7 +78,7 @@ def device_of(run: Submission) -> str | None:
     return run.first_row.get("hardware", {}).get("device") or run.log.device
 
 
-# How far the run came -------------------------------------------------------------------------------------------------
+# How far the run got --------------------------------------------------------------------------------------------------
 
 
 def last_step(run: Submission) -> int:
@@ -86,25 +86,25 @@ def last_step(run: Submission) -> int:
 
 
 def total_steps(run: Submission) -> int | None:
-    """Of the last sitting: a run may be resumed with more or fewer epochs than it began with."""
+    """Return the length of the run in steps, as of the last resume: a resumed run may be longer or shorter."""
     return run.log.total_steps or run.first_row.get("total_steps")
 
 
 def progress(run: Submission) -> str:
-    """Such as "12 of 30"."""
+    """Return how far the run got, for example "12 of 30"."""
     total = total_steps(run)
     return f"{last_step(run):,}" + (f" of {total:,}" if total else "")
 
 
 def ended(run: Submission) -> str | None:
-    """How the run ended, in its own words; None where its records just stop."""
+    """Return how the run ended, as its records say; None if they do not say."""
     if run.rows:
         return run.rows[-1].get("ended")
     return "finished" if run.log.best and run.log.final else None
 
 
 def is_finished(run: Submission) -> bool:
-    """Whether the run came to its end, as it says and as its steps say."""
+    """Return whether the run finished, both by what its records say and by its number of steps."""
     how = ended(run)
     if how == "stopped early":
         return run.args is None or bool(run.args.get("early_stopping_patience"))
@@ -116,7 +116,7 @@ def is_finished(run: Submission) -> bool:
 
 
 def kind_of(run: Submission) -> str | None:
-    """Which trainer made the run, "story" or "chat", as far as the records say."""
+    """Return which trainer made the run, "story" or "chat"; None if the records do not say."""
     said = (run.args or {}).get("program") or run.first_row.get("program") or run.log.command
     if not said:
         return None
@@ -124,12 +124,12 @@ def kind_of(run: Submission) -> str | None:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a logged command.  A backslash is part of a word: Windows has it in paths."""
+    """Return the words of a logged command.  A backslash is part of a word, because Windows uses it in paths."""
     return shlex.split(command.replace("\\", r"\\"))
 
 
 def flags_typed(run: Submission) -> dict | None:
-    """The flags of the command in the log; None where it does not say them, or leaves some to a file."""
+    """Return the flags of the command in the log; None if there is none, or if it reads flags from a file."""
     try:
         words = words_of(run.log.command or "")
         scripts = [word for word in words if word.endswith(".py")]
@@ -142,7 +142,7 @@ def flags_typed(run: Submission) -> dict | None:
 
 
 def differences(run: Submission) -> str | None:
-    """The flags that are not the handout's, in words; those of a pilot or a preset are compared with its own."""
+    """Return the flags that differ from the handout, or from the run's preset or pilot settings, as one text."""
     kind = kind_of(run)
     flags = run.args or flags_typed(run)
     if kind is None or flags is None:
@@ -151,13 +151,13 @@ def differences(run: Submission) -> str | None:
     if flags.get("pilot_run"):
         words.append("--pilot_run")
     preset = flags.get("preset")
-    if kind == "story" and preset in list(PRESETS) and preset != "course":  # a stranger's may be of any type
+    if kind == "story" and preset in list(PRESETS) and preset != "course":  # in submitted files it may have any type
         words += ["--preset", preset]
     needed = ["--pretrained_model_path", "any"] if kind == "chat" else []
     usual = vars(PARSERS[kind](needed + words))
     for name, value in usual.items():
         held = flags.get(name, value)
-        replaced = name in LENGTH and held is None  # by the other one of them
+        replaced = name in LENGTH and held is None  # another flag sets the length
         if held != value and name not in FREE and not replaced:
             shown = " ".join(map(str, held)) if isinstance(held, list) else held
             words.append(f"--{name} {shown}")

@@ -1,6 +1,6 @@
-"""A run's log, train.log or what a shell wrote of the console, read with suspicion.
+"""Read the log of a run, either train.log or a saved console log, and validate its values.
 
-Its lines are recognised by their words; the patterns stand beside the messages, in training/log_lines.py.
+Lines are recognised by their words.  The patterns are next to the messages in training/log_lines.py.
 """
 
 import codecs
@@ -18,13 +18,13 @@ LONGEST_LINE = 10_000  # characters
 MOST_PARTS = 20  # runs in one log
 
 
-# A sample goes on until the next line that begins with a time.
+# A sample ends before the next line that begins with a time.
 SAMPLE = re.compile(rf"{log_lines.READ_SAMPLE.pattern}.*\n((?:(?!{log_lines.TIME}).*\n?)*)", re.MULTILINE)
 
 
 @dataclass
 class Log:
-    """What a log says; what it does not say is None."""
+    """The content of a log; a value that the log does not have is None."""
 
     command: str | None = None  # "python train_tinystories_model.py ..."
     run_id: str | None = None
@@ -32,19 +32,19 @@ class Log:
     parameters_in_layers: int | None = None
     total_steps: int | None = None
     pilot: bool = False
-    rows: list[dict] = field(default_factory=list)  # as in metrics.jsonl, and "time", a datetime, or None
+    rows: list[dict] = field(default_factory=list)  # as in metrics.jsonl, plus "time": a datetime or None
     best: dict | None = None  # the line "best: ..." at the end: step, val_loss, perplexity, ...
     final: dict | None = None
-    tokens: int | None = None  # the line at the very end
+    tokens: int | None = None  # from the very last line
     sample: str | None = None
-    error: str | None = None  # the last line that says why the program ended before its time
+    error: str | None = None  # the last line that says why the program ended early
 
 
 def number_in(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-FACTS = {  # what a line says of the run, and how its text is converted
+FACTS = {  # facts about the run: the pattern of the line, and how its text is converted
     "command": (log_lines.READ_COMMAND, str.strip),
     "run_id": (log_lines.READ_RUN_ID, str),
     "device": (READ_DEVICE, str.strip),
@@ -53,7 +53,7 @@ FACTS = {  # what a line says of the run, and how its text is converted
     "tokens": (log_lines.READ_TOKENS, number_in),
     "error": (log_lines.READ_ERROR, str.strip),
 }
-EVENTS = {  # what a line on a step tells; of the first pattern that it has
+EVENTS = {  # the event of a step line; the first pattern that matches decides
     "train": log_lines.READ_TRAINED,
     "eval": log_lines.READ_EVALUATED,
     "skip": log_lines.READ_SKIPPED,
@@ -65,18 +65,18 @@ EVENTS = {  # what a line on a step tells; of the first pattern that it has
 
 
 def text_of(content: bytes) -> str:
-    """Text as shells write it, in UTF-8 or, with its mark, in UTF-16; what is neither becomes U+FFFD."""
+    """Decode a text file: UTF-16 if it has a BOM, as PowerShell writes it, else UTF-8; bad bytes become U+FFFD."""
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return "\n".join(line[:LONGEST_LINE] for line in content.decode(encoding, "replace").splitlines())
 
 
 def parts_of(text: str) -> list[str]:
-    """The runs of a console's log, cut where a command is; one that resumes the run before belongs to that."""
+    """Split a console log at its commands into runs; a command that resumes the run before it belongs to that run."""
     parts = re.split(r"^(?=\$ .*\btrain_tinystories_)", text, maxsplit=MOST_PARTS, flags=re.MULTILINE)
     runs = []
     for part in parts:
         began = log_lines.READ_STEP.search(part) or log_lines.READ_PARAMETERS_IN_LAYERS.search(part)
-        if not began:  # the program refused to start, or another text stands before the first command
+        if not began:  # the program refused to start, or this is other text before the first command
             continue
         if runs and log_lines.READ_RESUMED.search(part):
             runs[-1] += part
@@ -89,7 +89,7 @@ def parts_of(text: str) -> list[str]:
 
 
 def read_log(text: str, name: str, problems: list[str]) -> Log:
-    """What the lines of a log say.  name: its file's; problems: gets a line where steps cannot be read."""
+    """Read the lines of a log.  name: of the file; problems: list that gets a line if steps cannot be read."""
     log = Log()
     bad = 0
     text = without_controls(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))  # without colours
@@ -99,7 +99,7 @@ def read_log(text: str, name: str, problems: list[str]) -> Log:
         try:
             if step := log_lines.READ_STEP.search(line):
                 log.rows.append(row_of(*step.groups()))
-                log.error = None  # that of an attempt before
+                log.error = None  # it was from an earlier attempt
             elif end := log_lines.READ_END.search(line):
                 values = {"step": number_in(end[3])} | values_in(end[4])
                 setattr(log, end[2], values)
@@ -108,12 +108,12 @@ def read_log(text: str, name: str, problems: list[str]) -> Log:
         except ValueError:
             bad += 1
     if bad:
-        problems.append(f"{one_line(name[-60:])}: {bad:,} line{'s' if bad > 1 else ''} of steps cannot be read")
+        problems.append(f"{one_line(name[-60:])}: {bad:,} line{'s' if bad > 1 else ''} about steps cannot be read")
     return log
 
 
 def read_fact(line: str, log: Log) -> None:
-    """Note what a line other than those of steps says.  Raises ValueError where its number cannot be read."""
+    """Add the facts of a line that is not about a step.  Raises ValueError if its number cannot be read."""
     resumed = log_lines.READ_RESUMED.search(line)
     if resumed:
         log.rows.append({"event": "resume", "step": number_in(resumed[1]), "time": None})
@@ -126,18 +126,18 @@ def read_fact(line: str, log: Log) -> None:
 
 
 def row_of(moment: str, step: str, total_steps: str, rest: str) -> dict:
-    """The row of metrics.jsonl that a line on a step amounts to.  Raises ValueError where it cannot be read."""
+    """Convert a step line to a row as in metrics.jsonl.  Raises ValueError if it cannot be read."""
     event = next((event for event, pattern in EVENTS.items() if pattern.search(rest)), None)
     if event is None:
-        raise ValueError("no event of a run")
+        raise ValueError("unknown event")
     place = {"step": number_in(step), "total_steps": number_in(total_steps), "time": datetime.fromisoformat(moment)}
     return {"event": event} | values_in(rest) | place
 
 
 def values_in(text: str) -> dict:
-    """{name as in metrics.jsonl: number} of a line's words, which are names and values in turn.
+    """Return {name in metrics.jsonl: number} from the text of a line, in which names and values alternate.
 
-    Raises ValueError where a value is no number.
+    Raises ValueError if a value is not a number.
     """
     found = {}
     words = text.replace(",", "").split(" ")

@@ -1,12 +1,12 @@
-"""Points for facts, as a rubric.toml says: an instructor's own rule, applied to each run alike.
+"""Give points by the rules of a rubric.toml, which the instructor writes; all runs are graded by the same rules.
 
     [[criterion]]
-    what = "validation loss"     # as it is shown
+    what = "validation loss"     # the name that is shown
     fact = "validation loss"     # a column of the table
     below = 1.6                  # or above = ..., or is = ...
     points = 30
 
-A criterion is met or not; for a scale, write several.  A fact that a run lacks meets nothing.
+A criterion is either met or not; for a scale, write several criteria.  A missing fact never meets a criterion.
 """
 
 import operator
@@ -28,16 +28,16 @@ class Criterion:
     points: float
 
     def points_for(self, facts: dict) -> tuple[str, float, float]:
-        """(what for, points got, points there are) of a run.  facts: {column: value}.  Raises UserError."""
+        """Return (name, points given, points possible) for a run.  facts: {column: value}.  Raises UserError."""
         if self.fact not in facts:
-            raise UserError(f"the rubric's fact {one_line(self.fact)} is none of {', '.join(facts)}")
+            raise UserError(f"the rubric has an unknown fact, {one_line(self.fact)}; use one of {', '.join(facts)}")
         value = facts[self.fact]
         is_met = (self.test == "is" or finite_number(value) is not None) and TESTS[self.test](value, self.bound)
         return self.what, self.points if is_met else 0, self.points
 
 
 def read_rubric(path: str) -> list[Criterion]:
-    """Read the criteria of a .toml file.  Raises UserError, which names the criterion."""
+    """Read the criteria of a .toml file.  Raises UserError that names the wrong criterion."""
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)
@@ -50,18 +50,18 @@ def read_rubric(path: str) -> list[Criterion]:
 
 
 def read_criterion(entry: dict, where: str) -> Criterion:
-    """Check one [[criterion]]; where: its file and number, for a UserError."""
+    """Read and check one [[criterion]].  where: its file and number, for a UserError."""
     unknown = entry.keys() - {"what", "fact", "points", *TESTS}
     if unknown:
-        raise UserError(f"{where}: {one_line(min(unknown))} is none of what, fact, points, {', '.join(TESTS)}")
+        raise UserError(f"{where}: unknown field {one_line(min(unknown))}; use what, fact, points, {', '.join(TESTS)}")
     tests = [name for name in TESTS if name in entry]
     if len(tests) != 1:
-        raise UserError(f"{where}: give one of {', '.join(TESTS)}")
+        raise UserError(f"{where}: give exactly one of {', '.join(TESTS)}")
     test = tests[0]
     fact = entry.get("fact")
     points = finite_number(entry.get("points"))
     if not isinstance(fact, str) or points is None:
-        raise UserError(f"{where}: fact must be the name of a column, points a number")
+        raise UserError(f"{where}: fact must be the name of a column, and points must be a number")
     if test != "is" and finite_number(entry[test]) is None:
         raise UserError(f"{where}: {test} must be a number")
     return Criterion(str(entry.get("what", fact)), fact, test, entry[test], points)

@@ -1,8 +1,8 @@
-"""What the files of a run hold, read with suspicion: they come from somebody else, and may be damaged or made up.
+"""Read the files of a run and validate them: they come from strangers, and may be damaged or faked.
 
 In reading order: `read_object` (args.json, summary.json), `read_rows` (metrics.jsonl), `read_model`, `read_board`
-(TensorBoard's); logs are read in logs.py.  Each function returns what could be read, and adds what could not, in words,
-to a list of problems.  No code in a file is run, and no weight is loaded.
+(TensorBoard's event files); logs.py reads the logs.  Each function returns what it could read, and adds a message to a
+list of problems about the rest.  No code in a file is run, and no weights are loaded.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from common.text import without_controls, without_surrogates
 from common.weights_files import MODEL_FORMAT, Damaged, check_torch_file
 from grading.unpacking import TooMuch, ZipStream
 
-LARGEST_OBJECT = 1 << 18  # bytes of args.json and summary.json, which have 2,000
-LARGEST_RECORD = 16 << 20  # bytes that are read of one file; a long run's have one or two million
+LARGEST_OBJECT = 1 << 18  # bytes of args.json and summary.json, which usually have 2,000
+LARGEST_RECORD = 16 << 20  # bytes that are read of one file; those of a long run have one or two million
 LARGEST_MODEL = 1 << 30  # bytes
-LARGEST_PICKLE = 1 << 20  # bytes of a model file's names and shapes; this course's have 5,000
+LARGEST_PICKLE = 1 << 20  # bytes for the names and shapes in a model file; in this course they have 5,000
 
 
 def content_of(path: Path, name: str, problems: list[str]) -> bytes:
-    """The first LARGEST_RECORD bytes of a file.  name: its own; on the disk it may have another one."""
+    """Read the first LARGEST_RECORD bytes of a file.  name: its name for messages; on disk it may have another."""
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST_RECORD + 1)
@@ -48,7 +48,7 @@ def content_of(path: Path, name: str, problems: list[str]) -> bytes:
 
 
 def read_object(path: Path, name: str, problems: list[str]) -> dict | None:
-    """The object that a JSON file holds; None where it cannot be used."""
+    """Read the object in a JSON file; return None if it cannot be used."""
     try:
         return clean(read_json(path, LARGEST_OBJECT))
     except (UserError, ValueError, OSError) as error:
@@ -57,7 +57,7 @@ def read_object(path: Path, name: str, problems: list[str]) -> dict | None:
 
 
 def clean(value: object, deepest: int = 6) -> object:
-    """A value of JSON with printable texts.  Raises ValueError for lists too deep and numbers too large."""
+    """Make the texts in a JSON value printable.  Raises ValueError for too deep nesting or too large numbers."""
     if value is None or (isinstance(value, (int, float)) and -LARGEST_NUMBER < value < LARGEST_NUMBER):
         return value
     if isinstance(value, str):
@@ -66,13 +66,13 @@ def clean(value: object, deepest: int = 6) -> object:
         return [clean(item, deepest - 1) for item in value]
     if isinstance(value, dict) and deepest > 0:
         return {clean(key): clean(item, deepest - 1) for key, item in value.items()}
-    raise ValueError("it holds a number that is not finite, or lists in lists in lists")
+    raise ValueError("it contains a number that is too large or not finite, or too deeply nested lists")
 
 
 # metrics.jsonl --------------------------------------------------------------------------------------------------------
 
-COUNTS = ("step", "tokens", "skipped", "parameters", "parameters_in_layers", "total_steps")  # from 0 on
-KINDS = (  # of each field that is known
+COUNTS = ("step", "tokens", "skipped", "parameters", "parameters_in_layers", "total_steps")  # integers from 0 up
+KINDS = (  # the types of each known field
     dict.fromkeys(COUNTS, (int,))
     | dict.fromkeys(("epoch", "seconds", "train_loss", "lr", "loss_scale", "tokens_per_second"), (int, float))
     | dict.fromkeys(("flops_per_token", "accuracy"), (int, float))
@@ -87,7 +87,7 @@ KINDS = (  # of each field that is known
     }
 )
 PLACE = ("step", "epoch", "tokens", "seconds")
-FIELDS = {  # what a row of each event must have
+FIELDS = {  # the fields that a row must have, for each event
     "run": ("step", "run_id", "time"),
     "train": (*PLACE, "train_loss", "perplexity", "lr", "grad_norm", "tokens_per_second"),
     "eval": (*PLACE, "val_loss", "perplexity", "bits_per_byte", "accuracy"),
@@ -100,7 +100,7 @@ FIELDS = {  # what a row of each event must have
 
 
 def read_rows(path: Path, problems: list[str]) -> list[dict]:
-    """The rows of metrics.jsonl that have the fields of their event; the others are counted."""
+    """Read the rows of metrics.jsonl that have all fields of their event; the others are reported as a problem."""
     rows = []
     bad = []  # (number of the line, reason)
     lines = content_of(path, "metrics.jsonl", problems).split(b"\n")
@@ -109,7 +109,7 @@ def read_rows(path: Path, problems: list[str]) -> list[dict]:
             if line.strip():
                 rows.append(known_fields(json.loads(line.decode("utf-8-sig"))))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            bad.append((number, "it is no JSON"))
+            bad.append((number, "not valid JSON"))
         except ValueError as error:
             bad.append((number, str(error)))
     if bad and bad[-1][0] == len(lines) and b"}" not in lines[-1]:
@@ -118,19 +118,19 @@ def read_rows(path: Path, problems: list[str]) -> list[dict]:
     if bad:
         count = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
         number, reason = bad[0]
-        problems.append(f"metrics.jsonl: {count} cannot be used, the first in line {number} ({reason})")
+        problems.append(f"metrics.jsonl: {count} cannot be used; the first is line {number} ({reason})")
     return rows
 
 
 def known_fields(row: object) -> dict:
-    """The fields of a row that are known; raises ValueError where one is missing or of another kind."""
+    """Return the known fields of a row.  Raises ValueError if one is missing or has the wrong type."""
     event = row.get("event") if isinstance(row, dict) else None
     if not isinstance(event, str) or event not in FIELDS:
-        raise ValueError("its event is none of a run's")
+        raise ValueError("unknown event")
     found = {name: row.get(name) for name in (*FIELDS[event], *row) if name in KINDS}
     for name, value in found.items():
         if type(value) not in KINDS[name] or (name in COUNTS and value < 0):
-            raise ValueError(f"its {name} is {one_line(value)}")
+            raise ValueError(f"wrong value for {name}: {one_line(value)}")
         found[name] = clean(value)
     return found
 
@@ -140,7 +140,7 @@ def known_fields(row: object) -> dict:
 
 @dataclass
 class Model:
-    """What a model file says of itself; weights: a fingerprint of its tensors' bytes."""
+    """The facts that a model file records; weights: a fingerprint of its tensors' bytes."""
 
     config: dict
     step: int
@@ -150,25 +150,25 @@ class Model:
     weights: str
 
 
-MODEL_FACTS = {  # the kind of each
+MODEL_FACTS = {  # the type of each
     "config": dict, "step": int, "val_loss": float | int | None, "run_id": str | None,
     "tokenizer_fingerprint": str | None,
 }  # fmt: skip
 
 
 def read_model(path: Path, name: str, problems: list[str]) -> Model | None:
-    """The facts of a model file; None where it is none."""
+    """Read the facts of a model file; return None if it is not one."""
     try:
         weights = fingerprint_of(path)
         check_torch_file(path)
         content = torch.load(path, map_location="meta", weights_only=True)
         if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT:
-            raise UserError("it is another kind of file")
+            raise UserError("it is a different kind of file")
         facts = {fact: clean(content.get(fact)) for fact in MODEL_FACTS}
         if not all(isinstance(facts[fact], kind) for fact, kind in MODEL_FACTS.items()):
-            raise UserError("it does not say what it is")
+            raise UserError("a fact in it is missing or has the wrong type")
         if not all(isinstance(value, str | int | float | None) for value in facts["config"].values()):
-            raise UserError("its config holds other than words and numbers")
+            raise UserError("its config contains more than texts and numbers")
         return Model(**facts, weights=weights)
     except PermissionError as error:
         problems.append(f"{name} cannot be read ({error.strerror})")
@@ -176,60 +176,60 @@ def read_model(path: Path, name: str, problems: list[str]) -> Model | None:
         problems.append(error.what.replace(str(path), name))
     except (UserError, ValueError, TooMuch) as error:
         reason = str(error).replace(str(path), "it").splitlines()[0]
-        problems.append(f"{name} is no model file of this course ({reason})")
-    except Exception:  # damaged bytes raise nearly every kind
-        problems.append(f"{name} is damaged, or no model file of this course")
+        problems.append(f"{name} is not a model file of this course ({reason})")
+    except Exception:  # damaged bytes can raise almost any error
+        problems.append(f"{name} is damaged or not a model file of this course")
     return None
 
 
 def fingerprint_of(path: Path) -> str:
-    """A fingerprint of the tensors' bytes: of the check sums in the zip's list, so that nothing needs to be read."""
+    """Return a fingerprint of the tensors: of the checksums in the zip's index, so that no tensor needs to be read."""
     if path.stat().st_size > LARGEST_MODEL:
         raise UserError(f"it is larger than {LARGEST_MODEL >> 30} GB")
     if not zipfile.is_zipfile(path):
-        return ""  # `check_torch_file` says what it is
+        return ""  # `check_torch_file` raises the error
     with ZipStream(path) as stream, zipfile.ZipFile(stream) as archive:
         parts = archive.infolist()
     if any(part.filename.endswith("/data.pkl") and part.file_size > LARGEST_PICKLE for part in parts):
-        raise UserError("what it says of its tensors is too long")
+        raise UserError("its list of tensors is too long")
     tensors = sorted((part.file_size, part.CRC) for part in parts if "/data/" in part.filename)
     return hashlib.sha256(repr(tensors).encode()).hexdigest()
 
 
 # TensorBoard's event files --------------------------------------------------------------------------------------------
 
-LONGEST_CHECKED = 128  # bytes of an event of a number, with room; longer ones are texts and pictures
+LONGEST_CHECKED = 128  # bytes; an event with a number is shorter, longer ones are texts and pictures
 
 
 def read_board(paths: dict[str, Path], problems: list[str]) -> dict[str, list[tuple[int, float, float]]]:
-    """{tag: [(step, wall time, value)]} of event files, {name: path}, in their order."""
+    """Read event files, {name: path}, in their order; return {tag: [(step, wall time, value)]}."""
     board = {}
     for name, path in paths.items():
         try:
             for record in records_in(content_of(path, name, problems)):
                 add_event(Event.FromString(record), board)
         except (DecodeError, ValueError):
-            problems.append(f"{one_line(name[-60:])} is damaged or cut off; what comes before that was read")
+            problems.append(f"{one_line(name[-60:])} is damaged or truncated; it was read up to that point")
     return board
 
 
 def add_event(event: Event, board: dict) -> None:
-    """Add the numbers of an event; one that says that a run is resumed voids what came at its step and later."""
+    """Add the numbers of an event; the start event of a resumed run removes all points from its step on."""
     if event.HasField("session_log") and event.session_log.status == SessionLog.START:
         for points in board.values():
             while points and points[-1][0] >= event.step:
                 points.pop()
     for value in event.summary.value:
-        # newer writers wrap a number into a tensor
+        # newer writers store a number as a tensor
         numbers = [value.simple_value] if value.HasField("simple_value") else value.tensor.float_val
         if len(numbers) == 1 and math.isfinite(numbers[0]):
             board.setdefault(value.tag, []).append((event.step, event.wall_time, numbers[0]))
 
 
 def records_in(content: bytes) -> Iterator[bytes]:
-    """Yield the events of a file.  Raises ValueError at the first that is not whole.
+    """Yield the events of a file.  Raises ValueError at the first one that is damaged or truncated.
 
-    The file is a row of records: the length of an event in 8 bytes, its check sum in 4, the event, its check sum in 4.
+    The file is a sequence of records: length of the event (8 bytes), its checksum (4), the event, its checksum (4).
     """
     records = []
     place = 0
@@ -244,18 +244,18 @@ def records_in(content: bytes) -> Iterator[bytes]:
             raise ValueError("damaged")
         yield event
     if place > len(content):
-        raise ValueError("cut off")
+        raise ValueError("truncated")
 
 
-TABLE = np.arange(256, dtype=np.uint32)  # of CRC-32C, for a byte at a time
+TABLE = np.arange(256, dtype=np.uint32)  # for CRC-32C, one byte at a time
 for _ in range(8):
     TABLE = np.where(TABLE & 1, TABLE >> 1 ^ 0x82F63B78, TABLE >> 1).astype(np.uint32)
 
 
 def check_sums(events: list[bytes]) -> np.ndarray:
-    """The check sum of each event, a CRC-32C rotated and shifted; of those longer than LONGEST_CHECKED, any number.
+    """Compute the checksum of each event, a masked CRC-32C; for events longer than LONGEST_CHECKED it is meaningless.
 
-    All are computed at once, a byte of each at a time, or it would take longer than all else.
+    All are computed in parallel, one byte of each at a time; one by one, they would take longer than all else.
     """
     content = np.frombuffer(b"".join(events), np.uint8)
     lengths = np.array([len(event) for event in events], int)
@@ -263,7 +263,7 @@ def check_sums(events: list[bytes]) -> np.ndarray:
     sums = np.zeros(len(events), np.uint32)
     longest = min(LONGEST_CHECKED, lengths.max(initial=0))
     for left in range(longest, 0, -1):  # bytes to an event's end
-        sums[lengths == left] = 0xFFFFFFFF  # these begin here; the sum of what stands before them does not count
+        sums[lengths == left] = 0xFFFFFFFF  # these begin here, so the sum so far is reset
         sums = TABLE[(sums ^ content[ends - left]) & 255] ^ sums >> 8
     sums = ~sums
     return (sums >> 15 | sums << 17) + np.uint32(0xA282EAD8)

@@ -1,8 +1,8 @@
-"""What was handed in, as data: runs' folders, archives of them, redirected console logs.  It judges nothing.
+"""Read submissions: runs' folders, archives of folders, and saved console logs.  Nothing is checked here.
 
-In reading order: `find`, what a folder of submissions holds; `opened`, the runs of one of them.  Taking files out of
-folders and archives is in unpacking.py, reading them in run_files.py and logs.py.  What cannot be read,
-or not whole, becomes a line among the run's problems, and never stops the others.
+In reading order: `find`, the submissions in a folder; `opened`, the runs of one submission.  unpacking.py takes the
+files out of folders and archives, run_files.py and logs.py read them.  A file that cannot be read completely adds a
+line to the run's problems; it never stops the other submissions.
 """
 
 import contextlib
@@ -29,30 +29,30 @@ from grading.unpacking import (
 )
 from training.run_folder import RECORDS
 
-OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # what may lie beside the submissions
-MOST_TEXTS = 50  # that are looked at in one submission, in search of logs
+OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # files that may be next to the submissions
+MOST_TEXTS = 50  # text files of one submission that are searched for logs
 
 
 @dataclass
 class Submission:
-    """One run that was handed in; what is missing or cannot be read is None or empty, and all numbers are finite."""
+    """One submitted run.  What is missing or cannot be read is None or empty; all numbers are finite."""
 
-    name: str = ""  # "anna", or "anna/tinystories_chat_model" where anna handed in several runs
+    name: str = ""  # "anna", or "anna/tinystories_chat_model" if anna handed in several runs
     person: str = ""
     problems: list[str] = field(default_factory=list)
     args: dict | None = None
-    rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, as FIELDS has them
-    first_row: dict = field(default_factory=dict)  # the one that says what the run is
+    rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, with the fields in FIELDS
+    first_row: dict = field(default_factory=dict)  # the row that describes the run
     log: Log = field(default_factory=Log)
-    log_name: str = ""  # "train.log", "the log" if it is a console's, "" where there is none
+    log_name: str = ""  # "train.log", "the log" for a console log, "" if there is none
     summary: dict | None = None
     board: dict = field(default_factory=dict)  # {TensorBoard's tag: [(step, wall time, value)]}
     models: dict[str, Model] = field(default_factory=dict)  # {"best_model.pth": Model}
-    paths: dict[str, Path] = field(default_factory=dict)  # {name: where it can be read while the submission is opened}
+    paths: dict[str, Path] = field(default_factory=dict)  # {name: where it can be read while the submission is open}
 
     @property
     def history(self) -> list[dict]:
-        """What happened, row by row: as metrics.jsonl says, or, where it has no row, the log."""
+        """The events of the run: the rows of metrics.jsonl or, if there are none, of the log."""
         return self.rows or self.log.rows
 
 
@@ -60,13 +60,13 @@ class Submission:
 
 
 def find(folder: str | Path) -> dict[str, Path]:
-    """{name: path} of the submissions in a folder, in the order of their names.  Raises UserError where there is none.
+    """Return the submissions in a folder, {name: path}, sorted by name.  Raises UserError if there are none.
 
-    A folder that is itself a run's is the only one.
+    If the folder itself is a run's folder, it is the only submission.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; pass the one that the submissions are in")
+        raise UserError(f"{folder} is not a folder; pass the folder that contains the submissions")
     found = {}
     for path in sorted(folder.iterdir()):
         if path.name in RECORDS:
@@ -75,7 +75,7 @@ def find(folder: str | Path) -> dict[str, Path]:
             name = name_of(path)
             found[path.name if name in found else name] = path
     if not found:
-        raise UserError(f"{folder} holds no submissions; pass the folder that they are in")
+        raise UserError(f"{folder} contains no submissions; pass the folder that contains them")
     return found
 
 
@@ -85,19 +85,19 @@ def name_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def opened(path: Path, name: str | None = None) -> Iterator[list[Submission]]:
-    """The runs of one submission; what was unpacked is there until the block ends."""
+    """Open a submission and return its runs; unpacked files exist until the block ends."""
     name = one_line(name or name_of(path), 255)
     with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as folder:
         try:
             runs = read(path, name, Path(folder))
-        except Exception as error:  # a submission that nobody foresaw must not stop the others
+        except Exception as error:  # an unforeseen error in one submission must not stop the others
             reason = one_line(reason_of(error))
             runs = [Submission(name, name, [f"{one_line(path.name[-60:])} cannot be read ({reason})"])]
         yield runs
 
 
 def read(path: Path, name: str, target: Path) -> list[Submission]:
-    """The runs of a submission; target: an empty folder for what is unpacked."""
+    """Read the runs of a submission.  target: an empty folder for unpacked files."""
     found = Found(target)
     try:
         look_into(path, (path.name,), found)
@@ -108,8 +108,8 @@ def read(path: Path, name: str, target: Path) -> list[Submission]:
     if not runs:
         runs = [((), Submission())]
         problems.append(
-            "no run in it: neither a run's records nor a log of one was found "
-            "(what is read: folders, .zip, .tar.gz, .tgz, .tar, logs as text)"
+            "no run found: it has neither the records nor the log of a run "
+            "(supported: folders, .zip, .tar.gz, .tgz, .tar, and logs as text files)"
         )
     tokenizers = [path for place, path in found.files.items() if place[-1] == TOKENIZER]
     shared = len(os.path.commonprefix([place for place, _ in runs]))
@@ -126,7 +126,7 @@ def read(path: Path, name: str, target: Path) -> list[Submission]:
 
 
 def runs_in(files: dict[Place, Path]) -> Iterator[tuple[Place, Submission]]:
-    """Yield the runs of a submission: those of the folders with records, or, where there are none, of the logs."""
+    """Yield the runs of a submission: one for each folder with records or, without such folders, those in the logs."""
     folders = defaultdict(dict)  # {place: {name: path}}
     for place in sorted(files):
         folders[place[:-1]][place[-1]] = files[place]
@@ -142,7 +142,7 @@ def runs_in(files: dict[Place, Path]) -> Iterator[tuple[Place, Submission]]:
 
 
 def read_run(paths: dict[str, Path], logs: dict[str, Path]) -> Submission:
-    """The run of a folder, {name: path}; logs: where the console's may be, if there is no train.log."""
+    """Read the run of a folder, {name: path}.  logs: possible console logs, used if there is no train.log."""
     run = Submission(paths=paths)
     if "args.json" in paths:
         run.args = read_object(paths["args.json"], "args.json", run.problems)
@@ -169,7 +169,7 @@ def read_run(paths: dict[str, Path], logs: dict[str, Path]) -> Submission:
 
 
 def read_console(name: str, path: Path) -> Iterator[tuple[str, Submission]]:
-    """Yield (name, run) of each run whose lines a text holds: several where a script ran one after the other."""
+    """Yield (name, run) of each run in a console log: several if a script ran one after the other."""
     problems = []
     parts = parts_of(text_of(content_of(path, name, problems)))
     stem = without_suffix(name)

@@ -1,4 +1,4 @@
-"""Is the validation loss that a run claims the one of its best_model.pth?  Computed again, on the same texts."""
+"""Recompute the validation loss of best_model.pth on the same texts, and compare it with the one in the records."""
 
 import re
 from argparse import Namespace
@@ -22,11 +22,11 @@ from grading.submissions import Submission
 from grading.unpacking import TOKENIZER
 from training.step import evaluate
 
-TOLERANCE = 0.005  # nats a token; half precision, in which a run may have evaluated, moved it by less than 0.001
+TOLERANCE = 0.005  # nats per token; evaluating in half precision, as a run may do, changed it by less than 0.001
 
 
 def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
-    """Yield what is wrong with the claimed loss.  args: the flags of grade_runs.py."""
+    """Yield findings about the claimed loss.  args: the flags of grade_runs.py."""
     kind = kind_of(run)
     is_chat = kind == "chat"
     dataset = {"story": args.dataset, "chat": args.chat_dataset}.get(kind)
@@ -34,33 +34,33 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
         return
     try:
         tokenizer = load_tokenizer(run.paths.get(TOKENIZER, args.tokenizer_path))
-        with silence():  # of many runs at once nobody reads how each was opened
+        with silence():  # for many runs, the messages about loading would be too many
             network, _ = load_model(run.paths["best_model.pth"], tokenizer)
             length = network.config.max_seq_len
             texts = validation_texts(dataset, is_chat, tokenizer, args.cache_dir, length, run.args or {})
     except UserError as error:
-        reason, *_ = re.split("(?:;|, or) pass --", str(error))  # flags of the trainers
-        yield question(f"its validation loss could not be computed again: {reason}")
+        reason, *_ = re.split("(?:;|, or) pass --", str(error))  # without advice about flags of the trainers
+        yield question(f"the validation loss could not be recomputed: {reason}")
         return
     data = run.first_row.get("fingerprints", {}).get("data")
-    if isinstance(data, list) and data[1:] != [texts.fingerprint()]:  # of the training texts, of the validation texts
+    if isinstance(data, list) and data[1:] != [texts.fingerprint()]:  # training texts, validation texts
         is_known = len(data) > 1 and isinstance(data[1], list) and data[1]
         count = one_line(data[1][0]) if is_known else "unknown"
-        text = f"it was evaluated on {count} texts, {dataset} has {len(texts):,}, or others"
-        yield question(f"its validation loss could not be computed again: {text}")
+        text = f"the run was evaluated on {count} texts, which are not the {len(texts):,} validation texts of {dataset}"
+        yield question(f"the validation loss could not be recomputed: {text}")
         return
     rows = Rows(texts, length, tokenizer.special, packed=not is_chat, replies_only=is_chat)
     loss = evaluate(network, rows, Precision(torch.device("cpu")))["val_loss"]
     claimed = finite_number((run.summary or {}).get("best_val_loss")) or run.models["best_model.pth"].val_loss
     if claimed is None or abs(loss - claimed) > TOLERANCE:
         said = "none" if claimed is None else f"{claimed:.4f}"
-        yield problem(f"best_model.pth has the validation loss {loss:.4f}, computed again, and {said} is claimed")
+        yield problem(f"best_model.pth: the recomputed validation loss is {loss:.4f}, but the run claims {said}")
 
 
 def validation_texts(
     dataset: str, is_chat: bool, tokenizer: Tokenizer, cache_dir: str, context: int, flags: dict
 ) -> TokenCache:
-    """The texts that a run with these flags is evaluated on."""
+    """Read the validation texts of a run with these flags."""
     how = reading_flags(flags)
 
     def read(split: Split, limit: int | None) -> TokenCache:
@@ -78,7 +78,7 @@ def validation_texts(
 
 
 def reading_flags(flags: dict) -> ReadingFlags:
-    """How a run with these flags read its files; flags: of an args.json, which may hold anything."""
+    """Return how a run read its files.  flags: from args.json; values of the wrong type are ignored."""
     how = ReadingFlags()
     for name, default in vars(how).items():
         if isinstance(flags.get(name), str if default is None else type(default)):

@@ -1,1 +1,1 @@
-"""What becomes a page, and the templates for it: the report of `tools/grade_runs.py`, the web demo, the model card."""
+"""Pages and their templates: the report of `tools/grade_runs.py`, the chart of the web demo, and the model card."""

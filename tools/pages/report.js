@@ -1,5 +1,5 @@
 "use strict";
-// Sorting the table: numbers by value, before texts in their order; what is missing comes last in either direction.
+// Sort the table: first numbers by value, then texts by letters; missing values always come last.
 const table = document.getElementById("runs");
 const heads = [...table.tHead.rows[0].cells];
 const collator = new Intl.Collator("en", { numeric: true });
@@ -20,7 +20,7 @@ function sortBy(column) {
 }
 
 heads.forEach((head, column) => {
-  const button = document.createElement("button"); // for the keyboard; a click anywhere on the head does the same
+  const button = document.createElement("button"); // for the keyboard; a click anywhere on the heading does the same
   button.type = "button";
   button.ariaLabel = `sort by ${head.textContent}`;
   head.append("\u00a0", button);

@@ -1,10 +1,10 @@
-"""What is known of all submissions as one HTML file that opens anywhere: a table, the curves, and a section for each.
+"""Write a report of all submissions as one HTML file: a table, the curves, and a section for each submission.
 
-In reading order: `Entry`, what is known of one; `write_report`, which fills report.html, a template of Jinja (it comes
-with torch); the texts in it; the plots.  The sorting is in report.js; nothing is fetched from anywhere.
+In reading order: `Entry`, one submission; `write_report`, which fills the Jinja template report.html (Jinja comes with
+torch); texts; plots.  The table is sorted by report.js; the page loads nothing from the network.
 
-All text comes from strangers: Jinja escapes it, and `cut` takes away the characters that would turn around or hide what
-stands beside them.  Besides, the page forbids every script but its own.
+All text comes from strangers: Jinja escapes it, and `cut` removes the characters that would reverse or hide the text
+around them.  The page also forbids every script except its own.
 """
 
 import base64
@@ -23,22 +23,22 @@ from pages.svg_plots import Axes, plot
 from pages.templates import TEMPLATES
 from training.curves import COLOURS
 
-MOST_STORIES = 25  # that are shown of a submission
-HIGHEST_LOSS = 12  # in the plot of all: a model that knows nothing has ln(vocabulary), 9.2 for 10,000 tokens
-LONGEST_RUN = 20  # in the plot of all: times the median run's steps
+MOST_STORIES = 25  # shown for each submission
+HIGHEST_LOSS = 12  # in the plot of all runs; an untrained model has ln(vocabulary), 9.2 for 10,000 tokens
+LONGEST_RUN = 20  # in the plot of all runs: steps, as a multiple of the median run
 DASHES = ("none", "6 3", "2 3", "7 3 2 3")
 
 
 @dataclass
 class Entry:
-    """What is known of one submission; flags: `edited_records.Flag`s."""
+    """Everything that the report shows of one run; flags: `edited_records.Flag`s."""
 
     name: str
-    facts: dict  # {column: text, number, truth or None}, the same columns in the same order for all
+    facts: dict  # {column: text, number, bool or None}, with the same columns in the same order for all runs
     flags: list = field(default_factory=list)
     curves: dict = field(default_factory=dict)  # val_loss, train_loss, lr, tokens_per_second: [(step, value)]
     samples: list = field(default_factory=list)  # [(step, text)]
-    points: list = field(default_factory=list)  # [(what for, got, of)]; empty without a rubric
+    points: list = field(default_factory=list)  # [(criterion, points given, points possible)]; empty without a rubric
 
     @property
     def problems(self) -> int:
@@ -50,12 +50,12 @@ class Entry:
 
     @property
     def total(self) -> tuple:
-        """All its points together, as one of them."""
-        return "all together", sum(got for _, got, _ in self.points), sum(of for _, _, of in self.points)
+        """The sum of all points, as one more row."""
+        return "total", sum(got for _, got, _ in self.points), sum(of for _, _, of in self.points)
 
 
 def write_report(entries: list[Entry], path: str | Path, title: str) -> None:
-    """Write the report of all `Entry`s as one HTML file."""
+    """Write the report of all entries as one HTML file."""
     here = Path(__file__).parent
     script = (here / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -84,7 +84,7 @@ def write_report(entries: list[Entry], path: str | Path, title: str) -> None:
 
 
 def cut(text: object, limit: int) -> str:
-    """At most limit characters of a text; what is invisible is shown as U+FFFD."""
+    """Return at most limit characters of a text; invisible characters become U+FFFD."""
     text = str(text)
     visible = without_controls(text[:limit].replace("\r\n", "\n"))
     visible = "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in visible)
@@ -92,7 +92,7 @@ def cut(text: object, limit: int) -> str:
 
 
 def in_words(value: object) -> object:
-    """A fact as text."""
+    """Return a fact as it is shown."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -108,11 +108,11 @@ def in_words(value: object) -> object:
 
 
 def plots(entry: Entry) -> dict[str, str]:
-    """{caption: plot} of one submission's loss, learning rate and speed."""
+    """Return the plots of a run's loss, learning rate and speed, {caption: plot}."""
     lines = {}
     for name, colour in zip(("train_loss", "val_loss", "lr", "tokens_per_second"), COLOURS, strict=False):
         lines[name] = (entry.curves.get(name, []), f'class="curve {name}" stroke="{colour}"', "")
-    loss = "Loss (nats per token) over steps; pale: training"
+    loss = "Loss (nats per token) over steps; faint line: training"
     rate = "Learning rate over steps"
     speed = "Tokens per second over steps"
     from_zero = Axes(from_zero=True)
@@ -124,7 +124,7 @@ def plots(entry: Entry) -> dict[str, str]:
 
 
 def looks_of(entries: list[Entry]) -> dict[int, str]:
-    """{number of an entry: how its validation curve is drawn} of those that have one."""
+    """Return the SVG attributes of each validation curve, {number of the entry: attributes}."""
     with_curve = [number for number, entry in enumerate(entries) if entry.curves.get("val_loss")]
     looks = {}
     for order, number in enumerate(with_curve):
@@ -135,7 +135,7 @@ def looks_of(entries: list[Entry]) -> dict[int, str]:
 
 
 def overview(entries: list[Entry], looks: dict[int, str]) -> tuple[str, str]:
-    """(caption, plot) of all validation curves; points far outside, which would hide the others, are left out."""
+    """Plot all validation curves without extreme points, which would flatten the rest; return (caption, plot)."""
     curves = {}
     for number in looks:
         points = entries[number].curves["val_loss"]
@@ -152,10 +152,10 @@ def overview(entries: list[Entry], looks: dict[int, str]) -> tuple[str, str]:
         name = html.escape(cut(entries[number].name, 100))
         opening = f'<a class="run" href="#s{number}" tabindex="-1"><title>{name}</title>'
         lines.append((shown, f'id="c{number}" {looks[number]}', opening))
-    caption = "Nats per token, over steps; point at a name or a curve to make it stand out"
+    caption = "Nats per token over steps; point at a name or a curve to highlight it"
     left_out = sum(not fits(*point) for points in curves.values() for point in points)
     if left_out:
         bounds = f"0 to {HIGHEST_LOSS} nats or {longest:,.0f} steps"
         caption += f". Not drawn: {left_out:,} point{'' if left_out == 1 else 's'} outside {bounds}"
-    above = "".join(f'<use href="#c{number}"/>' for number in curves)  # where its curve stands out
+    above = "".join(f'<use href="#c{number}"/>' for number in curves)  # the highlighted copies
     return caption, plot(caption, lines, 800, 400, above=above)

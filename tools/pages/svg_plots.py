@@ -1,7 +1,7 @@
-"""Curves as an SVG, in plain Python: axes with round numbers, gaps, and no more points than can be seen.
+"""Plot curves as SVG in plain Python: axes with round numbers, gaps, and only as many points as are visible.
 
-In reading order: `plot`, which fills plot.svg; `ticks` and `log_ticks`, the numbers at an axis; `thinned`, the points
-that are drawn.
+In reading order: `plot`, which fills plot.svg; `ticks` and `log_ticks`, the numbers on an axis; `thinned`, which
+selects the points to draw.
 """
 
 import itertools
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from common.numbers import number_or_gap
 from pages.templates import TEMPLATES
 
-MOST_POINTS = 200  # of a curve
+MOST_POINTS = 200  # per curve
 
 
 @dataclass(frozen=True)
 class Axes:
-    """How the axes run.
+    """The ranges of the axes.
 
-    from_zero: begin the y-axis at 0.  log_x: a logarithmic x-axis, for numbers above 0; any other begins at 0.
+    from_zero: the y-axis begins at 0.  log_x: the x-axis is logarithmic, for numbers above 0; else it begins at 0.
     """
 
     from_zero: bool = False
@@ -26,19 +26,19 @@ class Axes:
 
 
 def is_gap(point: tuple[float, float]) -> bool:
-    """Whether a point (x, y) cannot be drawn."""
+    """Return whether a point (x, y) cannot be drawn."""
     return math.isnan(sum(point))
 
 
 def plot(
     label: str, lines: list[tuple], width: int, height: int, axes: Axes = Axes(), above: str = ""
 ) -> str:  # fmt: skip
-    """Curves over one pair of axes.
+    """Plot curves over one pair of axes; return the SVG.
 
-    label: what it is, for those who do not see it
-    lines: [(points, attributes, opening)]: [(x, y)], where what is no finite number is a gap; the attributes of their
-        path; what stands before the path, "" or an <a> and what belongs to it.
-    above: SVG that is drawn above the curves.
+    label: a description for people who cannot see the plot
+    lines: [(points, attributes, opening)], one for each curve.  points: [(x, y)], a gap if a number is not finite;
+        attributes: of the path; opening: the text before the path, "" or an <a> tag.
+    above: SVG that is drawn on top of the curves.
     """
     template = TEMPLATES.get_template("plot.svg")
     curves = [[(number_or_gap(x), number_or_gap(y)) for x, y in points] for points, _, _ in lines]
@@ -70,7 +70,7 @@ def plot(
         return f"{bottom - (y - y_low) / (y_high - y_low) * (bottom - 10):.1f}"
 
     def path(points):
-        """Move to the beginning of each stretch between gaps (M), and draw lines (L); h0: a dot where it is alone."""
+        """Draw each stretch between gaps: move to its start (M), draw lines (L); h0 makes a single point a dot."""
         stretches = [list(stretch) for gap, stretch in itertools.groupby(thinned(points), is_gap) if not gap]
         return "".join("M" + "L".join(f"{across(x)} {down(y)}" for x, y in stretch) + "h0" for stretch in stretches)
 
@@ -82,7 +82,7 @@ def plot(
 
 
 def ticks(low: float, high: float) -> tuple[float, float, list[float]]:
-    """(low, high, round numbers between them): the range, widened where it is none; numbers of 1, 2 or 5 times 10^n."""
+    """Return (low, high, ticks at multiples of 1, 2 or 5 times 10^n); an empty range is made wider."""
     largest = max(abs(low), abs(high))
     if high - low <= 1e-9 * largest or largest < 1e-99:
         margin = 0.1 * largest if largest > 1e-99 else 1
@@ -94,7 +94,7 @@ def ticks(low: float, high: float) -> tuple[float, float, list[float]]:
 
 
 def log_ticks(low: float, high: float) -> tuple[float, float, list[float]]:
-    """The same for numbers above 0 on a logarithmic axis; over more than three decades the numbers are powers of 10."""
+    """Return the same for a logarithmic axis, with numbers above 0; beyond three decades, ticks are powers of 10."""
     if high <= low * (1 + 1e-9):
         low, high = low / 2, high * 2
     factors = (1, 2, 5) if high < 1000 * low else (1,)
@@ -104,7 +104,7 @@ def log_ticks(low: float, high: float) -> tuple[float, float, list[float]]:
 
 
 def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `MOST_POINTS` of [(x, y)]: of each stretch the lowest, the highest and a gap (a NaN)."""
+    """Keep at most `MOST_POINTS` points (x, y): the lowest, the highest and one gap (a NaN) of each stretch."""
     if len(points) <= MOST_POINTS:
         return points
     size = math.ceil(len(points) / (MOST_POINTS // 3 - 1))

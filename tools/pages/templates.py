@@ -1,4 +1,4 @@
-"""The templates for pages, where text is escaped as HTML wants it."""
+"""The templates of the pages; they escape text for HTML."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""What `tools/evaluate_model.py` is made of: `measures.py` (numbers of texts), then `judge.py` (grades by a model)."""
+"""The library of `tools/evaluate_model.py`: `measures.py` (measures of texts) and `judge.py` (grades from a model)."""

@@ -1,12 +1,12 @@
-"""A language model as a teacher that grades texts, as in the TinyStories paper (Eldan & Li 2023, section 4.1).
+"""Let a language model grade texts like a teacher, as in the TinyStories paper (Eldan & Li 2023, section 4.1).
 
-The judge is asked at an OpenAI-compatible endpoint for chat completions, one request a text, for grades from 1 to 10
-and for the age group of the writer.  Its answers are kept on disk, so that nothing is asked (and paid for) twice.  In
-reading order: `endpoint` and `key_from`, what the user gives; `find_grades`, what an answer must hold; `Judge.grade`,
-`Judge.answer`, which asks until there is an answer, and `Judge.ask`, one request.
+The judge is an OpenAI-compatible endpoint for chat completions.  One request per text asks for grades from 1 to 10 and
+for the age group of the writer.  The grades are saved on disk, so no text is graded (and paid for) twice.  In reading
+order: `endpoint` and `key_from`, which check the user's settings; `find_grades`, which reads an answer; `Judge.grade`,
+one text; `Judge.answer`, which tries until there is an answer; `Judge.ask`, one request.
 
-The key is read from the environment.  It is sent to the endpoint alone, also where that points to another one, and
-taken out of everything that the endpoint says.
+The key is read from the environment.  It is sent only to the endpoint, not to an address to which the endpoint
+redirects, and it is removed from messages of the endpoint before they are shown.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ LONGEST_WAIT = 60  # seconds, whatever the endpoint asks for
 TIMEOUT = 120  # seconds for an answer
 LARGEST_ANSWER = 1 << 20  # bytes
 LONGEST_REASON = 300  # characters of a refusal that are shown
-MAY_PASS = (408, 409, 425, 429)  # HTTP statuses after which a request is tried again; and those from 500 on
+MAY_PASS = (408, 409, 425, 429)  # HTTP statuses after which a request is tried again, as after 500 and above
 
 
 class TryAgain(Exception):
-    """A request that failed in a way that may pass.  wait: seconds that the endpoint asks for."""
+    """A request failed, but trying again may help.  wait: seconds that the endpoint asks for."""
 
     def __init__(self, reason: str, wait: float = 0):
         super().__init__(reason)
@@ -44,7 +44,7 @@ class TryAgain(Exception):
 
 
 class AsItIs(urllib.request.HTTPErrorProcessor):
-    """Returns every answer, whatever its status; urllib would send the key on to wherever an answer points."""
+    """Return every answer, whatever its status; by default, urllib sends the key to any address of a redirect."""
 
     def http_response(self, request: urllib.request.Request, response: http.client.HTTPResponse):
         return response
@@ -53,28 +53,28 @@ class AsItIs(urllib.request.HTTPErrorProcessor):
 
 
 def endpoint(url: str) -> str:
-    """The address to post to: the URL itself if it ends in /chat/completions, else with that added."""
+    """Return the address for requests: the URL, with /chat/completions added if it is not there."""
     if not ADDRESS.fullmatch(url):
         raise UserError(
-            "--judge must be an address such as http://localhost:8000/v1, without a password, ? or #; "
-            "the key belongs in the environment"
+            "--judge must be an address like http://localhost:8000/v1, without a password, ? or #; "
+            "put the key in the environment (--judge_key_variable)"
         )
     url = url.rstrip("/")
     return url if url.endswith("/chat/completions") else f"{url}/chat/completions"
 
 
 def key_from(variable: str) -> str | None:
-    """The key in an environment variable.  Raises UserError for one that cannot be sent."""
+    """Return the key in an environment variable, or None.  Raises UserError if it cannot be sent."""
     key = os.environ.get(variable, "").strip()
     if not re.fullmatch("[!-~]*", key):
-        raise UserError(f"the environment variable {variable} holds no key: a key has no spaces and is plain ASCII")
+        raise UserError(f"the environment variable {variable} has no valid key: a key is plain ASCII without spaces")
     return key or None
 
 
 def find_grades(answer: str) -> dict | None:
-    """{"grammar", "creativity", "consistency": 1 to 10, "age_group": A to F} in what a judge answered.
+    """Return {"grammar", "creativity", "consistency": 1 to 10, "age_group": A to F} from an answer of the judge.
 
-    Words around the JSON are skipped.  None if the grades are not all there, or beyond their limits.
+    Text around the JSON is skipped.  Returns None if a grade is missing or out of range.
     """
     for text in re.findall(r"\{[^{}]*\}", answer):
         try:
@@ -90,7 +90,7 @@ def find_grades(answer: str) -> dict | None:
 
 @dataclass
 class Judge:
-    """url: see `endpoint`.  limit: requests at most, those that are tried again included.  The last four are counts."""
+    """A judge.  url: from `endpoint`; limit: on requests, with repeated ones; the last four fields are counts."""
 
     url: str
     model: str
@@ -100,15 +100,15 @@ class Judge:
     key: str | None = field(default=None, repr=False)
     key_variable: str = "OPENAI_API_KEY"
     requests: int = 0
-    cached: int = 0  # texts whose grades were on disk
-    unreadable: int = 0  # texts whose answer held no grades
-    left_out: int = 0  # texts for which the limit left no request
+    cached: int = 0  # texts with grades on disk
+    unreadable: int = 0  # texts with an answer without grades
+    left_out: int = 0  # texts that were not sent because of the limit
 
     def grade(self, beginning: str, text: str) -> dict | None:
-        """The grades of a text that continues a beginning, from the disk or the judge; None if there are none.
+        """Return the grades of a text that continues a beginning, from disk or from the judge; None if there are none.
 
-        An answer without grades is not kept: the next evaluation asks again.  Raises UserError if the judge refuses,
-        or does not answer however often it is asked.
+        An answer without grades is not saved: the next evaluation asks again.  Raises UserError if the judge refuses,
+        or if it does not answer after all tries.
         """
         asked = json.dumps([self.url, self.model, self.rubric, beginning, text])
         path = self.cache_dir / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.json"
@@ -129,7 +129,7 @@ class Judge:
         return grades
 
     def answer(self, question: str) -> str | None:
-        """What the judge answers, asked again with growing waits where it fails; None if the limit is reached."""
+        """Ask the judge, and try again with growing waits if it fails; return None if the limit is reached."""
         for wait in (*WAITS, None):
             if self.requests >= self.limit:
                 return None
@@ -139,16 +139,16 @@ class Judge:
             except TryAgain as error:
                 if wait is None:
                     raise UserError(
-                        f"the judge {self.url} does not answer ({error}), asked {len(WAITS) + 1} times; "
-                        "grades given so far are kept: the same command goes on",
+                        f"the judge {self.url} does not answer ({error}) after {len(WAITS) + 1} tries; "
+                        "the grades so far are saved: run the same command again to continue",
                         status=1,
                     ) from None
                 wait = min(LONGEST_WAIT, max(wait, error.wait))
-                log.info(f"judge: {error}; asking again in {wait:g} s")
+                log.info(f"judge: {error}; next try in {wait:g} s")
                 time.sleep(wait)
 
     def ask(self, question: str) -> str:
-        """What the judge answers to one request.  Raises TryAgain, or UserError where trying again would not help."""
+        """Send one request; return the answer.  Raises TryAgain, or UserError if trying again would not help."""
         messages = [{"role": "system", "content": self.rubric}, {"role": "user", "content": question}]
         headers = {"Content-Type": "application/json"}
         if self.key:
@@ -164,26 +164,26 @@ class Judge:
         status = f"{response.status} {response.reason}"
         if response.status in MAY_PASS or response.status >= 500:
             wait = response.headers.get("Retry-After", "")
-            raise TryAgain(self.without_key(status), float(wait) if wait.isdecimal() else 0)  # it may be a date, too
+            raise TryAgain(self.without_key(status), float(wait) if wait.isdecimal() else 0)  # it may be a date
         if response.status != 200:
             reason = self.without_key(f"{status}: {content.decode(errors='replace')}")
             checked = f"--judge {self.url}, --judge_model {self.model} and the key in {self.key_variable}"
-            raise UserError(f"the judge refuses ({reason}); check {checked}")
+            raise UserError(f"the judge refused the request ({reason}); check {checked}")
         try:
             return str(json.loads(content)["choices"][0]["message"]["content"])
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise TryAgain("it is no chat completion that came back") from None
+            raise TryAgain("the answer is not a chat completion") from None
 
     def without_key(self, text: str) -> str:
-        """What the endpoint said, for a message of one line."""
+        """Return a message of the endpoint as one line, without the key."""
         if self.key:
             text = text.replace(self.key, "***")
         return one_line(text, LONGEST_REASON)
 
     def summary(self) -> str:
-        """One line about what was asked."""
+        """Return one line with the counts."""
         return (
             f"judge: requests: {self.requests:,}; grades already in {self.cache_dir}: {self.cached:,}; "
             f"answers without grades: {self.unreadable:,}; texts left out by --judge_limit: {self.left_out:,}; "
-            "the same command asks for what is missing"
+            "to get missing grades, run the same command again"
         )

@@ -1,9 +1,9 @@
-"""Numbers of texts: how varied they are, how often they repeat themselves, and what they copied.
+"""Measure texts: how varied they are, how often they repeat themselves, and how much they copied.
 
-Pure functions, from texts to numbers.  In reading order: `words`, on which all others stand; `distinct` and `repeated`;
+Pure functions from texts to numbers.  In reading order: `words`, which all others use; `distinct` and `repeated`;
 `CopiedPassages`, which compares texts with a training set of any size; `words_come_back`; `mean`.
 
-An n-gram is n words in a row within one text.  A measure of texts that have none to measure is None, never 0.
+An n-gram is n consecutive words of one text.  A measure is None, never 0, if there is nothing to measure.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-STOP_WORDS = frozenset(  # and those by which one asks for a story
+STOP_WORDS = frozenset(  # with the words that ask for a story
     WORD.findall(
         "a about again all also am an and another any are as at away be because been but by can could did do does for"
         " from had has have he her here him his how i if in into is it its just let like me more my no not of on once"
@@ -23,26 +23,26 @@ STOP_WORDS = frozenset(  # and those by which one asks for a story
 
 
 def words(text: str) -> list[str]:
-    """A text's words in lower case: runs of letters and digits, apostrophes inside; punctuation is none."""
+    """Return the words of a text in lower case: letters, digits and inner apostrophes, without punctuation."""
     return WORD.findall(text.lower())
 
 
 def ngrams(text: list[str], n: int) -> list[tuple[str, ...]]:
-    """All runs of n words of a list of words."""
+    """Return all n-grams of a list of words."""
     return [tuple(text[start : start + n]) for start in range(len(text) - n + 1)]
 
 
 def distinct(texts: list[list[str]], n: int) -> float | None:
-    """distinct-n (Li et al. 2016): the different n-grams of all texts together, over all their n-grams.
+    """Return distinct-n (Li et al. 2016): number of different n-grams in all texts / number of n-grams.
 
-    texts: lists of words.  It falls as texts grow longer or more, so compare on the same prompts only.
+    texts: lists of words.  Longer or more texts lower it, so compare only on the same prompts.
     """
     grams = [gram for text in texts for gram in ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else None
 
 
 def repeated(text: list[str], n: int = 4) -> float | None:
-    """The share of a text's n-grams that occurred before in it: seq-rep-n of Welleck et al. 2020."""
+    """Return the share of a text's n-grams that repeat an earlier one: seq-rep-n of Welleck et al. 2020."""
     different = distinct([text], n)
     return None if different is None else 1 - different
 
@@ -52,11 +52,12 @@ def repeated(text: list[str], n: int = 4) -> float | None:
 
 @dataclass(eq=False, slots=True)
 class State:
-    """The runs of words that end at the same places of the texts.
+    """A state of the automaton: the word sequences that end at the same positions of the texts.
 
-    following: for each word that can come next, the state of the runs that it makes longer.
-    link: the state of the longest shorter run at the end of these, which ends at other places, too.
-    longest: words in the longest of these runs.  seen: words in the longest one that occurred in what passed by.
+    following: for each possible next word, the state of the sequences with that word added.
+    link: the state of the longest suffix of these sequences that also ends at other positions.
+    longest: length in words of the longest of these sequences.
+    seen: length in words of the longest one that occurs in a compared text.
     """
 
     following: dict[object, "State"]
@@ -66,24 +67,24 @@ class State:
 
 
 class CopiedPassages:
-    """Finds the runs of words that texts share with other texts, which pass by once, one after the other.
+    """Find the word sequences that texts share with other texts, such as a training set, which is read only once.
 
-    It is a suffix automaton (Blumer et al. 1985) of the texts.  Memory grows with the texts, some 400 bytes a word, and
-    not with what they are compared with; time grows with the words of both.  Call `compare` with each other text, then
-    `finish`, then `matches` with each of the texts.
+    It is a suffix automaton (Blumer et al. 1985) of the texts.  Memory grows only with these texts, by about 400 bytes
+    per word; time grows with the words of both.  Call `compare` with each text of the training set, then `finish`, then
+    `matches` with each of the first texts.
     """
 
     def __init__(self, texts: list[list[str]]):
         """texts: lists of words."""
-        self.start = State({}, None, 0)  # of the empty run
+        self.start = State({}, None, 0)  # the empty sequence
         self.states = []  # all others
         last = self.start
         for number, text in enumerate(texts):
-            for word in (*text, number):  # the number, which is no word, keeps runs from crossing into the next text
+            for word in (*text, number):  # the number is not a word, so no sequence crosses into the next text
                 last = self.extend(last, word)
 
     def extend(self, last: State, word: object) -> State:
-        """Add a word after the state of all words so far; returns the new state."""
+        """Add a word after the state of all words so far; return the new state."""
         state = State({}, self.start, last.longest + 1)
         self.states.append(state)
         while last is not None and word not in last.following:
@@ -92,7 +93,7 @@ class CopiedPassages:
         if last is None:
             return state
         known = last.following[word]
-        if known.longest > last.longest + 1:  # its shorter runs now end here, too: they get a state of their own
+        if known.longest > last.longest + 1:  # its shorter sequences now end here too: they get their own state
             shorter = State(known.following.copy(), known.link, last.longest + 1)
             self.states.append(shorter)
             known.link = shorter
@@ -104,9 +105,9 @@ class CopiedPassages:
         return state
 
     def compare(self, text: list[str]) -> None:
-        """Let one other text, a list of words, pass by."""
+        """Compare with one text of the training set, a list of words."""
         state = self.start
-        length = 0  # words of the run that ends here
+        length = 0  # words in the sequence that ends here
         for word in text:
             while word not in state.following and state.link is not None:
                 state = state.link
@@ -117,17 +118,17 @@ class CopiedPassages:
                 state.seen = max(state.seen, length)
 
     def finish(self) -> None:
-        """Note in all states what has passed by together with the runs that did."""
+        """Complete `seen` in all states: if a sequence was seen, so were its suffixes."""
         by_length = sorted(self.states, key=lambda state: state.longest)
         for state in reversed(by_length):
-            if state.seen:  # with a run, its end has passed by
+            if state.seen:  # then its suffixes were seen too
                 state.link.seen = state.link.longest
         for state in by_length:
             if not state.seen:
                 state.seen = state.link.seen
 
     def matches(self, text: list[str]) -> list[int]:
-        """For each word of one of the texts: how long the longest run is that ends there and has passed by."""
+        """Return for each word of one of the texts: the length of the longest copied sequence that ends there."""
         state = self.start
         lengths = []
         for word in text:
@@ -137,14 +138,14 @@ class CopiedPassages:
 
 
 def longest_passage(text: list[str], matches: list[int]) -> list[str]:
-    """The longest run of words that was copied; the first of several."""
+    """Return the longest copied word sequence; the first one if there are several."""
     length = max(matches, default=0)
     end = matches.index(length) + 1 if length else 0
     return text[end - length : end]
 
 
 def copied_ngrams(matches: list[int], n: int = 5) -> tuple[int, int]:
-    """(n-grams that occurred in the training set, all n-grams) of a text's matches."""
+    """Return (number of n-grams that are in the training set, number of all n-grams) from a text's matches."""
     return sum(length >= n for length in matches), max(0, len(matches) - n + 1)
 
 
@@ -152,19 +153,19 @@ def copied_ngrams(matches: list[int], n: int = 5) -> tuple[int, int]:
 
 
 def words_come_back(wanted: list[str], text: list[str]) -> bool:
-    """Whether all wanted words or phrases occur in a list of words, whole, in lower case; a plural s is allowed."""
+    """Return whether all wanted words or phrases are in a list of lower-case words; a plural s is allowed."""
     joined = f" {' '.join(text)} "
     phrases = [" ".join(words(phrase)) for phrase in wanted]
     return all(f" {phrase} " in joined or f" {phrase}s " in joined for phrase in phrases if phrase)
 
 
 def content_words_come_back(prompt: str, text: list[str]) -> float | None:
-    """The share of a prompt's different words, but for `STOP_WORDS`, that occur in a list of words."""
+    """Return the share of a prompt's different words, without `STOP_WORDS`, that are in a list of words."""
     wanted = set(words(prompt)) - STOP_WORDS
     return mean(words_come_back([word], text) for word in wanted)
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are not None; None if there is none."""
+    """Return the mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
