@@ -98,7 +98,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
     assert "to resume: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)
-    assert "error: --lr: 0.5, and " in refused.stderr
+    assert "error: --lr: 0.5, but " in refused.stderr
     with subprocess.Popen(command("train_tinystories_model", *flags), cwd=folder, **pipes) as process:
         first = process.stdout.readline()
         process.kill()

@@ -77,7 +77,7 @@ def test_no_validation_row_is_in_the_training_files():
 def test_dialogues_are_pairs_of_turns_with_text():
     for name in ("conversations/train.jsonl", "conversations/valid.jsonl"):
         for row in read(name):
-            assert len(row["conversation"]) in (2, 4, 6, 8)
+            assert len(row["conversation"]) in (2, 4, 6, 8, 10)
             assert all(set(turn) == {"text"} and turn["text"].strip() for turn in row["conversation"])
 
 
