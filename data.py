@@ -238,9 +238,11 @@ class Rows:
     row predicts is the first token of the next row.  No token is lost, and only the last row of an epoch is padded:
 
         texts     <bos> Tom ran . <eos> <bos> Mia sat down and Tom sat down . <eos> <bos> ...
-        row 0     <bos> Tom ran . <eos> <bos>  Mia                      inputs: all but the last
-        row 1                            Mia sat down and Tom sat  down         targets: all but the first
+        row 0     <bos> Tom ran . <eos> <bos>  Mia
+        row 1                            Mia sat down and Tom sat  down
         row 2                                                      down . <eos> <bos> ...
+
+    Of the 7 tokens of a row, the inputs are the first 6, and the targets the last 6.
 
     Padded: each row is one text, truncated after `length` + 1 tokens:
 

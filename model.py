@@ -1,9 +1,12 @@
 """The network: a decoder-only transformer, and its loss.
 
-It works only on token ids, and knows nothing of files, tokenizers or training; generating text is in generation/.
+Token ids become vectors, which pass through the blocks; the head turns each vector into a score (a logit) for every
+token that could come next; the loss compares the scores with the token that does.
+
+This module knows nothing of files, tokenizers or training; generating text is in generation/.
 In reading order: `ModelConfig`, the shape of the network; `Attention` and `FeedForward`, the two parts of a `Block`;
 `Transformer`, a stack of blocks; `CrossEntropy`, its loss.  In the comments, B is the batch size, T the number of
-tokens in a row, S the number of tokens that they attend to, C the hidden size, H the number of heads, D = C / H the
+tokens in a row, S the number of tokens that these may attend to, C the hidden size, H the number of heads, D = C / H the
 size of a head, V the size of the vocabulary.
 
 Two architectures have names.  `gpt2` computes the same as transformers' GPT2LMHeadModel, and `llama` the same as its

@@ -213,6 +213,8 @@ def list_files():
 
 def clean():
     """remove .venv/, pilot/ and the caches of Python and the tools"""
+    if os.name == "nt" and Path(sys.prefix) == VENV:  # Windows cannot delete a program that runs
+        fail("type deactivate first", 2)
     caches = [ROOT / ".pytest_cache", ROOT / ".ruff_cache", ROOT / ".hypothesis"]
     for folder in [VENV, PILOT, *caches, *ROOT.rglob("__pycache__")]:
         if folder.exists():
@@ -231,7 +233,7 @@ def main():
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "help":
         for task in TASKS:
-            print(f"make {task:11} {TASKS[task].__doc__}")
+            print(f"python tools/course.py {task:11} {TASKS[task].__doc__}")
         return
     if name not in TASKS or (arguments and name not in TAKES_MORE):
         fail(f"usage: python tools/course.py {'|'.join(TASKS)} (only {', '.join(TAKES_MORE)} take more arguments)", 2)
