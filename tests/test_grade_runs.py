@@ -533,6 +533,7 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     assert rows["copy"]["problem texts"] and float(rows["good"]["points"]) > float(rows["broken"]["points"])
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(name in page for name in said) and "these are copies of one run" in page
+    assert f"<title>Grading of the folder {folder.name}</title>" in page
 
 
 def test_findings_are_printed_completely_and_samples_truncated(capsys):

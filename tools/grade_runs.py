@@ -233,7 +233,7 @@ def main() -> None:
         write_csv(entries, args.csv)
         print(f"wrote {args.csv}", file=sys.stderr)
     if args.report:
-        write_report(entries, args.report, f"Submissions in {Path(args.folder).resolve().name}")
+        write_report(entries, args.report, f"Grading of the folder {Path(args.folder).resolve().name}")
         print(f"wrote {args.report}", file=sys.stderr)
 
 
