@@ -19,6 +19,7 @@ from graded import grade
 from grading import rubric
 from grading.copies import pairs
 from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics
+from grading.facts import samples
 from grading.logs import read_log
 from grading.submissions import Submission
 from pages.report import Entry
@@ -205,6 +206,12 @@ def test_differences_from_the_handout_are_named(graded):
     assert "--num_layers 1" in differs and "--dataset stories" in differs
     assert "--output_dir" not in differs and "--lr" not in differs
     assert graded[1]["pilot_as_full"][0]["model"] == "story" and graded[1]["chat"][0]["model"] == "chat"
+
+
+def test_a_sample_that_was_written_twice_is_shown_once():
+    row = lambda step, text: {"event": "sample", "step": step, "text": text}
+    run = Submission(rows=[row(4, "A cat."), row(8, "A cat."), row(8, "A dog."), row(8, "A dog.")])
+    assert samples(run) == [(4, "A cat."), (8, "A cat."), (8, "A dog.")]
 
 
 # One edit at a time ---------------------------------------------------------------------------------------------------

@@ -67,11 +67,14 @@ def curves(run: Submission) -> dict[str, list[tuple]]:
 
 
 def samples(run: Submission) -> list[tuple[int, str]]:
-    """Return [(step, text)] of the samples that were written during the run."""
+    """Return [(step, text)] of the samples that were written during the run.
+
+    After the last step, the best model writes one more; if it is the last model, it writes the same text again.
+    """
     texts = [(row["step"], row["text"]) for row in run.rows if row["event"] == "sample"]
     if not texts and run.log.sample:
         texts.append((last_step(run), run.log.sample))
-    return texts
+    return list(dict.fromkeys(texts))  # without repetitions
 
 
 def device_of(run: Submission) -> str | None:
