@@ -550,6 +550,16 @@ def test_findings_are_printed_completely_and_samples_truncated(capsys):
     assert capsys.readouterr().out.count(" 499") == 2
 
 
+def test_points_are_printed_with_the_possible_points(capsys):
+    points = [("ran to its end", 40, 40), ("no problem found", 0, 12.5)]
+    entry = Entry("anna", {"differs from the handout": None, "sample": None}, points=points)
+    grade_runs.print_details(entry)
+    lines = ["  points: 40 of 52.5", "  40 of 40: ran to its end", "  0 of 12.5: no problem found"]
+    assert capsys.readouterr().out.splitlines() == ["", "anna", *lines]
+    grade_runs.print_table([entry])
+    assert capsys.readouterr().out.splitlines()[1].endswith("  40 of 52.5")
+
+
 def test_a_cell_is_never_a_formula():
     assert grade_runs.harmless("=1+1") == "'=1+1" and grade_runs.harmless(-1.5) == -1.5
 

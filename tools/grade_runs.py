@@ -159,6 +159,9 @@ def row_of(entry: Entry) -> dict:
 
 def print_table(entries: list[Entry]) -> None:
     rows = [row_of(entry) for entry in entries]
+    for row, entry in zip(rows, entries, strict=True):
+        if entry.points:
+            row["points"] = points_in_words(*entry.total[1:])
     columns = [name for name in ("who", *IN_TABLE, "problems", "questions", "points") if name in rows[0]]
     cells = [aligned([name, *(shown(row[name]) for row in rows)]) for name in columns]
     for line in zip(*cells, strict=True):
@@ -168,7 +171,7 @@ def print_table(entries: list[Entry]) -> None:
 def aligned(texts: list[str]) -> list[str]:
     """Pad the head and the cells of a column to one width; numbers are aligned on the right."""
     width = max(map(len, texts))
-    if all(re.fullmatch(r"[\d.,]+|-", text) for text in texts[1:]):
+    if all(re.fullmatch(r"[\d.,]+( of [\d.,]+)?|-", text) for text in texts[1:]):
         return [text.rjust(width) for text in texts]
     return [text.ljust(width) for text in texts]
 
@@ -179,12 +182,18 @@ def shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
+def points_in_words(got: float, of: float) -> str:
+    return f"{got:g} of {of:g}"
+
+
 def print_details(entry: Entry) -> None:
     """Print the findings about a run, its points, and the beginning of a sample."""
     print(f"\n{entry.name}")
     lines = [("differs from the handout", beginning(entry.facts["differs from the handout"]))]
     lines += [(flag.kind, flag.text) for flag in entry.flags]
-    lines += [("points", f"{got:g} of {of:g} for {what}") for what, got, of in entry.points]
+    if entry.points:
+        lines.append(("points", points_in_words(*entry.total[1:])))
+    lines += [(points_in_words(got, of), what) for what, got, of in entry.points]
     lines.append(("sample", beginning(entry.facts["sample"])))
     for what, text in lines:
         if text:
