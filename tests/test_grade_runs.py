@@ -201,8 +201,8 @@ def test_a_console_log_alone_has_the_same_facts_as_the_output_folder(made, grade
         assert log[name] == whole[name] is not None, name
 
 
-def test_differences_from_the_handout_are_named(graded):
-    differs = graded[1]["good"][0]["differs from the handout"]
+def test_differences_from_the_default_flags_are_named(graded):
+    differs = graded[1]["good"][0]["differs from the default flags"]
     assert "--num_layers 1" in differs and "--dataset stories" in differs
     assert "--output_dir" not in differs and "--lr" not in differs
     assert graded[1]["pilot_as_full"][0]["model"] == "story" and graded[1]["chat"][0]["model"] == "chat"
@@ -537,6 +537,7 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     assert (
         rows["good"]["problems"] == "0" and float(rows["good"]["validation loss"]) == said["good"][0]["validation loss"]
     )
+    assert rows["good"]["differs from the handout"] == f"'{said['good'][0]['differs from the default flags']}"
     assert rows["copy"]["problem texts"] and float(rows["good"]["points"]) > float(rows["broken"]["points"])
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(name in page for name in said) and "these are copies of one run" in page
@@ -545,14 +546,15 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
 
 def test_findings_are_printed_completely_and_samples_truncated(capsys):
     words = " ".join(map(str, range(500)))
-    entry = Entry("anna", {"differs from the handout": words, "sample": words}, [problem(words), question(words)])
+    facts = {"differs from the default flags": words, "sample": words}
+    entry = Entry("anna", facts, [problem(words), question(words)])
     grade_runs.print_details(entry)
     assert capsys.readouterr().out.count(" 499") == 2
 
 
 def test_points_are_printed_with_the_possible_points(capsys):
     points = [("ran to its end", 40, 40), ("no problem found", 0, 12.5)]
-    entry = Entry("anna", {"differs from the handout": None, "sample": None}, points=points)
+    entry = Entry("anna", {"differs from the default flags": None, "sample": None}, points=points)
     grade_runs.print_details(entry)
     lines = ["  points: 40 of 52.5", "  40 of 40: ran to its end", "  0 of 12.5: no problem found"]
     assert capsys.readouterr().out.splitlines() == ["", "anna", *lines]

@@ -42,6 +42,7 @@ from common.program import run_program
 from corpus.sources import open_dataset
 from corpus.token_cache import default_cache_dir
 
+OLDER_NAMES = {"differs from the default flags": "differs from the handout"}  # in CSV files and rubrics
 IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
@@ -148,8 +149,8 @@ def unreadable(name: str, person: str, reason: str) -> tuple[Entry, Traces]:
 
 
 def row_of(entry: Entry) -> dict:
-    """Return the row of a run, {column: value}, for the table and the CSV file."""
-    row = {"who": entry.name} | entry.facts
+    """Return the row of a run, {column: value}, for the table, the CSV file and rubrics."""
+    row = {"who": entry.name} | {OLDER_NAMES.get(name, name): value for name, value in entry.facts.items()}
     for kind in ("problem", "question"):
         row[f"{kind}s"] = sum(flag.kind == kind for flag in entry.flags)
     if entry.points:
@@ -189,7 +190,8 @@ def points_in_words(got: float, of: float) -> str:
 def print_details(entry: Entry) -> None:
     """Print the findings about a run, its points, and the beginning of a sample."""
     print(f"\n{entry.name}")
-    lines = [("differs from the handout", beginning(entry.facts["differs from the handout"]))]
+    differs = "differs from the default flags"
+    lines = [(differs, beginning(entry.facts[differs]))]
     lines += [(flag.kind, flag.text) for flag in entry.flags]
     if entry.points:
         lines.append(("points", points_in_words(*entry.total[1:])))

@@ -1,4 +1,4 @@
-"""Facts from the records of a run: the columns of the table, the curves, and the flags that differ from the handout.
+"""Facts from the records of a run: the columns of the table, the curves, and the flags that are not the default ones.
 
 In reading order: `facts_of`; how far the run got; `differences`.
 """
@@ -39,7 +39,7 @@ def facts_of(run: Submission) -> dict:
         "bits per byte": rounded(best.get("bits_per_byte"), 4),
         "hours": None if seconds is None else round(seconds / 3600, 2),
         "device": device_of(run),
-        "differs from the handout": differences(run),
+        "differs from the default flags": differences(run),
         "sample": texts[-1][1] if texts else None,
     }
 
@@ -145,7 +145,7 @@ def flags_typed(run: Submission) -> dict | None:
 
 
 def differences(run: Submission) -> str | None:
-    """Return the flags that differ from the handout, or from the run's preset or pilot settings, as one text."""
+    """Return the flags that differ from the default flags, or from the run's preset or pilot settings, as one text."""
     kind = kind_of(run)
     flags = run.args or flags_typed(run)
     if kind is None or flags is None:
@@ -162,6 +162,13 @@ def differences(run: Submission) -> str | None:
         held = flags.get(name, value)
         replaced = name in LENGTH and held is None  # another flag sets the length
         if held != value and name not in FREE and not replaced:
-            shown = " ".join(map(str, held)) if isinstance(held, list) else held
-            words.append(f"--{name} {shown}")
+            words.append(as_typed(name, held))
     return " ".join(words) or "nothing"
+
+
+def as_typed(name: str, value: object) -> str:
+    """Return a flag as it is typed at the shell: --amp, --no-amp, --lr 0.001."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    values = value if isinstance(value, list) else [value]
+    return " ".join(map(str, [f"--{name}", *values]))
