@@ -156,7 +156,7 @@ def test_an_honest_run_has_no_problem(graded, name):
     [
         ("unfinished", "not finished: the records end at step "),
         ("unfinished", "(SIGTERM)"),
-        ("unfinished", "missing: summary.json, final_model.pth"),
+        ("unfinished", "summary.json and final_model.pth were not handed in"),
         ("lowered_in_all_texts", " in TensorBoard's file but "),
         ("lowered_in_all_texts", "the validation loss at step "),
         ("lowered_in_all_texts", "best_model.pth records the validation loss"),
@@ -274,9 +274,9 @@ def times_back(folder):
         (drop('"event": "eval"', "metrics.jsonl"), "metrics.jsonl is missing the validation loss of step 4"),
         (drop("val_loss", "train.log"), "train.log is missing the validation loss of step 4"),
         (drop('"event": "end"', "metrics.jsonl"), "metrics.jsonl shows an unfinished run"),
-        (drop('"event": "run"', "metrics.jsonl"), "the first row of metrics.jsonl"),
+        (drop('"event": "run"', "metrics.jsonl"), "metrics.jsonl is missing its first row"),
         (drop("$ python", "train.log"), "train.log does not contain the command"),
-        (lambda f: (f / "metrics.jsonl").write_bytes(b""), "missing: the first row of metrics.jsonl"),
+        (lambda f: (f / "metrics.jsonl").write_bytes(b""), "metrics.jsonl is missing its first row"),
         (lambda f: next(f.glob("events*")).write_bytes(b""),
          "TensorBoard's file is missing the validation loss of step 4"),
         (set_rows("end", ended="stopped early"), "not finished: the records end at step 10"),
@@ -291,8 +291,7 @@ def times_back(folder):
         (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
         (lambda f: (f / "best_model.pth").write_bytes(b"no"),
          "best_model.pth is damaged, or not a weights file of this course"),
-        (lambda f: (f / "train.log").unlink(), "missing: train.log"),
-        (lambda f: next(f.glob("events*")).unlink(), "missing: TensorBoard's event file"),
+        (lambda f: next(f.glob("events*")).unlink(), "TensorBoard's event file was not handed in"),
         (lambda f: (f / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl: 1 row cannot be used"),
         (lambda f: (f / "summary.json").write_text("{"), "summary.json cannot be used"),
         (lambda f: (f / "args.json").write_text("[1]"), "args.json cannot be used"),
@@ -303,6 +302,26 @@ def test_an_edit_is_found(made, tmp_path, change, said):
     change(folder)
     ((_, problems, questions),) = grade(tmp_path / "class").values()
     assert any(said in flag for flag in problems + questions), problems
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["metrics.jsonl"], "metrics.jsonl was not handed in; the numbers come from train.log"),
+        (["args.json"], "args.json was not handed in; the flags come from the command in train.log"),
+        (["train.log"], "train.log was not handed in"),
+        (["args.json", "train.log", "metrics.jsonl"], "args.json, train.log and metrics.jsonl were not handed in"),
+        (["summary.json", "best_model.pth"], "summary.json and best_model.pth were not handed in"),
+    ],
+)
+def test_missing_files_are_named_with_what_is_used_instead(made, tmp_path, names, said):
+    folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
+    for name in names:
+        (folder / name).unlink()
+    ((facts, problems, _),) = grade(tmp_path / "class").values()
+    assert problems == [said]
+    if len(names) < 3:
+        assert facts["validation loss"] and "--num_layers 1" in facts["differs from the default flags"]
 
 
 def stdout_alone(folder):
@@ -363,8 +382,8 @@ def killed_at_an_evaluation(*files):
     ("name", "change", "left"),
     [
         ("1", lambda f: edit_json(f / "args.json", weight_decay=0.3), []),  # the student's copy has another default
-        ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "missing"]),
-        ("stopped", killed_at_an_evaluation("events"), ["not finished", "missing"]),
+        ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "were not handed in"]),
+        ("stopped", killed_at_an_evaluation("events"), ["not finished", "were not handed in"]),
         ("killed", lambda f: edit(f / "train.log", lambda log: log.replace("\n2026-", "\n2025-", 3)), []),
         ("1", typed_on_windows, []),
         ("1", typed_in_quotes, []),
@@ -426,7 +445,7 @@ def test_a_console_log_of_a_killed_and_resumed_run_agrees_with_its_metrics(made,
     first = [line for line in log.splitlines() if " step " in line][0]
     (folder / "out.log").write_text("\n".join([first.replace("train_loss ", "train_loss 9"), log]), encoding="utf-8")
     ((facts, problems, _),) = grade(tmp_path / "class").values()
-    assert problems == ["missing: train.log"] and facts["state"] == "finished"
+    assert problems == ["train.log was not handed in; the console log is used instead"] and facts["state"] == "finished"
 
 
 # Verifying ------------------------------------------------------------------------------------------------------------

@@ -109,10 +109,25 @@ def missing(run: Submission) -> Iterator[Flag]:
         return
     if not has_event_file(run):
         lacking.append("TensorBoard's event file")
-    if "metrics.jsonl" in run.paths and not run.first_row:
-        lacking.append("the first row of metrics.jsonl, which describes the run")
     if lacking:
-        yield problem(f"missing: {', '.join(lacking)}")
+        *most, last = lacking
+        names = f"{', '.join(most)} and {last} were" if most else f"{last} was"
+        used = used_instead(run)
+        yield problem("; ".join([f"{names} not handed in", *(used[name] for name in lacking if name in used)]))
+    if "metrics.jsonl" in run.paths and not run.first_row:
+        yield problem("metrics.jsonl is missing its first row, which describes the run")
+
+
+def used_instead(run: Submission) -> dict[str, str]:
+    """Return {name of a file: what the grading uses if that file is missing}."""
+    used = {}
+    if flags_typed(run):
+        used["args.json"] = f"the flags come from the command in {run.log_name}"
+    if run.log.rows:
+        used["metrics.jsonl"] = f"the numbers come from {run.log_name}"
+    if run.log_name:
+        used["train.log"] = "the console log is used instead"
+    return used
 
 
 def has_event_file(run: Submission) -> bool:
