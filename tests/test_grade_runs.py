@@ -208,6 +208,15 @@ def test_differences_from_the_default_flags_are_named(graded):
     assert graded[1]["pilot_as_full"][0]["model"] == "story" and graded[1]["chat"][0]["model"] == "chat"
 
 
+def test_a_pilot_run_is_told_from_a_full_run(made, graded, tmp_path):
+    is_pilot = {name: facts["pilot run"] for name, (facts, _, _) in graded[1].items()}
+    assert is_pilot["good"] is is_pilot["chat"] is is_pilot["log_only"] is False
+    assert is_pilot["pilot_as_full"] is True and is_pilot["climbing"] is None
+    (tmp_path / "class/one").mkdir(parents=True)
+    shutil.copy(made / "pilot/args.json", tmp_path / "class/one")
+    assert grade(tmp_path / "class")["one"][0]["pilot run"] is True
+
+
 def test_a_sample_that_was_written_twice_is_shown_once():
     row = lambda step, text: {"event": "sample", "step": step, "text": text}
     run = Submission(rows=[row(4, "A cat."), row(8, "A cat."), row(8, "A dog."), row(8, "A dog.")])

@@ -22,6 +22,7 @@ from grading.facts import (
     is_finished,
     last_step,
     progress,
+    signs_of_pilot,
     words_of,
 )
 from grading.submissions import Submission
@@ -95,10 +96,9 @@ def unfinished(run: Submission) -> Iterator[Flag]:
 
 
 def pilot(run: Submission) -> Iterator[Flag]:
-    signs = {"args.json": (run.args or {}).get("pilot_run"), "the log": run.log.pilot}
-    seen = [sign for sign, is_seen in signs.items() if is_seen]
-    if seen:
-        yield problem(f"a pilot run, not a full run, according to {' and '.join(seen)}")
+    signs = signs_of_pilot(run)
+    if signs:
+        yield problem(f"a pilot run, not a full run, according to {' and '.join(signs)}")
 
 
 def missing(run: Submission) -> Iterator[Flag]:

@@ -39,6 +39,7 @@ def facts_of(run: Submission) -> dict:
         "bits per byte": rounded(best.get("bits_per_byte"), 4),
         "hours": None if seconds is None else round(seconds / 3600, 2),
         "device": device_of(run),
+        "pilot run": is_pilot(run),
         "differs from the default flags": differences(run),
         "sample": texts[-1][1] if texts else None,
     }
@@ -79,6 +80,19 @@ def samples(run: Submission) -> list[tuple[int, str]]:
 
 def device_of(run: Submission) -> str | None:
     return run.first_row.get("hardware", {}).get("device") or run.log.device
+
+
+def signs_of_pilot(run: Submission) -> list[str]:
+    """Return which records say that the run is a pilot run: args.json, the log."""
+    signs = {"args.json": (run.args or {}).get("pilot_run"), "the log": run.log.pilot}
+    return [sign for sign, is_seen in signs.items() if is_seen]
+
+
+def is_pilot(run: Submission) -> bool | None:
+    """Return whether the run is a pilot run; None if the records do not say."""
+    if signs_of_pilot(run):
+        return True
+    return None if run.args is None and run.log.command is None else False
 
 
 # How far the run got --------------------------------------------------------------------------------------------------
