@@ -523,8 +523,10 @@ def test_the_example_rubric_gives_points(graded, tmp_path):
     assert sum(one.points for one in criteria) == 100
     facts = graded[1]["good"][0] | {"who": "good", "finished": True, "problems": 0, "questions": 0}
     total = lambda facts: sum(one.points_for(facts)[1] for one in criteria)
-    assert total(facts | {"validation loss": 0.5}) == 100
-    assert total(facts | {"finished": False, "validation loss": None, "problems": 3}) < 50
+    assert total(facts | {"bits per byte": 0.5}) == 100
+    assert total(facts | {"finished": False, "bits per byte": None, "problems": 3}) < 50
+    pilot, high = {"bits per byte": 0.1, "pilot run": True}, {"bits per byte": 3.0}
+    assert total(facts | pilot) == total(facts | high) == 70
 
 
 @pytest.mark.parametrize(
@@ -537,6 +539,7 @@ def test_the_example_rubric_gives_points(graded, tmp_path):
         ("[[criterion]]\nfact = 'steps'\npoints = 'many'\nabove = 1", "points must be a number"),
         ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 'x'", "above must be a number"),
         ("[[criterion]]\nfact = 'steps'\npoints = 3\nover = 3", "unknown field over; use what, "),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 1\nunless = true", "unless must be the name of a column"),
     ],
 )
 def test_an_invalid_rubric_is_refused_in_one_line(tmp_path, text, said):
@@ -549,6 +552,8 @@ def test_an_invalid_rubric_is_refused_in_one_line(tmp_path, text, said):
 def test_an_unknown_fact_in_a_rubric_is_refused_and_the_known_ones_are_named():
     with pytest.raises(UserError, match="unknown fact, beauty; use one of who, steps"):
         rubric.Criterion("x", "beauty", "above", 1, 5).points_for({"who": "a", "steps": 3})
+    with pytest.raises(UserError, match="unknown fact, beauty; use one of who, steps"):
+        rubric.Criterion("x", "steps", "above", 1, 5, "beauty").points_for({"who": "a", "steps": 3})
 
 
 def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
