@@ -142,12 +142,13 @@ def graded(made, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["good", "killed_and_resumed", "chat"])
-def test_an_honest_run_has_no_problem(graded, name):
+def test_an_honest_run_has_no_problem(made, graded, name):
     facts, problems, questions = graded[1][name]
     assert not problems and facts["state"] == "finished"
     assert questions == [] or name == "good"
     assert facts["steps"] and facts["tokens"] and facts["validation loss"] and facts["perplexity"]
     assert facts["bits per byte"] and facts["hours"] is not None and facts["sample"]
+    assert facts["vocabulary"] == torch.load(made / "1/best_model.pth", weights_only=True)["config"]["vocab_size"]
     assert facts["device"].startswith("cpu")
 
 

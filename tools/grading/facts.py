@@ -34,6 +34,7 @@ def facts_of(run: Submission) -> dict:
         "state": "finished" if is_finished(run) else state,
         "steps": highest(run, "step"),
         "tokens": run.log.tokens if tokens is None else tokens,
+        "vocabulary": vocabulary_of(run),
         "validation loss": rounded(best.get("val_loss"), 4),
         "perplexity": rounded(best.get("perplexity"), 2),
         "bits per byte": rounded(best.get("bits_per_byte"), 4),
@@ -80,6 +81,11 @@ def samples(run: Submission) -> list[tuple[int, str]]:
 
 def device_of(run: Submission) -> str | None:
     return run.first_row.get("hardware", {}).get("device") or run.log.device
+
+
+def vocabulary_of(run: Submission) -> int | None:
+    """Return the number of tokens in the vocabulary, as the model files record it; None if there is no model file."""
+    return next((model.config.get("vocab_size") for model in run.models.values()), None)
 
 
 def signs_of_pilot(run: Submission) -> list[str]:
