@@ -19,6 +19,7 @@ from graded import grade
 from grading import rubric
 from grading.copies import pairs
 from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics
+from grading.facts import samples
 from grading.logs import read_log
 from grading.submissions import Submission
 from pages.report import Entry
@@ -141,12 +142,13 @@ def graded(made, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["good", "killed_and_resumed", "chat"])
-def test_an_honest_run_has_no_problem(graded, name):
+def test_an_honest_run_has_no_problem(made, graded, name):
     facts, problems, questions = graded[1][name]
     assert not problems and facts["state"] == "finished"
     assert questions == [] or name == "good"
     assert facts["steps"] and facts["tokens"] and facts["validation loss"] and facts["perplexity"]
     assert facts["bits per byte"] and facts["hours"] is not None and facts["sample"]
+    assert facts["vocabulary"] == torch.load(made / "1/best_model.pth", weights_only=True)["config"]["vocab_size"]
     assert facts["device"].startswith("cpu")
 
 
@@ -155,7 +157,7 @@ def test_an_honest_run_has_no_problem(graded, name):
     [
         ("unfinished", "not finished: the records end at step "),
         ("unfinished", "(SIGTERM)"),
-        ("unfinished", "missing: summary.json, final_model.pth"),
+        ("unfinished", "summary.json and final_model.pth were not handed in"),
         ("lowered_in_all_texts", " in TensorBoard's file but "),
         ("lowered_in_all_texts", "the validation loss at step "),
         ("lowered_in_all_texts", "best_model.pth records the validation loss"),
@@ -200,11 +202,26 @@ def test_a_console_log_alone_has_the_same_facts_as_the_output_folder(made, grade
         assert log[name] == whole[name] is not None, name
 
 
-def test_differences_from_the_handout_are_named(graded):
-    differs = graded[1]["good"][0]["differs from the handout"]
+def test_differences_from_the_default_flags_are_named(graded):
+    differs = graded[1]["good"][0]["differs from the default flags"]
     assert "--num_layers 1" in differs and "--dataset stories" in differs
     assert "--output_dir" not in differs and "--lr" not in differs
     assert graded[1]["pilot_as_full"][0]["model"] == "story" and graded[1]["chat"][0]["model"] == "chat"
+
+
+def test_a_pilot_run_is_told_from_a_full_run(made, graded, tmp_path):
+    is_pilot = {name: facts["pilot run"] for name, (facts, _, _) in graded[1].items()}
+    assert is_pilot["good"] is is_pilot["chat"] is is_pilot["log_only"] is False
+    assert is_pilot["pilot_as_full"] is True and is_pilot["climbing"] is None
+    (tmp_path / "class/one").mkdir(parents=True)
+    shutil.copy(made / "pilot/args.json", tmp_path / "class/one")
+    assert grade(tmp_path / "class")["one"][0]["pilot run"] is True
+
+
+def test_a_sample_that_was_written_twice_is_shown_once():
+    row = lambda step, text: {"event": "sample", "step": step, "text": text}
+    run = Submission(rows=[row(4, "A cat."), row(8, "A cat."), row(8, "A dog."), row(8, "A dog.")])
+    assert samples(run) == [(4, "A cat."), (8, "A cat."), (8, "A dog.")]
 
 
 # One edit at a time ---------------------------------------------------------------------------------------------------
@@ -267,9 +284,9 @@ def times_back(folder):
         (drop('"event": "eval"', "metrics.jsonl"), "metrics.jsonl is missing the validation loss of step 4"),
         (drop("val_loss", "train.log"), "train.log is missing the validation loss of step 4"),
         (drop('"event": "end"', "metrics.jsonl"), "metrics.jsonl shows an unfinished run"),
-        (drop('"event": "run"', "metrics.jsonl"), "the first row of metrics.jsonl"),
+        (drop('"event": "run"', "metrics.jsonl"), "metrics.jsonl is missing its first row"),
         (drop("$ python", "train.log"), "train.log does not contain the command"),
-        (lambda f: (f / "metrics.jsonl").write_bytes(b""), "missing: the first row of metrics.jsonl"),
+        (lambda f: (f / "metrics.jsonl").write_bytes(b""), "metrics.jsonl is missing its first row"),
         (lambda f: next(f.glob("events*")).write_bytes(b""),
          "TensorBoard's file is missing the validation loss of step 4"),
         (set_rows("end", ended="stopped early"), "not finished: the records end at step 10"),
@@ -284,8 +301,7 @@ def times_back(folder):
         (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
         (lambda f: (f / "best_model.pth").write_bytes(b"no"),
          "best_model.pth is damaged, or not a weights file of this course"),
-        (lambda f: (f / "train.log").unlink(), "missing: train.log"),
-        (lambda f: next(f.glob("events*")).unlink(), "missing: TensorBoard's event file"),
+        (lambda f: next(f.glob("events*")).unlink(), "TensorBoard's event file was not handed in"),
         (lambda f: (f / "metrics.jsonl").write_text("[]\n"), "metrics.jsonl: 1 row cannot be used"),
         (lambda f: (f / "summary.json").write_text("{"), "summary.json cannot be used"),
         (lambda f: (f / "args.json").write_text("[1]"), "args.json cannot be used"),
@@ -296,6 +312,26 @@ def test_an_edit_is_found(made, tmp_path, change, said):
     change(folder)
     ((_, problems, questions),) = grade(tmp_path / "class").values()
     assert any(said in flag for flag in problems + questions), problems
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["metrics.jsonl"], "metrics.jsonl was not handed in; the numbers come from train.log"),
+        (["args.json"], "args.json was not handed in; the flags come from the command in train.log"),
+        (["train.log"], "train.log was not handed in"),
+        (["args.json", "train.log", "metrics.jsonl"], "args.json, train.log and metrics.jsonl were not handed in"),
+        (["summary.json", "best_model.pth"], "summary.json and best_model.pth were not handed in"),
+    ],
+)
+def test_missing_files_are_named_with_what_is_used_instead(made, tmp_path, names, said):
+    folder = Path(shutil.copytree(made / "1", tmp_path / "class/one"))
+    for name in names:
+        (folder / name).unlink()
+    ((facts, problems, _),) = grade(tmp_path / "class").values()
+    assert problems == [said]
+    if len(names) < 3:
+        assert facts["validation loss"] and "--num_layers 1" in facts["differs from the default flags"]
 
 
 def stdout_alone(folder):
@@ -356,8 +392,8 @@ def killed_at_an_evaluation(*files):
     ("name", "change", "left"),
     [
         ("1", lambda f: edit_json(f / "args.json", weight_decay=0.3), []),  # the student's copy has another default
-        ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "missing"]),
-        ("stopped", killed_at_an_evaluation("events"), ["not finished", "missing"]),
+        ("stopped", killed_at_an_evaluation("metrics.jsonl", "events"), ["not finished", "were not handed in"]),
+        ("stopped", killed_at_an_evaluation("events"), ["not finished", "were not handed in"]),
         ("killed", lambda f: edit(f / "train.log", lambda log: log.replace("\n2026-", "\n2025-", 3)), []),
         ("1", typed_on_windows, []),
         ("1", typed_in_quotes, []),
@@ -419,7 +455,7 @@ def test_a_console_log_of_a_killed_and_resumed_run_agrees_with_its_metrics(made,
     first = [line for line in log.splitlines() if " step " in line][0]
     (folder / "out.log").write_text("\n".join([first.replace("train_loss ", "train_loss 9"), log]), encoding="utf-8")
     ((facts, problems, _),) = grade(tmp_path / "class").values()
-    assert problems == ["missing: train.log"] and facts["state"] == "finished"
+    assert problems == ["train.log was not handed in; the console log is used instead"] and facts["state"] == "finished"
 
 
 # Verifying ------------------------------------------------------------------------------------------------------------
@@ -488,8 +524,10 @@ def test_the_example_rubric_gives_points(graded, tmp_path):
     assert sum(one.points for one in criteria) == 100
     facts = graded[1]["good"][0] | {"who": "good", "finished": True, "problems": 0, "questions": 0}
     total = lambda facts: sum(one.points_for(facts)[1] for one in criteria)
-    assert total(facts | {"validation loss": 0.5}) == 100
-    assert total(facts | {"finished": False, "validation loss": None, "problems": 3}) < 50
+    assert total(facts | {"bits per byte": 0.5}) == 100
+    assert total(facts | {"finished": False, "bits per byte": None, "problems": 3}) < 50
+    pilot, high = {"bits per byte": 0.1, "pilot run": True}, {"bits per byte": 3.0}
+    assert total(facts | pilot) == total(facts | high) == 70
 
 
 @pytest.mark.parametrize(
@@ -502,6 +540,7 @@ def test_the_example_rubric_gives_points(graded, tmp_path):
         ("[[criterion]]\nfact = 'steps'\npoints = 'many'\nabove = 1", "points must be a number"),
         ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 'x'", "above must be a number"),
         ("[[criterion]]\nfact = 'steps'\npoints = 3\nover = 3", "unknown field over; use what, "),
+        ("[[criterion]]\nfact = 'steps'\npoints = 3\nabove = 1\nunless = true", "unless must be the name of a column"),
     ],
 )
 def test_an_invalid_rubric_is_refused_in_one_line(tmp_path, text, said):
@@ -514,6 +553,8 @@ def test_an_invalid_rubric_is_refused_in_one_line(tmp_path, text, said):
 def test_an_unknown_fact_in_a_rubric_is_refused_and_the_known_ones_are_named():
     with pytest.raises(UserError, match="unknown fact, beauty; use one of who, steps"):
         rubric.Criterion("x", "beauty", "above", 1, 5).points_for({"who": "a", "steps": 3})
+    with pytest.raises(UserError, match="unknown fact, beauty; use one of who, steps"):
+        rubric.Criterion("x", "steps", "above", 1, 5, "beauty").points_for({"who": "a", "steps": 3})
 
 
 def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
@@ -530,16 +571,29 @@ def test_the_command_prints_a_table_and_writes_its_files(graded, tmp_path):
     assert (
         rows["good"]["problems"] == "0" and float(rows["good"]["validation loss"]) == said["good"][0]["validation loss"]
     )
+    assert rows["good"]["differs from the handout"] == f"'{said['good'][0]['differs from the default flags']}"
     assert rows["copy"]["problem texts"] and float(rows["good"]["points"]) > float(rows["broken"]["points"])
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert all(name in page for name in said) and "these are copies of one run" in page
+    assert f"<title>Grading of the folder {folder.name}</title>" in page
 
 
 def test_findings_are_printed_completely_and_samples_truncated(capsys):
     words = " ".join(map(str, range(500)))
-    entry = Entry("anna", {"differs from the handout": words, "sample": words}, [problem(words), question(words)])
+    facts = {"differs from the default flags": words, "sample": words}
+    entry = Entry("anna", facts, [problem(words), question(words)])
     grade_runs.print_details(entry)
     assert capsys.readouterr().out.count(" 499") == 2
+
+
+def test_points_are_printed_with_the_possible_points(capsys):
+    points = [("ran to its end", 40, 40), ("no problem found", 0, 12.5)]
+    entry = Entry("anna", {"differs from the default flags": None, "sample": None}, points=points)
+    grade_runs.print_details(entry)
+    lines = ["  points: 40 of 52.5", "  40 of 40: ran to its end", "  0 of 12.5: no problem found"]
+    assert capsys.readouterr().out.splitlines() == ["", "anna", *lines]
+    grade_runs.print_table([entry])
+    assert capsys.readouterr().out.splitlines()[1].endswith("  40 of 52.5")
 
 
 def test_a_cell_is_never_a_formula():

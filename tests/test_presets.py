@@ -264,7 +264,7 @@ def handed_in(*words, command=None):
     [
         ("", "nothing"), *((flags, flags) for flags in ("--preset 8M", "--preset baby_cpu --epochs 2")),
         ("--preset baby_cpu --lr 0.5", "--preset baby_cpu --lr 0.5"), ("--max_steps 9", "--max_steps 9"),
-        ("--minutes 9", "--minutes 9"),
+        ("--minutes 9", "--minutes 9"), ("--no-tie_embeddings --amp", "--no-tie_embeddings --amp"),
     ],
 )  # fmt: skip
 def test_differences_are_relative_to_the_preset(flags, said):

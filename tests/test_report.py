@@ -66,9 +66,10 @@ def test_all_facts_about_a_submission_are_on_the_page(tmp_path):
     points = [("finished", 40, 40), ("loss below 1.5", 12.5, 30)]
     anna = make_entry("anna/model", flags=flags, samples=samples, points=points, steps=12000)
     text = "\n".join(Seen(make_report(tmp_path, [anna, make_entry("ben", hours=None)])).texts)
-    for known in ("anna/model", "1 problem, 1 question", "the log says 1.2", "is this Ben's curve?", "12,000",
-                  "Tom ran.", "Once upon a time\nthere was a fox.", "52.5 of 70", "12.5 of 30", "best val loss",
-                  "Tesla T4", "2 submissions, 1 with problems, 1 with questions"):  # fmt: skip
+    for known in ("anna/model", "findings", "Findings:", "1 problem, 1 question", "the log says 1.2",
+                  "is this Ben's curve?", "12,000", "Tom ran.", "Once upon a time\nthere was a fox.", "52.5 of 70",
+                  "12.5 of 30", "best val loss", "Tesla T4",
+                  "2 submissions, 1 with problems, 1 with questions"):  # fmt: skip
         assert known in text, known
 
 
@@ -249,8 +250,8 @@ def test_a_columns_head_sorts_numbers_by_value_and_texts_by_letters(shown):
     for _ in range(2):
         position, _ = press(shown, "hours")
         assert column(shown, position)[-1] == "–"  # missing values come last in both directions
-    position, _ = press(shown, "flags")
-    position, _ = press(shown, "flags")
+    position, _ = press(shown, "findings")
+    position, _ = press(shown, "findings")
     assert column(shown, position)[:3] == ["3 problems", "1 problem, 1 question", "1 question"]
     assert len(shown.find_elements("css selector", "#runs thead th[aria-sort]")) == 1
 

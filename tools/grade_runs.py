@@ -42,6 +42,7 @@ from common.program import run_program
 from corpus.sources import open_dataset
 from corpus.token_cache import default_cache_dir
 
+OLDER_NAMES = {"differs from the default flags": "differs from the handout"}  # in CSV files and rubrics
 IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
@@ -148,8 +149,8 @@ def unreadable(name: str, person: str, reason: str) -> tuple[Entry, Traces]:
 
 
 def row_of(entry: Entry) -> dict:
-    """Return the row of a run, {column: value}, for the table and the CSV file."""
-    row = {"who": entry.name} | entry.facts
+    """Return the row of a run, {column: value}, for the table, the CSV file and rubrics."""
+    row = {"who": entry.name} | {OLDER_NAMES.get(name, name): value for name, value in entry.facts.items()}
     for kind in ("problem", "question"):
         row[f"{kind}s"] = sum(flag.kind == kind for flag in entry.flags)
     if entry.points:
@@ -159,6 +160,9 @@ def row_of(entry: Entry) -> dict:
 
 def print_table(entries: list[Entry]) -> None:
     rows = [row_of(entry) for entry in entries]
+    for row, entry in zip(rows, entries, strict=True):
+        if entry.points:
+            row["points"] = points_in_words(*entry.total[1:])
     columns = [name for name in ("who", *IN_TABLE, "problems", "questions", "points") if name in rows[0]]
     cells = [aligned([name, *(shown(row[name]) for row in rows)]) for name in columns]
     for line in zip(*cells, strict=True):
@@ -168,7 +172,7 @@ def print_table(entries: list[Entry]) -> None:
 def aligned(texts: list[str]) -> list[str]:
     """Pad the head and the cells of a column to one width; numbers are aligned on the right."""
     width = max(map(len, texts))
-    if all(re.fullmatch(r"[\d.,]+|-", text) for text in texts[1:]):
+    if all(re.fullmatch(r"[\d.,]+( of [\d.,]+)?|-", text) for text in texts[1:]):
         return [text.rjust(width) for text in texts]
     return [text.ljust(width) for text in texts]
 
@@ -179,12 +183,19 @@ def shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
+def points_in_words(got: float, of: float) -> str:
+    return f"{got:g} of {of:g}"
+
+
 def print_details(entry: Entry) -> None:
     """Print the findings about a run, its points, and the beginning of a sample."""
     print(f"\n{entry.name}")
-    lines = [("differs from the handout", beginning(entry.facts["differs from the handout"]))]
+    differs = "differs from the default flags"
+    lines = [(differs, beginning(entry.facts[differs]))]
     lines += [(flag.kind, flag.text) for flag in entry.flags]
-    lines += [("points", f"{got:g} of {of:g} for {what}") for what, got, of in entry.points]
+    if entry.points:
+        lines.append(("points", points_in_words(*entry.total[1:])))
+    lines += [(points_in_words(got, of), what) for what, got, of in entry.points]
     lines.append(("sample", beginning(entry.facts["sample"])))
     for what, text in lines:
         if text:
@@ -233,7 +244,7 @@ def main() -> None:
         write_csv(entries, args.csv)
         print(f"wrote {args.csv}", file=sys.stderr)
     if args.report:
-        write_report(entries, args.report, f"Submissions in {Path(args.folder).resolve().name}")
+        write_report(entries, args.report, f"Grading of the folder {Path(args.folder).resolve().name}")
         print(f"wrote {args.report}", file=sys.stderr)
 
 

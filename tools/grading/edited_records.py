@@ -22,6 +22,7 @@ from grading.facts import (
     is_finished,
     last_step,
     progress,
+    signs_of_pilot,
     words_of,
 )
 from grading.submissions import Submission
@@ -95,10 +96,9 @@ def unfinished(run: Submission) -> Iterator[Flag]:
 
 
 def pilot(run: Submission) -> Iterator[Flag]:
-    signs = {"args.json": (run.args or {}).get("pilot_run"), "the log": run.log.pilot}
-    seen = [sign for sign, is_seen in signs.items() if is_seen]
-    if seen:
-        yield problem(f"a pilot run, not a full run, according to {' and '.join(seen)}")
+    signs = signs_of_pilot(run)
+    if signs:
+        yield problem(f"a pilot run, not a full run, according to {' and '.join(signs)}")
 
 
 def missing(run: Submission) -> Iterator[Flag]:
@@ -109,10 +109,25 @@ def missing(run: Submission) -> Iterator[Flag]:
         return
     if not has_event_file(run):
         lacking.append("TensorBoard's event file")
-    if "metrics.jsonl" in run.paths and not run.first_row:
-        lacking.append("the first row of metrics.jsonl, which describes the run")
     if lacking:
-        yield problem(f"missing: {', '.join(lacking)}")
+        *most, last = lacking
+        names = f"{', '.join(most)} and {last} were" if most else f"{last} was"
+        used = used_instead(run)
+        yield problem("; ".join([f"{names} not handed in", *(used[name] for name in lacking if name in used)]))
+    if "metrics.jsonl" in run.paths and not run.first_row:
+        yield problem("metrics.jsonl is missing its first row, which describes the run")
+
+
+def used_instead(run: Submission) -> dict[str, str]:
+    """Return {name of a file: what the grading uses if that file is missing}."""
+    used = {}
+    if flags_typed(run):
+        used["args.json"] = f"the flags come from the command in {run.log_name}"
+    if run.log.rows:
+        used["metrics.jsonl"] = f"the numbers come from {run.log_name}"
+    if run.log_name:
+        used["train.log"] = "the console log is used instead"
+    return used
 
 
 def has_event_file(run: Submission) -> bool:

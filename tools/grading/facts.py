@@ -1,4 +1,4 @@
-"""Facts from the records of a run: the columns of the table, the curves, and the flags that differ from the handout.
+"""Facts from the records of a run: the columns of the table, the curves, and the flags that are not the default ones.
 
 In reading order: `facts_of`; how far the run got; `differences`.
 """
@@ -34,12 +34,14 @@ def facts_of(run: Submission) -> dict:
         "state": "finished" if is_finished(run) else state,
         "steps": highest(run, "step"),
         "tokens": run.log.tokens if tokens is None else tokens,
+        "vocabulary": vocabulary_of(run),
         "validation loss": rounded(best.get("val_loss"), 4),
         "perplexity": rounded(best.get("perplexity"), 2),
         "bits per byte": rounded(best.get("bits_per_byte"), 4),
         "hours": None if seconds is None else round(seconds / 3600, 2),
         "device": device_of(run),
-        "differs from the handout": differences(run),
+        "pilot run": is_pilot(run),
+        "differs from the default flags": differences(run),
         "sample": texts[-1][1] if texts else None,
     }
 
@@ -67,15 +69,36 @@ def curves(run: Submission) -> dict[str, list[tuple]]:
 
 
 def samples(run: Submission) -> list[tuple[int, str]]:
-    """Return [(step, text)] of the samples that were written during the run."""
+    """Return [(step, text)] of the samples that were written during the run.
+
+    After the last step, the best model writes one more; if it is the last model, it writes the same text again.
+    """
     texts = [(row["step"], row["text"]) for row in run.rows if row["event"] == "sample"]
     if not texts and run.log.sample:
         texts.append((last_step(run), run.log.sample))
-    return texts
+    return list(dict.fromkeys(texts))  # without repetitions
 
 
 def device_of(run: Submission) -> str | None:
     return run.first_row.get("hardware", {}).get("device") or run.log.device
+
+
+def vocabulary_of(run: Submission) -> int | None:
+    """Return the number of tokens in the vocabulary, as the model files record it; None if there is no model file."""
+    return next((model.config.get("vocab_size") for model in run.models.values()), None)
+
+
+def signs_of_pilot(run: Submission) -> list[str]:
+    """Return which records say that the run is a pilot run: args.json, the log."""
+    signs = {"args.json": (run.args or {}).get("pilot_run"), "the log": run.log.pilot}
+    return [sign for sign, is_seen in signs.items() if is_seen]
+
+
+def is_pilot(run: Submission) -> bool | None:
+    """Return whether the run is a pilot run; None if the records do not say."""
+    if signs_of_pilot(run):
+        return True
+    return None if run.args is None and run.log.command is None else False
 
 
 # How far the run got --------------------------------------------------------------------------------------------------
@@ -142,7 +165,7 @@ def flags_typed(run: Submission) -> dict | None:
 
 
 def differences(run: Submission) -> str | None:
-    """Return the flags that differ from the handout, or from the run's preset or pilot settings, as one text."""
+    """Return the flags that differ from the default flags, or from the run's preset or pilot settings, as one text."""
     kind = kind_of(run)
     flags = run.args or flags_typed(run)
     if kind is None or flags is None:
@@ -159,6 +182,13 @@ def differences(run: Submission) -> str | None:
         held = flags.get(name, value)
         replaced = name in LENGTH and held is None  # another flag sets the length
         if held != value and name not in FREE and not replaced:
-            shown = " ".join(map(str, held)) if isinstance(held, list) else held
-            words.append(f"--{name} {shown}")
+            words.append(as_typed(name, held))
     return " ".join(words) or "nothing"
+
+
+def as_typed(name: str, value: object) -> str:
+    """Return a flag as it is typed at the shell: --amp, --no-amp, --lr 0.001."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    values = value if isinstance(value, list) else [value]
+    return " ".join(map(str, [f"--{name}", *values]))

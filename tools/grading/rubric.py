@@ -1,9 +1,10 @@
 """Give points by the rules of a rubric.toml, which the instructor writes; all runs are graded by the same rules.
 
     [[criterion]]
-    what = "validation loss"     # the name that is shown
-    fact = "validation loss"     # a column of the table
-    below = 1.6                  # or above = ..., or is = ...
+    what = "a low loss"          # the name that is shown
+    fact = "bits per byte"       # a column of the CSV file
+    below = 0.6                  # or above = ..., or is = ...
+    unless = "pilot run"         # may be left out: the criterion is not met if this fact is true
     points = 30
 
 A criterion is either met or not; for a scale, write several criteria.  A missing fact never meets a criterion.
@@ -26,13 +27,17 @@ class Criterion:
     test: str  # one of TESTS
     bound: object
     points: float
+    unless: str | None = None  # a fact
 
     def points_for(self, facts: dict) -> tuple[str, float, float]:
         """Return (name, points given, points possible) for a run.  facts: {column: value}.  Raises UserError."""
-        if self.fact not in facts:
-            raise UserError(f"the rubric has an unknown fact, {one_line(self.fact)}; use one of {', '.join(facts)}")
+        for fact in (self.fact, self.unless):
+            if fact is not None and fact not in facts:
+                raise UserError(f"the rubric has an unknown fact, {one_line(fact)}; use one of {', '.join(facts)}")
         value = facts[self.fact]
         is_met = (self.test == "is" or finite_number(value) is not None) and TESTS[self.test](value, self.bound)
+        if self.unless and facts[self.unless]:
+            is_met = False
         return self.what, self.points if is_met else 0, self.points
 
 
@@ -51,17 +56,21 @@ def read_rubric(path: str) -> list[Criterion]:
 
 def read_criterion(entry: dict, where: str) -> Criterion:
     """Read and check one [[criterion]].  where: its file and number, for a UserError."""
-    unknown = entry.keys() - {"what", "fact", "points", *TESTS}
+    unknown = entry.keys() - {"what", "fact", "points", "unless", *TESTS}
     if unknown:
-        raise UserError(f"{where}: unknown field {one_line(min(unknown))}; use what, fact, points, {', '.join(TESTS)}")
+        names = f"what, fact, points, unless, {', '.join(TESTS)}"
+        raise UserError(f"{where}: unknown field {one_line(min(unknown))}; use {names}")
     tests = [name for name in TESTS if name in entry]
     if len(tests) != 1:
         raise UserError(f"{where}: give exactly one of {', '.join(TESTS)}")
     test = tests[0]
     fact = entry.get("fact")
+    unless = entry.get("unless")
     points = finite_number(entry.get("points"))
     if not isinstance(fact, str) or points is None:
         raise UserError(f"{where}: fact must be the name of a column, and points must be a number")
+    if not isinstance(unless, str | None):
+        raise UserError(f"{where}: unless must be the name of a column")
     if test != "is" and finite_number(entry[test]) is None:
         raise UserError(f"{where}: {test} must be a number")
-    return Criterion(str(entry.get("what", fact)), fact, test, entry[test], points)
+    return Criterion(str(entry.get("what", fact)), fact, test, entry[test], points, unless)
