@@ -104,7 +104,7 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str 
     """Add the flags for the data; return their group in --help, for more of them."""
     parser.add_argument(
         "--dataset", action="append", default=[dataset], metavar="NAME[=WEIGHT]",
-        help=f"hub name, folder or file; repeat the flag to mix several (default: {dataset})",
+        help=f"hub name, folder or file; repeat to mix several; WEIGHT: the share of each (default: {dataset})",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer_path",
