@@ -6,8 +6,8 @@ token that could come next; the loss compares the scores with the token that doe
 This module knows nothing of files, tokenizers or training; generating text is in generation/.
 In reading order: `ModelConfig`, the shape of the network; `Attention` and `FeedForward`, the two parts of a `Block`;
 `Transformer`, a stack of blocks; `CrossEntropy`, its loss.  In the comments, B is the batch size, T the number of
-tokens in a row, S the number of tokens that these may attend to, C the hidden size, H the number of heads, D = C / H the
-size of a head, V the size of the vocabulary.
+tokens in a row, S the number of tokens that these may attend to, C the hidden size, H the number of heads, D = C / H
+the size of a head, V the size of the vocabulary.
 
 Two architectures have names.  `gpt2` computes the same as transformers' GPT2LMHeadModel, and `llama` the same as its
 LlamaForCausalLM, so that a model trained here can be used elsewhere.
