@@ -30,7 +30,7 @@ from training.settings import add_data_flags, add_training_flags, seed_everythin
 # What --pilot_run changes.  In a few minutes, a small network makes enough steps to learn to copy a name; a large one
 # does not.  With rows of 512 tokens, most stories keep their beginning.  Heads of size 64 are fast on a CPU.
 PILOT = {
-    "max_train_samples": 10_000, "max_eval_samples": 200, "num_layers": 4, "hidden_size": 128, "num_heads": 2,
+    "max_train_samples": 12_000, "max_eval_samples": 200, "num_layers": 4, "hidden_size": 128, "num_heads": 2,
     "intermediate_size": 256, "max_seq_len": 512, "dropout": 0.0, "batch_size": 8, "epochs": 3, "warmup_steps": 20,
     "optimizer": "muon", "lr": 0.018, "logging_steps": 50, "eval_steps": 400,
 }  # fmt: skip

@@ -215,7 +215,7 @@ the lake ~ the lake|in the meadow ~ to the meadow ~ the meadow|in the garden ~ t
 ~ to the farm ~ the farm|in the field ~ to the field ~ the field|by the pond ~ to the pond ~ the pond|at the market ~
 to the market ~ the market|by the old mill ~ to the old mill ~ the old mill|by the big bridge ~ to the big bridge ~
 the big bridge|in the woods ~ to the woods ~ the woods|on the playground ~ to the playground ~ the playground
-food: apples|bananas|berries|bread|carrots|cheese|cherries|cookies|corn|grapes|honey|jam|melons|milk|noodles|nuts|
+food: apples|bananas|berries|bread|carrots|cheese|cherries|cookies|corn|grapes|honey|jam|melons|noodles|nuts|
 oranges|pancakes|peaches|pears| peas|plums|popcorn|potatoes|pudding|rice|salad|soup|toast|tomatoes|apple pie|cherry
 pie|bean soup|corn soup|warm bread|nut cake|plum jam|rice pudding|egg rolls|sweet buns|fresh figs|red beets|green
 beans|white bread|sweet corn|hot stew

@@ -153,7 +153,7 @@ def pilot(*flags):
         shutil.rmtree(PILOT)
     run(
         "pilot: compose more sample data",
-        "sample_data/make_sample_data.py --stories 10000 --dialogues 3000 --output_dir pilot/data",
+        "sample_data/make_sample_data.py --stories 12000 --dialogues 3000 --output_dir pilot/data",
     )
     run(
         "pilot 1 of 5: train the tokenizer",
