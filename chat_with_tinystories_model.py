@@ -104,7 +104,7 @@ class Chat:
     def command(self, name: str, text: str) -> str | None:
         """Run a command of HELP.  Returns a message to answer again, or None."""
         if name in ("/retry", "/undo") and not self.turns:
-            log.info("(nothing was said yet)")
+            log.info("(the conversation is empty)")
         elif name == "/retry":
             (_, message), _ = self.turns[-2:]
             del self.turns[-2:]
@@ -140,7 +140,7 @@ class Chat:
         """Run /save: add the conversation to a file, as a line that the trainer can read."""
         path = Path(name).expanduser()
         if not self.turns:
-            log.info("(nothing was said yet)")
+            log.info("(the conversation is empty)")
             return
         if path.suffix != ".jsonl":
             log.info("(/save needs a file name that ends in .jsonl)")

@@ -148,7 +148,7 @@ def fill_gaps(content: dict) -> None:
 def byte_level_only(text: str) -> str:
     """Return a tokenizer's JSON with only what a byte-level BPE needs.  Raises UserError for another kind of tokenizer.
 
-    Other parts would change texts, and with some that a stranger could write, the library crashes.
+    Other parts would change texts, and some invalid parts would crash the library.
     """
     content = json.loads(text)
     model = content["model"]

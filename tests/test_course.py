@@ -43,7 +43,9 @@ def course(project, task, fails="nothing of this", gpu=False, **environment):
     return done.returncode, done.stdout + done.stderr, [call for call in calls if call.startswith("-m pip install")]
 
 
-@pytest.mark.skipif(sys.platform != "linux" or shutil.which("nvidia-smi", path="/bin"), reason="Linux without a GPU")
+@pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("nvidia-smi", path="/bin"), reason="needs Linux without a GPU"
+)
 def test_a_machine_without_gpu_gets_pytorch_for_cpus(project):
     status, printed, calls = course(project, "setup")
     assert status == 0 and len(calls) == 3
@@ -60,6 +62,17 @@ def test_pytorch_for_cpus_can_be_refused(project, how):
     assert len(calls) == 2 and "torch" not in "".join(calls)
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("nvidia-smi", path="/bin"), reason="needs Linux without a GPU"
+)
+def test_another_kind_of_pytorch_replaces_the_one_that_is_there(project):
+    course(project, "setup")
+    assert "--force-reinstall" in course(project, "setup", COURSE_TORCH="default")[2][1]
+    assert course(project, "setup", COURSE_TORCH="default")[2] == []
+    calls = course(project, "setup")[2]
+    assert "--force-reinstall --index-url" in calls[1]
+
+
 def test_without_pytorch_for_cpus_the_default_is_installed(project):
     status, printed, calls = course(project, "setup", fails="--index-url")
     assert status == 0 and calls[-1] == "-m pip install -e ."
@@ -74,6 +87,8 @@ def test_the_tests_install_the_development_group(project):
 
 def test_a_failed_installation_names_the_file_with_the_reason(project):
     status, printed, _ = course(project, "setup", fails="-e .")
-    assert status == 1 and printed.endswith("; why is at the end of .venv/install.log\n")
+    assert status == 1 and printed.endswith(
+        "; the reason is at the end of .venv/install.log; then run the same command again\n"
+    )
     assert (project / ".venv/install.log").exists()
     assert course(project, "setup")[2]  # it is tried again

@@ -790,7 +790,7 @@ WELCOME = talk("Hi Pip", "What story do you want?")
 CASE = "Once there was a cat.\nIt ran, and ran.\n\nThe end."
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository")
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases next to the repository")
 @pytest.mark.parametrize(
     ("name", "read", "right"),
     [
@@ -832,7 +832,7 @@ def test_the_shared_cases_are_read_correctly(name, read, right):
     assert read(CASES / name) == right
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository")
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases next to the repository")
 @pytest.mark.parametrize(
     ("name", "read", "words"),
     [
@@ -850,14 +850,14 @@ def test_the_shared_cases_are_refused_with_the_reason(name, read, words):
         assert advice not in message
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository")
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases next to the repository")
 def test_a_file_next_to_train_is_reported_as_left_out(said):
     folder = CASES / "25_folder/trainplus"
     assert stories_of(folder) == stories_of(folder / "train.jsonl")
     assert any("left out: pirates.jsonl" in line for line in said)
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository")
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases next to the repository")
 def test_wrapped_lines_are_one_story_if_the_flag_says_so():
     path = CASES / "10_blankline/wrapped.txt"
     assert len(stories_of(path)) == 3

@@ -203,7 +203,7 @@ def test_existing_begin_and_end_tokens_keep_their_rows(tmp_path):
     assert_same_logits(model, original, size)
 
 
-@pytest.mark.skipif(not (SHARED / "gpt2_tokenizer").is_dir(), reason="needs GPT-2's vocabulary beside the repository")
+@pytest.mark.skipif(not (SHARED / "gpt2_tokenizer").is_dir(), reason="needs GPT-2's vocabulary next to the repository")
 def test_gpt2s_vocab_json_and_merges_can_be_imported(tmp_path):
     foreign(tmp_path / "theirs", "gpt2", n_embd=4, n_layer=1, vocab_size=50257, eos_token_id=50256, bos_token_id=50256)
     _, tokenizer = import_model.import_model(tmp_path / "theirs", SHARED / "gpt2_tokenizer")

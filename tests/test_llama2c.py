@@ -286,7 +286,7 @@ def test_steps_3_to_5_name_the_import_tool_for_a_llama2c_file(tmp_path):
 def published(tmp_path_factory):
     """Return (folder, model, tokenizer) of stories260K."""
     if not (SHARED / "llama2c/stories260K.bin").is_file():
-        pytest.skip("needs llama2.c's stories260K beside the repository")
+        pytest.skip("needs llama2.c's stories260K next to the repository")
     folder = tmp_path_factory.mktemp("stories260K")
     shutil.copy(SHARED / "llama2c/stories260K.bin", folder)
     shutil.copy(SHARED / "llama2c/tok512.bin", folder / "tokenizer.bin")
@@ -308,7 +308,7 @@ def published_rows():
 def real_stories(count):
     path = SHARED / "tinystories_10k/validation.jsonl"
     if not path.is_file():
-        pytest.skip("needs stories beside the repository")
+        pytest.skip("needs stories next to the repository")
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["text"].strip() for line in lines[:count]]
 

@@ -23,7 +23,7 @@ from generation.writer import Writer
 huggingface_hub = pytest.importorskip("huggingface_hub")
 errors = pytest.importorskip("huggingface_hub.errors")
 GPT2 = Path(__file__).parents[2] / "shared/gpt2_tokenizer"
-with_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's vocabulary beside the repository")
+with_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="needs GPT-2's vocabulary next to the repository")
 with_tiktoken = pytest.mark.skipif(not importlib.util.find_spec("tiktoken"), reason="needs tiktoken")
 KNOWN = st.characters(exclude_categories=("Cs", "Cn"))  # unassigned ones differ between versions of Unicode
 ANY_TEXT = st.text(KNOWN, max_size=60) | st.text(alphabet="é🦊\0\r\n שa'sS 12 ٣<|eos>", max_size=30)

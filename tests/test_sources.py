@@ -443,7 +443,7 @@ def test_step_1_ends_with_one_line_if_the_data_is_broken(tmp_path, name):
     assert not list(tmp_path.glob("*.pkl*"))
 
 
-@pytest.mark.skipif(not (SHARED / "tinystories").is_dir(), reason="needs TinyStories beside the repository")
+@pytest.mark.skipif(not (SHARED / "tinystories").is_dir(), reason="needs TinyStories next to the repository")
 def test_the_shared_part_of_tinystories_has_850_and_75_stories():
     assert len(stories_of(SHARED / "tinystories")) == 850
     assert len(stories_of(SHARED / "tinystories", "validation")) == 75

@@ -286,7 +286,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, inside, p
 # GPT-2's tokenizer ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not (SHARED / "gpt2_tokenizer").is_dir(), reason="needs GPT-2's vocabulary beside the repository")
+@pytest.mark.skipif(not (SHARED / "gpt2_tokenizer").is_dir(), reason="needs GPT-2's vocabulary next to the repository")
 def test_gpt2s_tokenizer_gives_gpt2s_ids():
     folder = SHARED / "gpt2_tokenizer"
     backend = tokenizers.Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / ".installed"  # the SHA-256 of the pyproject.toml that was installed, and "tests" with its dev group
+STAMP = VENV / ".installed"  # what was installed: the SHA-256 of pyproject.toml, the kind of PyTorch, and "tests"
 INSTALL_LOG = VENV / "install.log"
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's own builds without CUDA
 PILOT = ROOT / "pilot"
@@ -72,23 +72,29 @@ def install_course(for_tests):
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     usable = VENV_PYTHON.exists() and any(VENV_PYTHON.parent.glob("pip*"))
     installed = STAMP.read_text().split() if usable and STAMP.exists() else []
-    if digest in installed and ("tests" in installed or not for_tests):
+    kind, other_kind = ("cpu", "default") if takes_cpu_torch() else ("default", "cpu")
+    other_torch = other_kind in installed
+    if digest in installed and not other_torch and ("tests" in installed or not for_tests):
         print("== setup: .venv is up to date")
         return
     if not usable:
         print("== setup: make .venv", flush=True)
         if subprocess.run([sys.executable, "-m", "venv", "--clear", VENV]).returncode != 0:
             fail("Python could not make .venv; Debian and Ubuntu need the package python3-venv for it")
-    install("a newer pip", "--upgrade", "pip")
-    if takes_cpu_torch():
-        torch = next(name for name in requirements() if name.startswith("torch"))
-        command = (torch, "--index-url", CPU_TORCH, "--retries", "1")
-        install("PyTorch for CPUs, about 200 MB (COURSE_TORCH=default: with CUDA)", *command, must=False)
+    install("a newer pip", "--upgrade", "pip", must=for_tests)  # --group needs pip 25.1
+    torch = [next(name for name in requirements() if name.startswith("torch"))]
+    if other_torch:
+        torch.append("--force-reinstall")
+    if kind == "cpu":
+        what = "PyTorch for CPUs, about 200 MB (COURSE_TORCH=default: with CUDA)"
+        install(what, *torch, "--index-url", CPU_TORCH, "--retries", "1", must=False)
+    elif other_torch:
+        install("PyTorch with CUDA instead of that for CPUs", *torch)
     if for_tests:
         install("what the tests need", "-e", ".", "--group", "dev")
     else:
         install("what the five steps need", "-e", ".")
-    STAMP.write_text(f"{digest} tests" if for_tests else digest)
+    STAMP.write_text(f"{digest} {kind} tests" if for_tests else f"{digest} {kind}")
 
 
 def requirements():
@@ -120,7 +126,7 @@ def install(what, *arguments, must=True):
         print(f"{seconds:.0f} s")
     elif must:
         print("failed")
-        fail(f"pip could not install {what}; why is at the end of {log}")
+        fail(f"pip could not install {what}; the reason is at the end of {log}; then run the same command again")
     else:
         print(f"not available ({log}); pip's default instead")
 
@@ -228,7 +234,9 @@ TAKES_MORE = ("test", "test-faults", "pilot")  # arguments of pytest, flags of t
 
 def main():
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-        fail(f"the course needs Python 3.11 to 3.14, and this is Python {sys.version.split()[0]}")
+        fail(
+            f"the course needs Python 3.11 to 3.14, and this is Python {sys.version.split()[0]}; with another one: make pilot PYTHON=python3.13"
+        )
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "help":

@@ -46,7 +46,9 @@ class TrainingSettings:
     gradient_accumulation_steps: int = flag(1, "micro-batches whose gradients are summed for one step")
     seed: int = flag(42, "for the initial weights, the order of the data and dropout")
     eval_steps: int | None = flag(
-        None, "steps between evaluations; each epoch also ends with one (default: 20 evaluations)", type=int
+        None,
+        "steps between evaluations; with --epochs, each epoch also ends with one (default: 20 evaluations)",
+        type=int,
     )
     save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
     keep_checkpoints: int = flag(2, "how many of the newest checkpoints to keep")
