@@ -234,10 +234,8 @@ TAKES_MORE = ("test", "test-faults", "pilot")  # arguments of pytest, flags of t
 
 def main():
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-        fail(
-            version = sys.version.split()[0]
-            fail(f"the course needs Python 3.11 to 3.14, not {version}; with another one: make pilot PYTHON=python3.13")
-        )
+        version = sys.version.split()[0]
+        fail(f"the course needs Python 3.11 to 3.14, not {version}; with another one: make pilot PYTHON=python3.13")
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "help":
