@@ -33,7 +33,7 @@ def test_the_chat_can_undo_retry_and_reset(make_writer, capsys):
     command(chat, "/reset")
     assert chat.turns == []
     for line in ("/undo", "/retry"):
-        assert command(chat, line) is None and "nothing was said" in capsys.readouterr().err
+        assert command(chat, line) is None and "the conversation is empty" in capsys.readouterr().err
 
 
 def test_the_chat_sets_the_temperature_and_refuses_nonsense(make_writer, capsys):
