@@ -91,7 +91,7 @@ def read_dialogues(
             notes.leave_out("user turns without an answer")
         return turns
 
-    nothing = f"no dialogues in {split.name}; pass --dataset with a file or folder that contains some"
+    nothing = f"no dialogues in {split.name}; pass another --dataset"
     return usable(rows, dialogue, how, limit, notes, nothing)
 
 

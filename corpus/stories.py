@@ -51,7 +51,7 @@ def read_stories(
 
     if how.story_ends == "auto":
         rows = whole_stories(rows, [row for row, _ in first], column, notes)
-    nothing = f"no stories in {split.name}; pass --dataset with a file or folder that contains some"
+    nothing = f"no stories in {split.name}; pass another --dataset"
     return usable(rows, story, how, limit, notes, nothing)
 
 
