@@ -72,7 +72,8 @@ def install_course(for_tests):
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     usable = VENV_PYTHON.exists() and any(VENV_PYTHON.parent.glob("pip*"))
     installed = STAMP.read_text().split() if usable and STAMP.exists() else []
-    kind, other_kind = ("cpu", "default") if takes_cpu_torch() else ("default", "cpu")
+    kind = "cpu" if takes_cpu_torch() else "default"
+    other_kind = "default" if kind == "cpu" else "cpu"
     other_torch = other_kind in installed
     if digest in installed and not other_torch and ("tests" in installed or not for_tests):
         print("== setup: .venv is up to date")
