@@ -221,7 +221,7 @@ class CompiledAfterEmbedding(torch.nn.Module):
 
 def compiled(network: torch.nn.Module, precision: Precision, batches: Iterable) -> torch.nn.Module:
     """Return the network compiled for batches of these shapes, or the network itself if compiling fails."""
-    log.info("compiling the network, which takes about a minute; --compile off skips this")
+    log.info("compiling the network, which takes up to a minute; --compile off skips this")
     began = time.perf_counter()
     device = precision.device
     one_of_each_shape = {inputs.shape: (inputs, targets) for inputs, targets in batches}
