@@ -100,6 +100,7 @@ TRAINING_FLAGS = {
     "scheduler": "linear", "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "max_grad_norm": 2.0,
     "gradient_accumulation_steps": 3,
     "seed": 5, "optimizer": "muon", "eval_steps": 11, "save_steps": 12, "keep_checkpoints": 3, "logging_steps": 13,
+    "keep_models": 14,
     "early_stopping_patience": 9, "max_bad_steps": 8, "amp": True, "amp_dtype": "bfloat16", "compile": "off",
 }  # fmt: skip
 NO_MINUTES = {"minutes": None}  # refused together with the others; see test_time_limit.py

@@ -87,6 +87,16 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert {row["step"] for row in metrics(tmp_path, "checkpoint")} == set(range(1, last + 1))
 
 
+def test_weights_are_kept_at_evaluations_spread_over_the_run(tmp_path):
+    train_in(tmp_path, save_steps=1, keep_checkpoints=99, keep_models=3, eval_steps=2, epochs=None, max_steps=12)
+    kept = {path.name for path in tmp_path.glob("model-*")}
+    assert kept == {"model-4.pth", "model-8.pth", "model-12.pth"}
+    for step in (4, 8, 12):
+        assert_equal_weights(weights(tmp_path / f"model-{step}.pth"), weights(tmp_path / f"checkpoint-{step}.pth"))
+    train_in(tmp_path, flags={"overwrite": True}, keep_models=99, eval_steps=5, epochs=None, max_steps=7)
+    assert {path.name for path in tmp_path.glob("model-*")} == {"model-5.pth", "model-7.pth"}
+
+
 def test_early_stopping_waits_as_many_evaluations_as_its_patience(tmp_path, val_losses):
     val_losses[:] = [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 9.0]
     summary = train_in(tmp_path, eval_steps=1, epochs=4, early_stopping_patience=2)

@@ -312,6 +312,8 @@ class Trainer:
                 self.save_model("best_model.pth", result["val_loss"])
             else:
                 progress.stale_evaluations += 1
+            if progress.step in self.plan.steps_of_kept_models():
+                self.save_model(f"model-{progress.step}.pth", result["val_loss"])
             self.report.evaluation(result, is_best)
             self.sample()
 

@@ -57,3 +57,10 @@ class Plan:
 
     def evaluates_after(self, step: int) -> bool:
         return step > 0 and (step % self.eval_steps == 0 or step in self.epoch_ends)
+
+    def steps_of_kept_models(self) -> set[int]:
+        """Return the steps after which --keep_models keeps the weights: those of evaluations, spread evenly."""
+        evaluations = sorted({*range(self.eval_steps, self.total_steps + 1, self.eval_steps), *self.epoch_ends})
+        evaluations = [step for step in evaluations if step <= self.total_steps]
+        count = min(self.settings.keep_models, len(evaluations))
+        return {evaluations[ceil_div(number * len(evaluations), count) - 1] for number in range(1, count + 1)}

@@ -22,8 +22,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 600
 RECORDS_SIZE = 16 << 20  # bytes for a long run's log, metrics and curves
 # Flags that may change when a run resumes.  A change of any other flag would train something else.
 FREE_ON_RESUME = {
-    "logging_steps", "save_steps", "keep_checkpoints", "eval_steps", "max_bad_steps", "early_stopping_patience",
-    "epochs", "max_steps", "minutes", "compile",
+    "logging_steps", "save_steps", "keep_checkpoints", "keep_models", "eval_steps", "max_bad_steps",
+    "early_stopping_patience", "epochs", "max_steps", "minutes", "compile",
 }  # fmt: skip
 # Flags that older checkpoints lack, and the values that apply to them.
 ADDED_LATER = {
@@ -141,7 +141,8 @@ class Checkpoints:
         weights = sum(parameter.nbytes for parameter in self.job.model.parameters())
         most = total_steps // (settings.save_steps or 1) + 1
         checkpoints = min(settings.keep_checkpoints, most) + 1  # a new one is written before the oldest is deleted
-        models = 3  # best_model.pth, final_model.pth, and a new best model before the old one is deleted
+        # best_model.pth, final_model.pth, and a new best model before the old one is deleted
+        models = 3 + min(settings.keep_models, total_steps)
         return checkpoints * 3 * weights + models * weights + RECORDS_SIZE
 
 

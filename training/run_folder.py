@@ -29,7 +29,7 @@ from training.curves import draw, read_metrics
 from training.resume import checkpoints_in, read_checkpoint
 
 RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
-OF_A_RUN = (*RECORDS, "loss_curve.png", "checkpoint-*.pth", "events.out.tfevents.*", ".*.partial")
+OF_A_RUN = (*RECORDS, "loss_curve.png", "checkpoint-*.pth", "model-[0-9]*.pth", "events.out.tfevents.*", ".*.partial")
 COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_per_second")  # in TensorBoard's table
 
 

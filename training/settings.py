@@ -52,6 +52,7 @@ class TrainingSettings:
     )
     save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
     keep_checkpoints: int = flag(2, "how many of the newest checkpoints to keep")
+    keep_models: int = flag(0, "how many evaluations, spread over the run, keep their weights as model-<step>.pth")
     logging_steps: int = flag(100, "steps between log lines")
     max_bad_steps: int = flag(20, "stop after this many skipped steps in a row (NaN or infinite)")
     early_stopping_patience: int = flag(0, "stop after this many evaluations without a lower loss; 0: never")
@@ -81,7 +82,15 @@ class TrainingSettings:
             raise UserError(f"{flags_in_words(self, LENGTH, ' and ')}: each sets the length of the run; pass only one")
         if self.epochs is None and self.max_steps is None and self.minutes is None:
             raise UserError("--epochs, --max_steps and --minutes are all null; one must set the length of the run")
-        for name in ("min_lr", "warmup_steps", "weight_decay", "max_grad_norm", "early_stopping_patience", "seed"):
+        for name in (
+            "min_lr",
+            "warmup_steps",
+            "weight_decay",
+            "max_grad_norm",
+            "keep_models",
+            "early_stopping_patience",
+            "seed",
+        ):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UserError(f"--{name} must be 0 or more, not {value}")
