@@ -1,0 +1,97 @@
+"""The stories on which a network is measured, as tokens, and the places in them where a name comes again."""
+
+import itertools
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from scoring.measures import name_places
+
+from common.flags import settings_from
+from corpus.notes import ReadingFlags
+from corpus.sources import open_dataset
+from corpus.splits import STORIES_SET_ASIDE, training_and_validation
+from corpus.token_cache import cache_stories
+from data import Tokenizer
+from model import IGNORED
+
+BATCH_TOKENS = 4096
+
+
+@dataclass
+class Story:
+    """A story as a network reads it.
+
+    ids: `<bos> text <eos>`, cut to the context.  repeated_names: the positions of tokens that begin a name which stood
+    in the story before.
+    """
+
+    ids: list[int]
+    repeated_names: list[int]
+
+
+def read_stories(args: Namespace, tokenizer: Tokenizer, context: int) -> list[Story]:
+    """Return validation stories of a dataset, or its last training stories if it has no validation split.
+
+    args: the flags dataset, cache_dir, max_eval_samples and those of `ReadingFlags`.  Raises UserError.
+    """
+    splits = open_dataset(args.dataset)
+    how = settings_from(args, ReadingFlags)
+
+    def read(split, limit):
+        return cache_stories(split, tokenizer, args.cache_dir, how, limit)
+
+    if "validation" in splits:
+        cache = read(splits["validation"], args.max_eval_samples)
+    else:
+        _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=STORIES_SET_ASIDE)
+    texts = (cache.tokens[start:end].tolist() for start, end in itertools.pairwise(cache.starts))
+    return [Story(ids[:context], repeated_names(ids[:context], tokenizer)) for ids in texts]
+
+
+def repeated_names(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """Return the positions of the tokens that begin a name which the text had before."""
+    starts = {}  # {the character at which a token begins: its position}
+    text = ""
+    for position, token in enumerate(ids):
+        starts[len(text)] = position
+        text += tokenizer.decode([token])
+    seen = set()
+    positions = []
+    for name, start in name_places(text):
+        with_space = start - 1 if start and text[start - 1] == " " else start  # a token begins with its space
+        if name in seen and with_space in starts:
+            positions.append(starts[with_space])
+        seen.add(name)
+    return positions
+
+
+@dataclass
+class Batch:
+    """Stories of similar length, padded on the right.  All are (B, T)."""
+
+    ids: torch.Tensor
+    targets: torch.Tensor  # the next tokens; IGNORED after the end of a story
+    is_name: torch.Tensor  # bool: whether the target begins a name that stood before
+
+
+def batches_of(stories: list[Story], device: torch.device) -> Iterator[Batch]:
+    """Yield the stories, sorted by length, in batches of about BATCH_TOKENS tokens."""
+    waiting = sorted(stories, key=lambda story: len(story.ids))
+    while waiting:
+        length = len(waiting[0].ids)
+        count = 1
+        while count < len(waiting) and (count + 1) * len(waiting[count].ids) <= BATCH_TOKENS:
+            count += 1
+            length = len(waiting[count - 1].ids)
+        ids = torch.zeros(count, length, dtype=torch.long)
+        targets = torch.full((count, length), IGNORED)
+        is_name = torch.zeros(count, length, dtype=torch.bool)
+        for row, story in enumerate(waiting[:count]):
+            tokens = torch.tensor(story.ids)
+            ids[row, : len(tokens)] = tokens
+            targets[row, : len(tokens) - 1] = tokens[1:]
+            is_name[row, [position - 1 for position in story.repeated_names]] = True
+        yield Batch(ids.to(device), targets.to(device), is_name.to(device))
+        waiting = waiting[count:]
