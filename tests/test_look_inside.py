@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import SPECIAL, assert_same, both, make_model, random_ids
-
-from common.devices import Precision
-from common.errors import UserError
 from inside.ablation import ablate, mean_outputs
 from inside.embeddings import nearest_tokens, principal_components
 from inside.heads import KINDS, head_scores, label_of
 from inside.parts import Part, all_left_out, left_out, parts_of, read_part, zero_out
 from inside.recording import logit_lens, record
 from inside.stories import Story, batches_of
+from tiny import SPECIAL, assert_same, both, make_model, random_ids
+
+from common.devices import Precision
+from common.errors import UserError
 
 CPU = torch.device("cpu")
 FLOAT32 = Precision(CPU)

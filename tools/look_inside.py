@@ -18,17 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from inside import page_content
 from inside.over_training import compare
 from inside.parts import read_part, zero_out
-from inside.stories import batches_of, read_stories
+from inside.stories import SAMPLE_STORIES, STORIES, read_stories
 from pages.inside import write_inside_page
 
 from common.console import log
-from common.devices import Precision, choose_device
+from common.devices import choose_device
 from common.errors import UserError
 from common.files import write_json
 from common.flags import FlagParser, add_fields, settings_from
 from common.program import run_program
 from common.weights_files import load_model, save_model
-from corpus.notes import add_reading_flags
+from corpus.notes import ReadingFlags, add_reading_flags
 from corpus.token_cache import default_cache_dir
 from data import Tokenizer, load_tokenizer
 from generation.prompts import story_prompt
@@ -41,8 +41,6 @@ TEXT = (
     "to the park. Tom kicked the ball, and Lily ran after it."
 )
 BEGINNING = "Once upon a time, there was a little girl named Lily."
-DATASET = Path(__file__).resolve().parents[1] / "sample_data/stories"
-STORIES_FOR_HEADS = 40  # enough for a mean; each is read on its own
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,8 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--save", metavar="FILE", help="save the model without these parts, as a model file")
     add_fields(group, Sampling, {})
     group = parser.add_argument_group("the stories that parts are measured on")
-    group.add_argument("--dataset", default=str(DATASET), help="default: sample_data/stories")
-    group.add_argument("--max_eval_samples", type=int, default=100, help="how many stories (default: %(default)s)")
+    group.add_argument("--dataset", default=SAMPLE_STORIES, help="default: sample_data/stories")
+    group.add_argument("--max_eval_samples", type=int, default=STORIES, help="how many stories (default: %(default)s)")
     group.add_argument(
         "--watch", action="append", default=[], metavar="WORD",
         help="with several models: show how the loss of this word changed; can be repeated",
@@ -132,26 +130,23 @@ def look(args: argparse.Namespace) -> dict:
     parts = [read_part(text, model) for text in args.without]
     writer = Writer(model, tokenizer, settings_from(args, Sampling), paths[-1])
     ids = story_prompt(writer, args.text, "--text")
-    precision = Precision(device, amp=None)
-    stories = read_stories(args, tokenizer, model.config.max_seq_len)
-    batches = list(batches_of(stories, device))
+    stories = read_stories(
+        tokenizer, model.config.max_seq_len, args.dataset, args.max_eval_samples, args.cache_dir,
+        settings_from(args, ReadingFlags),
+    )  # fmt: skip
     content = {
         "model": paths[-1],
         "shape": model.config.describe(),
         "dataset": f"{args.dataset}, {len(stories):,} stories",
     }
     content |= page_content.of_text(ids, model, tokenizer)
-    log.info("measuring what each head does")
-    content["heads"] = page_content.of_heads(model, stories[:STORIES_FOR_HEADS])
-    log.info("leaving out each head and each layer in turn")
-    content["ablation"] = page_content.of_parts(model, batches, precision)
-    content["embeddings"] = page_content.of_embeddings(model, batches, tokenizer)
+    content |= page_content.of_model(model, tokenizer, stories)
     if parts:
         content["without"] = page_content.of_writing(writer, args.prompt, parts)
     if len(models) > 1:
         log.info(f"comparing {len(models)} models")
         words = {word: first_token(word, tokenizer) for word in args.watch}
-        content["training"] = compare(models, stories[:STORIES_FOR_HEADS], batches, words, precision)
+        content["training"] = compare(models, stories, words)
         content["training"]["models"] = paths
     if args.save:
         zero_out(model, parts)

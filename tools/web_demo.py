@@ -1,4 +1,4 @@
-"""Try the model in a browser: write stories, see the probabilities of the next token, and chat.
+"""Try the model in a browser: write stories, see the probabilities of the next token, chat, and look inside.
 
     pip install -e ".[demo]"
     python tools/web_demo.py
@@ -13,6 +13,7 @@ the code that uses Gradio.
 """
 
 import argparse
+import copy
 import html
 import importlib.util
 import logging
@@ -21,13 +22,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from inside import page_content
+from inside.stories import read_stories
+from pages.inside import inside_page
 from pages.templates import TEMPLATES
 
 from common.console import log
@@ -45,6 +49,7 @@ from generation.writer import Writer
 from model import Transformer
 
 BEGINNING = "Once upon a time, there was a"
+INSIDE = "Once upon a time, there was a girl named Lily. Lily had a red ball. Her friend Tom saw the ball. Lily smiled."
 BARS = 10
 CAPTION = 40  # characters of the text that are shown above the chart
 WAITING = 32  # requests; more users are told that the demo is busy
@@ -58,6 +63,7 @@ CSS = """
 .chances b, .chances u { display: inline-block; width: 0.8em; height: 0.8em; }
 .chances u { background: var(--neutral-400); }
 .chances span { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+#inside iframe { width: 100%; height: 85vh; border: 0; }
 @media (max-width: 640px) { .chances { font-size: 0.8em; } }
 """
 
@@ -139,6 +145,7 @@ class Demo:
     models: dict[str, Transformer]
     tokenizer: Tokenizer
     max_characters: int
+    measured: dict[str, dict] = field(default_factory=dict)  # what `inside` measured on many stories, for each model
 
     def writer(self, name: str, *settings: float) -> Writer:
         if name not in self.models:
@@ -196,6 +203,19 @@ class Demo:
         ids = [self.tokenizer.special["<bos>"], *self.tokenizer.encode(end)]
         return bar_chart(text, [(self.readable(token), *chances) for token, *chances in next_tokens(writer, ids, BARS)])
 
+    def inside(self, text: str | None, name: str) -> Iterator[str]:
+        """Yield the page of look_inside.py about a text, in a frame."""
+        if name not in self.models:
+            raise UserError("choose one of the models")
+        model = copy.deepcopy(self.models[name]).float()  # other users write with the model while parts are left out
+        ids = story_prompt(Writer(model, self.tokenizer, Sampling(), name), self.typed(text, "the text"), "the text")
+        if name not in self.measured:
+            stories = read_stories(self.tokenizer, model.config.max_seq_len)
+            self.measured[name] = page_content.of_model(model, self.tokenizer, stories)
+        content = {"model": name, "shape": model.config.describe(), "dataset": "the sample stories"}
+        content |= page_content.of_text(ids, model, self.tokenizer) | self.measured[name]
+        yield f'<iframe srcdoc="{html.escape(inside_page(page_content.finite(content)))}"></iframe>'
+
     def readable(self, token: int | None) -> str:
         """Make a token readable: signs for spaces and line ends, words for bytes that are not a whole character."""
         if token is None:
@@ -225,6 +245,8 @@ def page(demo: Demo, max_new_tokens: int, max_at_once: int):
             story_tab(demo, max_new_tokens, limit, blocks)
         with gr.Tab("Chat"), gr.Row():
             chat_tab(demo, max_new_tokens, limit)
+        with gr.Tab("Look inside"):
+            inside_tab(demo, limit)
     return blocks.queue(max_size=WAITING, api_open=False)
 
 
@@ -280,6 +302,19 @@ def chat_tab(demo: Demo, max_new_tokens: int, limit: dict) -> None:
     replying = gr.on([send.click, message.submit], errors_shown(answer), [message, turns, *settings], outputs, **limit)
     stop.click(None, cancels=[replying])
     chat.clear(lambda: ([], ""), outputs=[turns, note], cancels=[replying], show_progress="hidden")
+
+
+def inside_tab(demo: Demo, limit: dict) -> None:
+    """Lay out the tab that looks inside a model."""
+    import gradio as gr
+
+    names = list(demo.models)
+    with gr.Row():
+        text = gr.Textbox(INSIDE, label="Text", lines=3, max_length=demo.max_characters, elem_id="inside-text", scale=3)
+        name = gr.Dropdown(names, value=names[0], label="Model", scale=2)
+    look = gr.Button("Look inside (the first time, up to a minute)", variant="primary", elem_id="look")
+    frame = gr.HTML(elem_id="inside")
+    look.click(errors_shown(demo.inside), [text, name], frame, **limit | {"show_progress": "full"})
 
 
 def settings_of(demo: Demo, max_new_tokens: int, tab: str) -> list:

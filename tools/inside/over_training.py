@@ -7,20 +7,22 @@ import torch.nn.functional as F
 
 from common.devices import Precision
 from inside.heads import KINDS, head_scores
-from inside.stories import Batch, Story
+from inside.stories import Batch, Story, batches_of
 from model import IGNORED, Transformer
 
+STORIES_FOR_HEADS = 20  # for each model
 
-def compare(
-    models: list[tuple[int, Transformer]], stories: list[Story], batches: list[Batch], words: dict[str, int],
-    precision: Precision,
-) -> dict:  # fmt: skip
+
+def compare(models: list[tuple[int, Transformer]], stories: list[Story], words: dict[str, int]) -> dict:
     """Return the content of the page's section "training" for models of the same shape, as (step, model).
 
     words: {a watched word: the id of its first token}.
     """
     first = models[0][1].tokens.weight.float()
-    scores = [head_scores(model, stories) for _, model in models]
+    device = models[0][1].tokens.weight.device
+    batches = list(batches_of(stories, device))
+    precision = Precision(device, amp=None)
+    scores = [head_scores(model, stories[:STORIES_FOR_HEADS]) for _, model in models]
     losses = [watched_losses(model, batches, words, precision) for _, model in models]
     config = models[0][1].config
     heads = {}

@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from common.console import log
 from common.devices import Precision
 from common.text import without_controls
 from data import Tokenizer
@@ -19,9 +20,10 @@ from inside.embeddings import KINDS, frequent_words, kind_of, nearest_tokens, pr
 from inside.heads import head_scores, label_of
 from inside.parts import Part, all_left_out
 from inside.recording import Recording, logit_lens, record
-from inside.stories import Batch, Story
+from inside.stories import Batch, Story, batches_of
 from model import Transformer
 
+STORIES_FOR_HEADS = 40  # enough for a mean; each is read on its own
 LIKELIEST = 10  # tokens that are listed at each place
 WORDS_ON_THE_MAP = 300
 WORDS_WITH_NEIGHBOURS = 3000
@@ -81,6 +83,17 @@ def of_attention(attention: torch.Tensor) -> dict:
     as_bytes = (attention * 255).round().byte().flatten(0, 1)
     data = [base64.b64encode(head.numpy().tobytes()).decode() for head in as_bytes]
     return {"layers": layers, "heads": heads, "data": data}
+
+
+def of_model(model: Transformer, tokenizer: Tokenizer, stories: list[Story]) -> dict:
+    """Return all that is measured on many stories: what the heads do, what each part is worth, the embeddings."""
+    device = model.tokens.weight.device
+    batches = list(batches_of(stories, device))
+    log.info("measuring what each head does")
+    heads = of_heads(model, stories[:STORIES_FOR_HEADS])
+    log.info("leaving out each head and each layer in turn")
+    ablation = of_parts(model, batches, Precision(device, amp=None))
+    return {"heads": heads, "ablation": ablation, "embeddings": of_embeddings(model, batches, tokenizer)}
 
 
 def of_heads(model: Transformer, stories: list[Story]) -> list[dict]:

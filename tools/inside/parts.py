@@ -61,7 +61,7 @@ def left_out(model: Transformer, part: Part, value: torch.Tensor | float = 0.0) 
     if part.head is None:
 
         def replace_layer(module: Block, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
-            return inputs[0] + value
+            return inputs[0] + torch.as_tensor(value).to(inputs[0])
 
         handle = block.register_forward_hook(replace_layer)
     else:

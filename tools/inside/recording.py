@@ -84,5 +84,5 @@ def logit_lens(model: Transformer, states: torch.Tensor) -> torch.Tensor:
     The last norm and the head are applied to every layer's state (nostalgebraist 2020, "interpreting GPT: the logit
     lens").  The last row is the network's own prediction.
     """
-    states = states.to(model.tokens.weight.device)
+    states = states.to(model.tokens.weight)
     return model.logits(model.norm(states)).float().cpu()

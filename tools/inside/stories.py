@@ -1,21 +1,22 @@
 """The stories on which a network is measured, as tokens, and the places in them where a name comes again."""
 
 import itertools
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from scoring.measures import name_places
 
-from common.flags import settings_from
 from corpus.notes import ReadingFlags
 from corpus.sources import open_dataset
 from corpus.splits import STORIES_SET_ASIDE, training_and_validation
-from corpus.token_cache import cache_stories
+from corpus.token_cache import cache_stories, default_cache_dir
 from data import Tokenizer
 from model import IGNORED
 
+SAMPLE_STORIES = str(Path(__file__).resolve().parents[2] / "sample_data/stories")
+STORIES = 100
 BATCH_TOKENS = 4096
 
 
@@ -31,21 +32,23 @@ class Story:
     repeated_names: list[int]
 
 
-def read_stories(args: Namespace, tokenizer: Tokenizer, context: int) -> list[Story]:
+def read_stories(
+    tokenizer: Tokenizer, context: int, dataset: str = SAMPLE_STORIES, most: int = STORIES,
+    cache_dir: str | Path | None = None, how: ReadingFlags | None = None,
+) -> list[Story]:  # fmt: skip
     """Return validation stories of a dataset, or its last training stories if it has no validation split.
 
-    args: the flags dataset, cache_dir, max_eval_samples and those of `ReadingFlags`.  Raises UserError.
+    context: longer stories are cut to this many tokens.  most: at most this many stories.  Raises UserError.
     """
-    splits = open_dataset(args.dataset)
-    how = settings_from(args, ReadingFlags)
+    splits = open_dataset(dataset)
 
     def read(split, limit):
-        return cache_stories(split, tokenizer, args.cache_dir, how, limit)
+        return cache_stories(split, tokenizer, cache_dir or default_cache_dir(), how or ReadingFlags(), limit)
 
     if "validation" in splits:
-        cache = read(splits["validation"], args.max_eval_samples)
+        cache = read(splits["validation"], most)
     else:
-        _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=STORIES_SET_ASIDE)
+        _, cache = training_and_validation(splits, read, max_eval=most, set_aside=STORIES_SET_ASIDE)
     texts = (cache.tokens[start:end].tolist() for start, end in itertools.pairwise(cache.starts))
     return [Story(ids[:context], repeated_names(ids[:context], tokenizer)) for ids in texts]
 
