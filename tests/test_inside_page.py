@@ -278,6 +278,21 @@ def test_the_page_answers_without_an_error(shown):
     assert shown.get_log("browser") == []
 
 
+def test_the_script_needs_no_optional_data(shown, tmp_path):
+    few = make_content()
+    for name in ("rank", "alternatives", "lens", "ablation"):
+        del few[name]
+    few["heads"] = [{"layer": 0, "head": 0, "label": None, "scores": {"name copying": math.nan}}]
+    del few["embeddings"]["words"]
+    bare = {"model": "m.pth", "tokens": ["<bos>"], "loss": [None]}
+    for content in (few, bare):
+        write_inside_page(content, tmp_path / "inside.html")
+        shown.get((tmp_path / "inside.html").as_uri())
+        assert text_of(shown, "#about .facts")
+    assert text_of(shown, "#about h3") == "0: <bos>"
+    assert shown.get_log("browser") == []
+
+
 @pytest.mark.parametrize("width", [390, 1300])
 def test_the_page_does_not_scroll_sideways(shown, width):
     screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}

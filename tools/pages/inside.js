@@ -42,13 +42,14 @@ function shade(probability) {
   return Math.sqrt(probability);
 }
 
-// Fill a list with bars for [name, number from 0 to 1]; one name may be underlined.
+// Fill a list with bars for [name, number from 0 to 1, or null if unknown]; one name may be underlined.
 function showBars(list, rows, underlined = null) {
   const items = rows.map(([name, value]) => {
     const bar = element("i");
     bar.style.width = `${100 * Math.max(0, value)}%`;
     const item = element("li");
-    item.append(element("bdi", name), bar, element("span", value.toFixed(3)));
+    const number = value === null ? "–" : value.toFixed(3);
+    item.append(element("bdi", name), bar, element("span", number));
     item.classList.toggle("true", name === underlined);
     return item;
   });
