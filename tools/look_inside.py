@@ -40,6 +40,7 @@ TEXT = (
     "Once upon a time, there was a little girl named Lily. Lily had a red ball. One day, Lily and her friend Tom went "
     "to the park. Tom kicked the ball, and Lily ran after it."
 )
+LARGEST_PAGE = 40_000_000  # bytes
 BEGINNING = "Once upon a time, there was a little girl named Lily."
 
 
@@ -130,6 +131,7 @@ def look(args: argparse.Namespace) -> dict:
     parts = [read_part(text, model) for text in args.without]
     writer = Writer(model, tokenizer, settings_from(args, Sampling), paths[-1])
     ids = story_prompt(writer, args.text, "--text")
+    check_length(ids, model)
     stories = read_stories(
         tokenizer, model.config.max_seq_len, args.dataset, args.max_eval_samples, args.cache_dir,
         settings_from(args, ReadingFlags),
@@ -153,6 +155,13 @@ def look(args: argparse.Namespace) -> dict:
         save_model(args.save, model, tokenizer.fingerprint)
         log.info(f"wrote {args.save}, without {', '.join(args.without)}")
     return page_content.finite(content)
+
+
+def check_length(ids: list[int], model: Transformer) -> None:
+    """Raise UserError if the patterns of attention of this text would make the page too large."""
+    numbers = len(ids) ** 2 * model.config.num_layers * model.config.num_heads
+    if numbers > LARGEST_PAGE:
+        raise UserError(f"--text: {len(ids)} tokens would make a page of {numbers / 1e6:,.0f} MB; shorten the text")
 
 
 def first_token(word: str, tokenizer: Tokenizer) -> int:
