@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from common.devices import Precision
-from inside.parts import Part, columns_of, left_out, parts_of
+from inside.parts import Part, columns_of, parts_of
 from inside.recording import hooked
 from inside.stories import Batch
-from model import IGNORED, Transformer
-
-LOGITS_ROWS = 2048  # positions whose logits are computed at a time
+from model import IGNORED, Transformer, chunk_rows
 
 
 class Losses(NamedTuple):
@@ -33,6 +31,14 @@ class Rise(NamedTuple):
     mean: Losses
 
 
+class Forward(NamedTuple):
+    """What a network computes for a batch; L is the number of layers."""
+
+    states: list[torch.Tensor]  # L + 1 times (B, T, C): the input of each layer, and the output of the last
+    heads: list[torch.Tensor]  # L times (B, T, C): the outputs of the heads, side by side
+    others: tuple  # the other arguments of each layer: rotary positions, mask, cache
+
+
 @torch.no_grad()
 def ablate(model: Transformer, batches: list[Batch], precision: Precision) -> tuple[Losses, list[Rise]]:
     """Return the network's losses, and for each head and layer the rise without it; the largest rise by zero first."""
@@ -43,51 +49,59 @@ def ablate(model: Transformer, batches: list[Batch], precision: Precision) -> tu
         sums = {part: torch.zeros(2, 2, dtype=torch.double) for part in parts}  # rows: zero, mean
         counts = torch.zeros(2)
         for batch in batches:
-            states, others, logits_input = inputs_of_blocks(model, batch)
-            whole += summed_losses(model, logits_input, batch)
+            forward = run(model, batch)
+            whole += summed_losses(model, forward.states[-1], batch)
             counts += torch.tensor([(batch.targets != IGNORED).sum(), batch.is_name.sum()])
             for part in parts:
-                for row, value in enumerate((0.0, means[part])):
-                    x = states[part.layer]  # what comes before the part stays the same
-                    with left_out(model, part, value):
-                        for block in model.blocks[part.layer :]:
-                            x = block(x, *others)
-                    sums[part][row] += summed_losses(model, model.norm(x), batch)
+                sums[part][0] += summed_losses(model, run_without(model, forward, part, 0.0), batch)
+                sums[part][1] += summed_losses(model, run_without(model, forward, part, means[part]), batch)
     base = whole / counts
     rises = [Rise(part, *(Losses(*row) for row in (sums[part] / counts - base).tolist())) for part in parts]
     return Losses(*base.tolist()), sorted(rises, key=lambda rise: -rise.zero.all)
 
 
-def inputs_of_blocks(model: Transformer, batch: Batch) -> tuple[list[torch.Tensor], tuple, torch.Tensor]:
-    """Run the network; return (the first argument of each block, the other arguments, the input of the head)."""
-    seen = []
-
-    def keep(block, inputs):
-        seen.append(inputs)
-
-    with hooked(*(block.register_forward_pre_hook(keep) for block in model.blocks)):
-        hidden = model.hidden(batch.ids)
-    return [inputs[0] for inputs in seen], seen[0][1:], hidden
-
-
-def outputs_of_parts(model: Transformer, batch: Batch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Run the network; return for each layer (the heads' outputs side by side, what the layer adds), each (B, T, C)."""
+def run(model: Transformer, batch: Batch) -> Forward:
+    """Run the network on a batch, and keep what `run_without` needs."""
+    inputs_of_blocks = []
     heads = []
-    added = []
+    outputs = []
+
+    def keep_inputs(module, inputs):
+        inputs_of_blocks.append(inputs)
 
     def keep_heads(module, inputs):
         heads.append(inputs[0])
 
-    def keep_added(module, inputs, output):
-        added.append(output - inputs[0])
+    def keep_output(module, inputs, output):
+        outputs.append(output)
 
-    handles = []
+    handles = [model.blocks[-1].register_forward_hook(keep_output)]
     for block in model.blocks:
+        handles.append(block.register_forward_pre_hook(keep_inputs))
         handles.append(block.attention.output.register_forward_pre_hook(keep_heads))
-        handles.append(block.register_forward_hook(keep_added))
     with hooked(*handles):
         model.hidden(batch.ids)
-    return heads, added
+    states = [inputs[0] for inputs in inputs_of_blocks] + outputs
+    return Forward(states, heads, inputs_of_blocks[0][1:])
+
+
+def run_without(model: Transformer, forward: Forward, part: Part, value: torch.Tensor | float) -> torch.Tensor:
+    """Return the output of the last layer (B, T, C) if value replaces a part's output.
+
+    What comes before the part stays the same, so only the rest is computed again.
+    """
+    block = model.blocks[part.layer]
+    x = forward.states[part.layer]
+    if part.head is None:
+        x = x + value
+    else:
+        heads = forward.heads[part.layer].clone()
+        heads[..., columns_of(part, model)] = value
+        x = x + block.attention.output(heads)
+        x = x + block.feed_forward(block.norm2(x))  # as in `Block.forward`
+    for later in model.blocks[part.layer + 1 :]:
+        x = later(x, *forward.others)
+    return x
 
 
 def mean_outputs(model: Transformer, batches: list[Batch]) -> dict[Part, torch.Tensor]:
@@ -99,9 +113,10 @@ def mean_outputs(model: Transformer, batches: list[Batch]) -> dict[Part, torch.T
     for batch in batches:
         counted = batch.targets != IGNORED
         tokens += counted.sum()
-        heads, added = outputs_of_parts(model, batch)
-        of_heads += torch.stack([output[counted].float().sum(0) for output in heads])
-        of_layers += torch.stack([output[counted].float().sum(0) for output in added])
+        forward = run(model, batch)
+        of_heads += torch.stack([heads[counted].float().sum(0) for heads in forward.heads])
+        states = torch.stack([state[counted].float().sum(0) for state in forward.states])
+        of_layers += states[1:] - states[:-1]
     means = {}
     for part in parts_of(model):
         if part.head is None:
@@ -111,14 +126,15 @@ def mean_outputs(model: Transformer, batches: list[Batch]) -> dict[Part, torch.T
     return means
 
 
-def summed_losses(model: Transformer, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """hidden (B, T, C), the input of the head -> (2): the losses summed over all tokens, and over repeated names."""
+def summed_losses(model: Transformer, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """x (B, T, C), the output of the last layer -> (2): the losses summed over all tokens, and over repeated names."""
     counted = batch.targets != IGNORED
+    hidden = model.norm(x[counted])
     targets = batch.targets[counted]
     names = batch.is_name[counted]
+    rows = chunk_rows(len(targets), model.config.vocab_size, on_cpu=hidden.device.type == "cpu")
     sums = torch.zeros(2, dtype=torch.double)
-    pieces = zip(hidden[counted].split(LOGITS_ROWS), targets.split(LOGITS_ROWS), names.split(LOGITS_ROWS), strict=True)
-    for x, target, is_name in pieces:
+    for x, target, is_name in zip(hidden.split(rows), targets.split(rows), names.split(rows), strict=True):
         losses = F.cross_entropy(model.logits(x).float(), target, reduction="none")
         sums += torch.stack([losses.sum(), losses[is_name].sum()]).double().cpu()
     return sums

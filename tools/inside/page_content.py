@@ -21,7 +21,7 @@ from inside.heads import head_scores, label_of
 from inside.parts import Part, all_left_out
 from inside.recording import Recording, logit_lens, record
 from inside.stories import Batch, Story, batches_of
-from model import Transformer
+from model import IGNORED, Transformer
 
 STORIES_FOR_HEADS = 40  # enough for a mean; each is read on its own
 LIKELIEST = 10  # tokens that are listed at each place
@@ -115,7 +115,7 @@ def of_parts(model: Transformer, batches: list[Batch], precision: Precision) -> 
         row = {"part": str(rise.part), "zero": rise.zero.all, "mean": rise.mean.all}
         row |= {"names_zero": rise.zero.names, "names_mean": rise.mean.names}
         rows.append({name: value if name == "part" else round(value, 5) for name, value in row.items()})
-    tokens = sum(len(batch.ids) for batch in batches)
+    tokens = sum((batch.targets != IGNORED).sum().item() for batch in batches)
     return {"loss": base.all, "names_loss": base.names, "tokens": tokens, "rows": rows}
 
 
