@@ -1,13 +1,17 @@
-"""Compare models: score them on held-out text and on the texts that they write.
+"""Compare models: score them on held-out text, on a test of skills, and on the texts that they write.
 
     python tools/evaluate_model.py tinystories_model/best_model.pth --dataset sample_data/stories \\
         --prompts_file prompts.jsonl --training_set sample_data/stories --output scores.json --csv scores.csv
     python tools/evaluate_model.py before.jsonl after.jsonl --training_set sample_data/conversations
+    python tools/evaluate_model.py tinystories_model/best_model.pth --skills
 
 A MODEL is a model file (.pth), which gets the prompts here, or a file of samples (.jsonl) that
 generate_tinystories_text.py or chat_with_tinystories_model.py wrote with --output_file.  All models get the prompts in
 the same way: as chat models if --dataset or the prompts contain dialogues, else as story models.  --chat and --no-chat
 override this.  Only the text that a model wrote is scored, not the prompt.
+
+--skills asks a model file which of two texts is more probable: "The dog was happy." or "The dog were happy."  It takes
+seconds, and needs no prompts, no judge and no network; docs/skills.md describes it.
 
 The table goes to stdout, everything else to stderr.
 """
@@ -15,6 +19,7 @@ The table goes to stdout, everything else to stderr.
 import argparse
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,6 +36,8 @@ from scoring.samples import (
     score_copying,
     written_scores,
 )
+from scoring.skill_items import SEEDS, SKILLS, items_of
+from scoring.skills import answers, log_probabilities, skill_scores
 
 from common.console import log
 from common.devices import Precision, choose_device, ready_to_write
@@ -55,9 +62,9 @@ RUBRIC = Path(__file__).resolve().parent / "scoring/judge_rubric.txt"
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/evaluate_model.py MODEL [MODEL ...] [flags]"
-    lines = [f"  {label:{LABEL_WIDTH - 2}}{definition}" for label, _, definition in MEASURES.values()]
-    wrapped = [textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH) for line in lines]
-    parser.epilog = "\n".join(["the measures:", *wrapped])
+    measures = [(label, definition) for label, _, definition in MEASURES.values()]
+    skills = [(skill.label, skill.meaning) for skill in SKILLS.values()]
+    parser.epilog = "\n".join(["the measures:", *explained(measures), "the skills:", *explained(skills)])
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a model file (.pth) or a file of samples (.jsonl)")
     parser.add_argument(
         "--tokenizer_path", nargs="+", default=["bpe_tokenizer_tinystories.pkl"], metavar="FILE",
@@ -83,6 +90,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="for tokenized texts and the judge's grades (default: %(default)s)",
     )  # fmt: skip
     add_reading_flags(group, stories=True, dialogues=True)
+    group = parser.add_argument_group("skills")
+    group.add_argument(
+        "--skills", nargs="?", const="public", choices=SEEDS,
+        help="test the skills of model files, with the public set of items or with the second one (default: public)",
+    )  # fmt: skip
     group = parser.add_argument_group("writing")
     group.add_argument("--prompts_file", help="a .txt, .json, .jsonl or .csv file, as in steps 3 and 5")
     add_fields(group, Sampling, {})
@@ -111,6 +123,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def explained(rows: list[tuple[str, str]]) -> list[str]:
+    """Return (label, definition) as lines for --help."""
+    lines = [f"  {label:{LABEL_WIDTH - 2}}{definition}" for label, definition in rows]
+    return [textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH) for line in lines]
+
+
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for a bad flag or combination of flags, before any work is done."""
     for name in ("max_eval_samples", "max_train_samples", "judge_limit"):
@@ -124,9 +142,10 @@ def check(args: argparse.Namespace) -> None:
     texts = args.prompts_file or len(asked) < len(args.models)
     wrong = {
         "a MODEL is named twice; name each one once": len(set(args.models)) < len(args.models),
-        "nothing to score model files on; pass --dataset, --prompts_file or both":
-            asked and not args.dataset and not args.prompts_file,
+        "nothing to score model files on; pass --dataset, --prompts_file or --skills":
+            asked and not args.dataset and not args.prompts_file and not args.skills,
         "--dataset is for model files, but only samples were given": args.dataset and not asked,
+        "--skills is for model files, but only samples were given": args.skills and not asked,
         "--prompts_file is for model files, but only samples were given": args.prompts_file and not asked,
         "--training_set scores the texts that models write; pass --prompts_file too": args.training_set and not texts,
         "--judge scores the texts that models write; pass --prompts_file too": args.judge and not texts,
@@ -188,6 +207,7 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
     tokenizers = [load_tokenizer(path) for path in args.tokenizer_path]
     prompts = read_prompts(args.prompts_file) if args.prompts_file else []
     splits = open_dataset(args.dataset) if args.dataset else {}
+    items = items_of(args.skills) if args.skills else []
     dialogues = bool(splits) and holds_dialogues(splits["train"], args.text_column)
     chat = args.chat
     if chat is None:
@@ -200,7 +220,12 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
         if splits:
             precision = Precision(device, amp=None)  # as in the trainers without flags
             one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
+        if items:
+            log.info(f"{one.name}: comparing {len(items):,} pairs of texts")
+            one.answers = answers(items, partial(log_probabilities, model, tokenizer))
+            one.skills = skill_scores(one.answers)
         if prompts:
+            model.eval()  # scoring has left it in training mode, in which dropout is on
             one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
     return scored, chat, dialogues
 

@@ -83,6 +83,12 @@ def written_scores(samples: list[dict]) -> dict:
             wanted_words.append(measures.words_come_back([str(phrase) for phrase in wanted], text))
         else:
             prompt_words.append(measures.content_words_come_back(last_turn(sample), text))
+    heroes = [measures.hero_of(last_turn(sample)) for sample in samples]
+    names = measures.names_in(sample["text"] for sample in samples)
+    hero_stays = []
+    for hero, sample in zip(heroes, samples, strict=True):
+        if hero is not None:
+            hero_stays.append(measures.hero_stays(hero, names, sample["text"]))
     return {
         "texts": len(samples),
         "words": measures.mean(len(text) for text in texts),
@@ -94,6 +100,8 @@ def written_scores(samples: list[dict]) -> dict:
         "repeated_4": measures.mean(measures.repeated(text, 4) for text in texts),
         "wanted_words": measures.mean(wanted_words),
         "prompt_words": measures.mean(prompt_words),
+        "hero_prompts": len(hero_stays) or None,
+        "name_consistency": measures.mean(hero_stays),
     }
 
 
