@@ -10,6 +10,7 @@ from functools import cache, partial
 import evaluate_model
 import pytest
 import torch
+from programs import ROOT
 from scoring import measures
 from scoring.samples import written_scores
 from scoring.skill_items import ITEMS_PER_SKILL, SEEDS, SKILLS, items_of
@@ -109,6 +110,17 @@ def test_a_right_text_never_says_a_before_a_vowel():
     for item in EVERY_SET:
         text = item.context + item.right
         assert not re.search(r"\b[Aa] [aeiou]", text) and not re.search(r"\b[Aa]n [^aeiou]", text), text
+
+
+def test_the_page_shows_two_items_of_the_public_set_for_each_skill():
+    page = (ROOT / "docs/skills.md").read_text(encoding="utf-8").split("## The skills")[1]
+    texts = {(item.context + item.right, item.context + item.wrong): item.skill for item in ITEMS}
+    shown = []
+    for before, right, wrong, after in re.findall(r"^    (.*)\[(.*)\|(.*)\](.*)$", page, re.MULTILINE):
+        shown.append(texts[before + right + after, before + wrong + after])
+    assert shown == [skill for skill in SKILLS for _ in range(2)]
+    for name, skill in SKILLS.items():
+        assert f"**{skill.label}** (`{name}`): {skill.meaning}." in page
 
 
 # Whoever ignores the context is right half of the time ----------------------------------------------------------------
