@@ -1,4 +1,4 @@
-"""Write the sample data: stories, dialogues and questions, composed from `texts.py` and `plots.txt`.
+"""Write the sample data: stories, dialogues, questions and heroes, composed from `texts.py` and `plots.txt`.
 
     python sample_data/make_sample_data.py                              # the files of the project again
     python sample_data/make_sample_data.py --stories 6000 --dialogues 3000 --output_dir more     # the same, and more
@@ -9,6 +9,7 @@ child, an animal or a thing has a problem and solves it. conversations/: rows fo
 `{"conversation": [{"text": ...}, ...]}`: user and assistant take turns; in seven of ten the user asks for a story.
 questions.jsonl: 100 rows, `{"id": ..., "prompt": ...}`, to ask a chat model; none is in a training dialogue. 64 ask for
 a story and have its subject as `"words": [...]`; in half of them (`story-new-...`) it is one of HELD_OUT_SUBJECTS.
+heroes.jsonl: 200 rows, `{"id": ..., "prompt": ...}`, beginnings of stories with a named hero, the same with every seed.
 
 The same seed with larger numbers writes the same rows first, and the same validation files.
 """
@@ -26,6 +27,11 @@ HEROES = ("child", "child", "animal", "animal", "thing")
 NAMED_ANIMALS = 0.7  # share of the animals in the stories that have a name
 LONGEST_TALE = 180  # words of a story in a dialogue: about 260 tokens; a chat model writes at most 300 by default
 REQUESTS, OTHER_QUESTIONS = 32, 36  # 32 stories about subjects from the training dialogues, and 32 about others
+HERO_NAMES = (
+    [("girl", name) for name in ("Lily", "Mia", "Sue", "Anna", "Sara", "Emma", "Lucy", "Amy", "Jane", "Mary")]
+    + [("boy", name) for name in ("Tim", "Tom", "Ben", "Max", "Jack", "Sam", "Billy", "Joe", "John", "Bob")]
+)  # fmt: skip
+HERO_TRAITS = ("little", "young", "happy", "kind", "funny", "brave", "clever", "curious", "shy", "quiet")
 
 
 # The template language ------------------------------------------------------------------------------------------------
@@ -221,6 +227,14 @@ def make_questions(rng, subjects, new_subjects, heard):
         yield {"id": f"other-{number}", "prompt": unheard(other)}
 
 
+def make_heroes():
+    """Yield beginnings of stories: each hero with each trait."""
+    for sex, name in HERO_NAMES:
+        for trait in HERO_TRAITS:
+            prompt = f"Once upon a time, there was a {trait} {sex} named {name}."
+            yield {"id": f"{name}-{trait}", "prompt": prompt}
+
+
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +295,8 @@ def main():
     heard = read_turns(args.output_dir / "conversations" / "train.jsonl")
     questions = make_questions(random.Random(f"{args.seed} questions"), subjects, HELD_OUT_SUBJECTS, heard)
     write_rows(args.output_dir / "questions.jsonl", 100, lambda: next(questions), set())
+    heroes = make_heroes()
+    write_rows(args.output_dir / "heroes.jsonl", len(HERO_NAMES) * len(HERO_TRAITS), lambda: next(heroes), set())
 
 
 if __name__ == "__main__":

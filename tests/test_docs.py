@@ -27,7 +27,8 @@ SCREEN = 50  # lines, at 120 columns
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 WITH_COMMANDS = ["README.md", "CONTRIBUTING.md"]
 WITH_COMMANDS += [
-    f"docs/{name}.md" for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading")
+    f"docs/{name}.md"
+    for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading", "skills")
 ]
 WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate")
 

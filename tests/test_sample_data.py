@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 ROWS = {
     "stories/train.jsonl": 1000, "stories/validation.jsonl": 100,
     "conversations/train.jsonl": 600, "conversations/valid.jsonl": 60, "questions.jsonl": 100,
+    "heroes.jsonl": 200,
 }  # fmt: skip
 
 

@@ -1,117 +1,60 @@
-"""Compare models: score them on held-out text and on the texts that they write.
+"""Compare models: score them on held-out text, on a test of skills, and on the texts that they write.
 
     python tools/evaluate_model.py tinystories_model/best_model.pth --dataset sample_data/stories \\
         --prompts_file prompts.jsonl --training_set sample_data/stories --output scores.json --csv scores.csv
     python tools/evaluate_model.py before.jsonl after.jsonl --training_set sample_data/conversations
+    python tools/evaluate_model.py tinystories_model/best_model.pth --skills
 
 A MODEL is a model file (.pth), which gets the prompts here, or a file of samples (.jsonl) that
 generate_tinystories_text.py or chat_with_tinystories_model.py wrote with --output_file.  All models get the prompts in
 the same way: as chat models if --dataset or the prompts contain dialogues, else as story models.  --chat and --no-chat
 override this.  Only the text that a model wrote is scored, not the prompt.
 
+--skills asks a model file which of two texts is more probable: "The dog was happy." or "The dog were happy."  It takes
+seconds, and needs no prompts, no judge and no network; docs/skills.md describes it.
+
 The table goes to stdout, everything else to stderr.
 """
 
 import argparse
-import csv
-import dataclasses
-import io
-import statistics
 import sys
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain, zip_longest
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scoring import measures
-from scoring.judge import AGE_GROUPS, GRADES, Judge, endpoint, key_from
+from scoring.held_out import held_out_scores, holds_dialogues
+from scoring.judge import Judge, endpoint, key_from
+from scoring.results import LABEL_WIDTH, MEASURES, Scored, table, write_csv, write_output
+from scoring.samples import (
+    ask,
+    grade_samples,
+    judged_scores,
+    open_training_set,
+    read_samples,
+    score_copying,
+    written_scores,
+)
+from scoring.skill_items import SEEDS, SKILLS, items_of
+from scoring.skills import answers, log_probabilities, skill_scores
 
 from common.console import log
 from common.devices import Precision, choose_device, ready_to_write
-from common.errors import UserError, one_line
-from common.files import write_json, written_atomically
+from common.errors import UserError
 from common.flags import FlagParser, add_fields, settings_from
-from common.numbers import finite_number
 from common.program import run_program
-from common.text import without_controls
 from common.weights_files import check_tokenizer, load_model
-from corpus.dialogue_rows import holds_dialogue, read_dialogues
-from corpus.json_files import json_lines
-from corpus.notes import Notes, ReadingFlags, Wanted, add_reading_flags, name_in
-from corpus.sources import Split, open_dataset
-from corpus.speakers import read_turns
-from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
-from corpus.stories import holds_story, read_stories
-from corpus.token_cache import cache_dialogues, cache_stories, default_cache_dir
-from data import Rows, Tokenizer, load_tokenizer
-from generation.prompt_files import BATCH_SIZE, Prompt, Samples, read_prompts
+from corpus.notes import add_reading_flags
+from corpus.sources import open_dataset
+from corpus.token_cache import default_cache_dir
+from data import Tokenizer, load_tokenizer
+from generation.prompt_files import BATCH_SIZE, read_prompts
 from generation.sampling import Sampling
 from generation.writer import Writer
 from model import Transformer
-from training.step import evaluate
 
 RUBRIC = Path(__file__).resolve().parent / "scoring/judge_rubric.txt"
-LONG_PASSAGE = 12  # words in a row; a longer copy is hardly a coincidence
-LABEL_WIDTH = 36
-COLUMN_WIDTH = 12
-PASSAGE_SHOWN = 200  # characters
-
-# name: (label, format, definition), in the order of the table
-MEASURES = {
-    "loss": ("loss", "{:.4f}", "mean cross-entropy on held-out text in nats per token; the trainers' val_loss"),
-    "perplexity": ("perplexity", "{:.5g}", "e^loss"),
-    "bits_per_byte": ("bits per byte", "{:.4f}", "the same loss per byte of text; comparable across tokenizers"),
-    "texts": ("texts written", "{:,}", "number of samples behind the rows below"),
-    "words": ("words", "{:.1f}", "mean length; a word is a run of letters and digits, in lower case"),
-    "tokens": ("tokens", "{:.1f}", "mean length, with <eos> if the samples count it"),
-    "ended": ("end by themselves", "{:.1%}", "share of the texts that end with <eos>"),
-    "distinct_1": ("distinct-1", "{:.3f}", "number of different words in all texts / number of words (Li et al. 2016)"),
-    "distinct_2": ("distinct-2", "{:.3f}", "the same for 2 words in a row"),
-    "distinct_3": ("distinct-3", "{:.3f}", "the same for 3; more text lowers it, so compare on the same prompts"),
-    "repeated_4": (
-        "repeated 4-grams", "{:.1%}",
-        "share of a text's 4-grams that repeat an earlier one, mean over texts (seq-rep-4, Welleck et al. 2020)",
-    ),
-    "copied_longest": ("longest copied passage, words", "{:,}", "most words in a row that are also in a training text"),
-    "copied_mean": ("mean copied passage, words", "{:.1f}", "longest copied passage of each text, mean over texts"),
-    "copied_over_12": ("over 12 words copied", "{:.1%}", "share of texts with a copied passage of more than 12 words"),
-    "copied_5": ("5-grams found in training", "{:.1%}", "share of all 5-grams that are also in a training text"),
-    "wanted_words": (
-        "texts with all wanted words", "{:.1%}",
-        "of the prompts with a list `words` (in a .csv: separated by commas): share of texts that contain all words; "
-        "a plural s is allowed",
-    ),
-    "prompt_words": (
-        "prompt's words in the text", "{:.1%}",
-        "of the other prompts: share of the content words of the prompt (in a dialogue, of its last turn) that are in "
-        "the text, mean over texts; a plural s is allowed",
-    ),
-    "graded": ("texts graded", "{:,}", "texts that the judge graded"),
-    "grammar": ("grammar, of 10", "{:.2f}", "the judge's mean grade (Eldan & Li 2023, section 4.1)"),
-    "creativity": ("creativity, of 10", "{:.2f}", "the same"),
-    "consistency": ("consistency, of 10", "{:.2f}", "the same; is the text consistent with its beginning?"),
-    "age_group": (
-        "age group", "{}",
-        "its median guess; of two, the younger: " + ", ".join(f"{name} {ages}" for name, ages in AGE_GROUPS.items()),
-    ),
-}  # fmt: skip
-SECTIONS = {"loss": "held-out text", "texts": "generated texts", "graded": "grades of the judge"}
-
-
-@dataclass
-class Scored:
-    """A model or a file of samples.  samples: as from `read_samples`; scores: {name in MEASURES: value}."""
-
-    name: str
-    samples: list[dict] = field(default_factory=list)
-    scores: dict = field(default_factory=dict)
-    passage: str = ""  # the longest copied passage
-
 
 # Flags ----------------------------------------------------------------------------------------------------------------
 
@@ -119,9 +62,9 @@ class Scored:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python tools/evaluate_model.py MODEL [MODEL ...] [flags]"
-    lines = [f"  {label:{LABEL_WIDTH - 2}}{definition}" for label, _, definition in MEASURES.values()]
-    wrapped = [textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH) for line in lines]
-    parser.epilog = "\n".join(["the measures:", *wrapped])
+    measures = [(label, definition) for label, _, definition in MEASURES.values()]
+    skills = [(skill.label, skill.meaning) for skill in SKILLS.values()]
+    parser.epilog = "\n".join(["the measures:", *explained(measures), "the skills:", *explained(skills)])
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a model file (.pth) or a file of samples (.jsonl)")
     parser.add_argument(
         "--tokenizer_path", nargs="+", default=["bpe_tokenizer_tinystories.pkl"], metavar="FILE",
@@ -147,6 +90,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="for tokenized texts and the judge's grades (default: %(default)s)",
     )  # fmt: skip
     add_reading_flags(group, stories=True, dialogues=True)
+    group = parser.add_argument_group("skills")
+    group.add_argument(
+        "--skills", nargs="?", const="public", choices=SEEDS,
+        help="test the skills of model files, with the public set of items or with the second one (default: public)",
+    )  # fmt: skip
     group = parser.add_argument_group("writing")
     group.add_argument("--prompts_file", help="a .txt, .json, .jsonl or .csv file, as in steps 3 and 5")
     add_fields(group, Sampling, {})
@@ -175,6 +123,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def explained(rows: list[tuple[str, str]]) -> list[str]:
+    """Return (label, definition) as lines for --help."""
+    lines = [f"  {label:{LABEL_WIDTH - 2}}{definition}" for label, definition in rows]
+    return [textwrap.fill(line, width=118, subsequent_indent=" " * LABEL_WIDTH) for line in lines]
+
+
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for a bad flag or combination of flags, before any work is done."""
     for name in ("max_eval_samples", "max_train_samples", "judge_limit"):
@@ -188,9 +142,10 @@ def check(args: argparse.Namespace) -> None:
     texts = args.prompts_file or len(asked) < len(args.models)
     wrong = {
         "a MODEL is named twice; name each one once": len(set(args.models)) < len(args.models),
-        "nothing to score model files on; pass --dataset, --prompts_file or both":
-            asked and not args.dataset and not args.prompts_file,
+        "nothing to score model files on; pass --dataset, --prompts_file or --skills":
+            asked and not args.dataset and not args.prompts_file and not args.skills,
         "--dataset is for model files, but only samples were given": args.dataset and not asked,
+        "--skills is for model files, but only samples were given": args.skills and not asked,
         "--prompts_file is for model files, but only samples were given": args.prompts_file and not asked,
         "--training_set scores the texts that models write; pass --prompts_file too": args.training_set and not texts,
         "--judge scores the texts that models write; pass --prompts_file too": args.judge and not texts,
@@ -218,160 +173,6 @@ def is_samples(path: str) -> bool:
     return Path(path).suffix == ".jsonl"
 
 
-# Held-out text --------------------------------------------------------------------------------------------------------
-
-
-def holds_dialogues(split: Split, column: str) -> bool:
-    """Return whether a split contains dialogues: whether its first readable row is not a story."""
-    wanted = Wanted(lambda value: holds_story(value, column) or holds_dialogue(value))
-    first = next((row for row, _ in split.rows(wanted, Notes()) if not isinstance(row, UserError)), None)
-    return not isinstance(first, str) and (not isinstance(first, dict) or name_in(first, column) is None)
-
-
-def held_out_scores(
-    model: Transformer, tokenizer: Tokenizer, splits: dict[str, Split], args: argparse.Namespace, dialogues: bool,
-    precision: Precision,
-) -> dict:  # fmt: skip
-    """Return {"loss", "perplexity", "bits_per_byte"} on the validation texts, computed as the trainers do."""
-    length = model.config.max_seq_len
-    how = settings_from(args, ReadingFlags)
-
-    def read(split, limit):
-        if dialogues:
-            return cache_dialogues(split, tokenizer, args.cache_dir, length, how, limit)
-        return cache_stories(split, tokenizer, args.cache_dir, how, limit)
-
-    if "validation" in splits:
-        cache = read(splits["validation"], args.max_eval_samples)
-    else:
-        set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
-        _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=set_aside)
-    rows = Rows(cache, length, tokenizer.special, packed=not dialogues, replies_only=dialogues)
-    result = evaluate(model, rows, precision)
-    return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}
-
-
-# Texts that the models write ------------------------------------------------------------------------------------------
-
-
-def ask(writer: Writer, prompts: list[Prompt], chat: bool) -> list[dict]:
-    """Let a model write for each prompt; return rows like those of `read_samples`."""
-    samples = Samples(writer, prompts, chat=chat)
-    written = []
-    with tqdm(total=len(samples), unit=" texts", leave=False, disable=None) as bar:
-        for rows in samples.rows():
-            written += rows
-            bar.update(len(rows))
-    return written
-
-
-def read_samples(path: str) -> list[dict]:
-    """Read a file from --output_file: dicts with `text` and perhaps `prompt`, `tokens`, `ended`, `words`."""
-    rows = []
-    for row, place in json_lines(Path(path)):
-        if isinstance(row, UserError):
-            raise row
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-            raise UserError(f'{place}: no "text"; pass a file that --output_file wrote')
-        try:
-            last_turn(row)
-        except ValueError as error:
-            raise UserError(f"{place}: {error}; fix it") from None
-        rows.append(row)
-    if not rows:
-        raise UserError(f"no samples in {path}; pass a file that --output_file wrote")
-    return rows
-
-
-def last_turn(sample: dict) -> str:
-    """Return the prompt of a sample, or the last turn if it is a dialogue; "" if there is none."""
-    prompt = sample.get("prompt") or ""
-    if not isinstance(prompt, str):
-        _, prompt = read_turns(prompt)[-1]
-    return prompt
-
-
-def written_scores(samples: list[dict]) -> dict:
-    """Compute the measures that need only the texts and their prompts."""
-    texts = [measures.words(sample["text"]) for sample in samples]
-    wanted_words = []
-    prompt_words = []
-    for sample, text in zip(samples, texts, strict=True):
-        wanted = sample.get("words") or []
-        if not isinstance(wanted, list):
-            wanted = str(wanted).split(",")  # as in a .csv
-        if wanted:
-            wanted_words.append(measures.words_come_back([str(phrase) for phrase in wanted], text))
-        else:
-            prompt_words.append(measures.content_words_come_back(last_turn(sample), text))
-    return {
-        "texts": len(samples),
-        "words": measures.mean(len(text) for text in texts),
-        "tokens": measures.mean(finite_number(sample.get("tokens")) for sample in samples),
-        "ended": measures.mean(sample["ended"] == "eos" for sample in samples if sample.get("ended")),
-        "distinct_1": measures.distinct(texts, 1),
-        "distinct_2": measures.distinct(texts, 2),
-        "distinct_3": measures.distinct(texts, 3),
-        "repeated_4": measures.mean(measures.repeated(text, 4) for text in texts),
-        "wanted_words": measures.mean(wanted_words),
-        "prompt_words": measures.mean(prompt_words),
-    }
-
-
-# Copied passages ------------------------------------------------------------------------------------------------------
-
-
-def open_training_set(name: str) -> Split:
-    """Open the training split of a dataset."""
-    try:
-        return open_dataset(name)["train"]
-    except UserError as error:
-        raise UserError(str(error).replace("--dataset", "--training_set")) from None
-
-
-def training_texts(split: Split, args: argparse.Namespace) -> Iterator[str]:
-    """Yield the texts of a split that a model learned to write: stories, or the assistant's turns in dialogues."""
-    how = settings_from(args, ReadingFlags)
-    notes = Notes()
-    if holds_dialogues(split, args.text_column):
-        for dialogue in read_dialogues(split, how, args.max_train_samples, notes):
-            yield from (text for role, text in dialogue if role == "assistant")
-    else:
-        yield from read_stories(split, how, args.max_train_samples, notes)
-    for line in notes.lines():
-        log.info(f"{split.name}: {line}")
-
-
-def score_copying(scored: list[Scored], splits: list[Split], args: argparse.Namespace) -> None:
-    """Add the measures of copying to the scores, with one pass through the training sets for all models."""
-    passages = measures.CopiedPassages([measures.words(sample["text"]) for one in scored for sample in one.samples])
-    for split in splits:
-        count = 0
-        log.info(f"{split.name}: searching for copied passages")
-        for text in tqdm(training_texts(split, args), unit=" texts", leave=False, disable=None):
-            passages.compare(measures.words(text))
-            count += 1
-        log.info(f"{split.name}: compared with {count:,} texts")
-    passages.finish()
-    for one in scored:
-        counts = []  # for each text: (5-grams that are also in a training text, all 5-grams)
-        for sample in one.samples:
-            text = measures.words(sample["text"])
-            matches = passages.matches(text)
-            sample["copied"] = " ".join(measures.longest_passage(text, matches))
-            counts.append(measures.copied_ngrams(matches))
-        lengths = [len(sample["copied"].split()) for sample in one.samples]
-        one.passage = one.samples[lengths.index(max(lengths))]["copied"]
-        found = sum(found for found, _ in counts)
-        total = sum(total for _, total in counts)
-        one.scores |= {
-            "copied_longest": max(lengths),
-            "copied_mean": measures.mean(lengths),
-            "copied_over_12": measures.mean(length > LONG_PASSAGE for length in lengths),
-            "copied_5": found / total if total else None,
-        }
-
-
 # The judge ------------------------------------------------------------------------------------------------------------
 
 
@@ -381,88 +182,6 @@ def make_judge(args: argparse.Namespace) -> Judge:
         endpoint(args.judge), args.judge_model, rubric, Path(args.cache_dir) / "judge", args.judge_limit,
         key_from(args.judge_key_variable), args.judge_key_variable,
     )  # fmt: skip
-
-
-def grade_samples(scored: list[Scored], judge: Judge) -> None:
-    """Add the judge's grades to the samples.
-
-    The models take turns, so each model gets the same number of grades when the limit on requests is reached.
-    """
-    in_turn = chain.from_iterable(zip_longest(*(one.samples for one in scored)))
-    samples = [sample for sample in in_turn if sample is not None]
-    for sample in samples:
-        sample.pop("grades", None)  # grades that were in a file of samples are not from this judge
-    for sample in tqdm(samples, unit=" grades", leave=False, disable=None):
-        beginning = sample.get("prompt") or ""
-        if not isinstance(beginning, str):
-            beginning = "\n".join(f"{role}: {text}" for role, text in read_turns(beginning))
-        grades = judge.grade(beginning, sample["text"])
-        if grades:
-            sample["grades"] = grades
-
-
-def judged_scores(samples: list[dict]) -> dict:
-    graded = [sample["grades"] for sample in samples if "grades" in sample]
-    if not graded:
-        return {}
-    means = {name: measures.mean(grades[name] for grades in graded) for name in GRADES}
-    age_group = statistics.median_low(grades["age_group"] for grades in graded)
-    return {"graded": len(graded)} | means | {"age_group": age_group}
-
-
-# The results ----------------------------------------------------------------------------------------------------------
-
-
-def rows_of(scored: list[Scored]) -> Iterator[tuple[str, list]]:
-    """Yield (measure, [its value for each model]) for the measures that at least one model has."""
-    for measure in MEASURES:
-        values = [one.scores.get(measure) for one in scored]
-        if any(value is not None for value in values):
-            yield measure, values
-
-
-def table(scored: list[Scored], dialogues: bool) -> Iterator[str]:
-    """Yield the lines of the table: a row per measure, a column per model.  dialogues: in the held-out text."""
-    letters = [chr(ord("A") + number) for number in range(len(scored))]
-    for letter, one in zip(letters, scored, strict=True):
-        yield f"{letter}: {one.name}"
-    yield ""
-    yield " " * LABEL_WIDTH + "".join(f"{letter:>{COLUMN_WIDTH}}" for letter in letters)
-    for measure, values in rows_of(scored):
-        label, form, _ = MEASURES[measure]
-        if measure == "loss" and dialogues:
-            yield f"{SECTIONS[measure]} (only what the assistant says)"
-        elif measure in SECTIONS:
-            yield SECTIONS[measure]
-        cells = ["-" if value is None else form.format(value) for value in values]
-        yield f"  {label:{LABEL_WIDTH - 2}}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells)
-    if any(one.passage for one in scored):
-        yield "longest copied passage of each"
-        for letter, one in zip(letters, scored, strict=True):
-            yield f"  {letter}: {one_line(without_controls(one.passage), PASSAGE_SHOWN)}"
-
-
-def write_output(scored: list[Scored], args: argparse.Namespace, chat: bool | None) -> None:
-    names = ["dataset", "training_set", "prompts_file", "max_eval_samples", "max_train_samples", "judge_model"]
-    names += [item.name for item in dataclasses.fields(Sampling)]
-    content = {
-        "about": {name: getattr(args, name) for name in names} | {"chat": chat},
-        "measures": {name: definition for name, (_, _, definition) in MEASURES.items()},
-        "models": [{"model": one.name, "scores": one.scores, "samples": one.samples} for one in scored],
-    }
-    write_json(args.output, content)
-    log.info(f"wrote {args.output}")
-
-
-def write_csv(scored: list[Scored], path: str) -> None:
-    """Write the table as CSV; a missing value is an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["measure", *(one.name for one in scored)])
-    writer.writerows([measure, *values] for measure, values in rows_of(scored))
-    with written_atomically(path) as file:
-        file.write(text.getvalue().encode(errors="replace"))
-    log.info(f"wrote {path}")
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -488,6 +207,7 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
     tokenizers = [load_tokenizer(path) for path in args.tokenizer_path]
     prompts = read_prompts(args.prompts_file) if args.prompts_file else []
     splits = open_dataset(args.dataset) if args.dataset else {}
+    items = items_of(args.skills) if args.skills else []
     dialogues = bool(splits) and holds_dialogues(splits["train"], args.text_column)
     chat = args.chat
     if chat is None:
@@ -500,7 +220,12 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
         if splits:
             precision = Precision(device, amp=None)  # as in the trainers without flags
             one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
+        if items:
+            log.info(f"{one.name}: comparing {len(items):,} pairs of texts")
+            one.answers = answers(items, partial(log_probabilities, model, tokenizer))
+            one.skills = skill_scores(one.answers)
         if prompts:
+            model.eval()  # scoring has left it in training mode, in which dropout is on
             one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
     return scored, chat, dialogues
 

@@ -1,13 +1,15 @@
 """Measure texts: how varied they are, how often they repeat themselves, and how much they copied.
 
-Pure functions from texts to numbers.  In reading order: `words`, which all others use; `distinct` and `repeated`;
-`CopiedPassages`, which compares texts with a training set of any size; `words_come_back`; `mean`.
+Pure functions from texts to numbers.  In reading order: `words`, which most others use; `distinct` and `repeated`;
+`CopiedPassages`, which compares texts with a training set of any size; `words_come_back`; `names_in` and `hero_stays`;
+`mean`.
 
 An n-gram is n consecutive words of one text.  A measure is None, never 0, if there is nothing to measure.
 """
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +20,17 @@ STOP_WORDS = frozenset(  # with the words that ask for a story
         " from had has have he her here him his how i if in into is it its just let like me more my no not of on once"
         " one or our out please she so some story tell than that the their them then there they this time to too up"
         " upon us very was we went were what when where which who why will with would you your"
+    )
+)
+CAPITALIZED = re.compile(r"\b[A-Z][a-z]+")
+INSIDE_SENTENCE = re.compile(r"(?<=[\w,] )[A-Za-z][a-z]+")  # after a word or a comma, so not at the beginning
+NAMED = re.compile(r"\bnamed ([A-Z][a-z]+)")
+NOT_NAMES = frozenset(  # family, titles, days, months and the like: they have capitals, too
+    WORD.findall(
+        "Mom Mommy Mum Mummy Mama Mother Dad Daddy Papa Father Grandma Grandpa Granny Nana Grandmother Grandfather"
+        " Sister Brother Aunt Auntie Uncle Mr Mrs Ms Miss Dr Doctor Sir King Queen Prince Princess Monday Tuesday"
+        " Wednesday Thursday Friday Saturday Sunday January February March July September October November December"
+        " Christmas Easter Halloween Thanksgiving Santa God Earth The End Ok"
     )
 )
 
@@ -168,7 +181,7 @@ def copied_ngrams(matches: list[int], n: int = 5) -> tuple[int, int]:
     return sum(length >= n for length in matches), max(0, len(matches) - n + 1)
 
 
-# Words that come back, and means --------------------------------------------------------------------------------------
+# Words and names that come back, and means ----------------------------------------------------------------------------
 
 
 def words_come_back(wanted: list[str], text: list[str]) -> bool:
@@ -182,6 +195,35 @@ def content_words_come_back(prompt: str, text: list[str]) -> float | None:
     """Return the share of a prompt's different words, without `STOP_WORDS`, that are in a list of words."""
     wanted = set(words(prompt)) - STOP_WORDS
     return mean(words_come_back([word], text) for word in wanted)
+
+
+def names_in(texts: Iterable[str]) -> set[str]:
+    """Return the words that are names in these texts.
+
+    Inside sentences a name has a capital more often than not.  Words at the beginning of a sentence or of direct speech
+    tell nothing, and `NOT_NAMES` are left out: "Mom" is in most stories, whoever their hero is.
+    """
+    capital = Counter()
+    small = Counter()
+    for text in texts:
+        for word in INSIDE_SENTENCE.findall(text):
+            if word[0].isupper():
+                capital[word] += 1
+            else:
+                small[word] += 1
+    return {word for word, count in capital.items() if count > small[word.lower()]} - NOT_NAMES
+
+
+def hero_of(prompt: str) -> str | None:
+    """Return the name of the hero in the beginning of a story: the first NAME in `named NAME`."""
+    found = NAMED.search(prompt)
+    return found[1] if found else None
+
+
+def hero_stays(hero: str, names: set[str], text: str) -> bool:
+    """Return whether the hero's name comes back in a text, and no other of the names comes more often."""
+    counts = Counter(word for word in CAPITALIZED.findall(text) if word in names or word == hero)
+    return counts[hero] > 0 and counts[hero] == max(counts.values())
 
 
 def mean(values: Iterable[float | None]) -> float | None:
