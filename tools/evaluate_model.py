@@ -225,7 +225,6 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
             one.answers = answers(items, partial(log_probabilities, model, tokenizer))
             one.skills = skill_scores(one.answers)
         if prompts:
-            model.eval()  # scoring has left it in training mode, in which dropout is on
             one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
     return scored, chat, dialogues
 

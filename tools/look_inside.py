@@ -36,10 +36,6 @@ from generation.sampling import Sampling
 from generation.writer import Writer
 from model import Transformer
 
-TEXT = (
-    "Once upon a time, there was a little girl named Lily. Lily had a red ball. One day, Lily and her friend Tom went "
-    "to the park. Tom kicked the ball, and Lily ran after it."
-)
 LARGEST_PAGE = 40_000_000  # bytes
 BEGINNING = "Once upon a time, there was a little girl named Lily."
 
@@ -50,9 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a model file (.pth); several: over training")
     parser.add_argument("--run", metavar="FOLDER", help="a run's folder, for its model-<step>.pth (--keep_models)")
     parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
-    parser.add_argument(
-        "--text", default=TEXT, help="the text that the model reads (default: a short story about Lily)"
-    )
+    parser.add_argument("--text", help="the text that the model reads (default: the first story of --dataset)")
     parser.add_argument("--output", default="inside.html", metavar="FILE", help="the page (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON, too")
     parser.add_argument("--device", default="auto", help="auto uses cuda, else mps, else cpu (default: %(default)s)")
@@ -90,7 +84,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--save saves the model without the parts of --without; pass --without too")
     if args.watch and not args.run and len(args.models) < 2:
         raise UserError("--watch shows how a loss changed over several models; pass several, or --run")
-    if not args.text.strip():
+    if args.text is not None and not args.text.strip():
         raise UserError("--text is empty")
     for path in (args.output, args.json, args.save):
         if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
@@ -130,12 +124,12 @@ def look(args: argparse.Namespace) -> dict:
     _, model = models[-1]
     parts = [read_part(text, model) for text in args.without]
     writer = Writer(model, tokenizer, settings_from(args, Sampling), paths[-1])
-    ids = story_prompt(writer, args.text, "--text")
-    check_length(ids, model)
     stories = read_stories(
         tokenizer, model.config.max_seq_len, args.dataset, args.max_eval_samples, args.cache_dir,
         settings_from(args, ReadingFlags),
     )  # fmt: skip
+    ids = stories[0].ids[:-1] if args.text is None else story_prompt(writer, args.text, "--text")
+    check_length(ids, model)
     content = {
         "model": paths[-1],
         "shape": model.config.describe(),

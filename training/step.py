@@ -177,12 +177,13 @@ def evaluation_rows(settings: TrainingSettings, ranks: Ranks) -> int:
 @contextlib.contextmanager
 def evaluating(model: Transformer) -> Iterator[None]:
     """Turn off dropout and gradients in the block."""
+    was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train()
+        model.train(was_training)
 
 
 def never() -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scoring.measures import name_places
+from scoring.measures import CAPITALIZED, names_in
 
 from corpus.notes import ReadingFlags
 from corpus.sources import open_dataset
@@ -49,23 +49,27 @@ def read_stories(
         cache = read(splits["validation"], most)
     else:
         _, cache = training_and_validation(splits, read, max_eval=most, set_aside=STORIES_SET_ASIDE)
-    texts = (cache.tokens[start:end].tolist() for start, end in itertools.pairwise(cache.starts))
-    return [Story(ids[:context], repeated_names(ids[:context], tokenizer)) for ids in texts]
+    rows = [cache.tokens[start:end].tolist()[:context] for start, end in itertools.pairwise(cache.starts)]
+    names = names_in(tokenizer.decode(ids) for ids in rows)
+    return [Story(ids, repeated_names(ids, tokenizer, names)) for ids in rows]
 
 
-def repeated_names(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+def repeated_names(ids: list[int], tokenizer: Tokenizer, names: set[str]) -> list[int]:
     """Return the positions of the tokens that begin a name which the text had before."""
-    starts = {}  # {the character at which a token begins: its position}
+    begins = {}  # {the character at which a token begins: its position}
     text = ""
     for position, token in enumerate(ids):
-        starts[len(text)] = position
+        begins[len(text)] = position
         text += tokenizer.decode([token])
     seen = set()
     positions = []
-    for name, start in name_places(text):
-        with_space = start - 1 if start and text[start - 1] == " " else start  # a token begins with its space
-        if name in seen and with_space in starts:
-            positions.append(starts[with_space])
+    for found in CAPITALIZED.finditer(text):
+        name, start = found[0], found.start()
+        if name not in names:
+            continue
+        begin = start - 1 if text[start - 1 : start] == " " else start  # a token begins with its space
+        if name in seen and begin in begins:
+            positions.append(begins[begin])
         seen.add(name)
     return positions
 

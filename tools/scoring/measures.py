@@ -35,25 +35,6 @@ NOT_NAMES = frozenset(  # family, titles, days, months and the like: they have c
 )
 
 
-# What stands before the first word of a sentence.
-SENTENCE_START = re.compile(r"(^|[.!?:\n]|[\"“‘])[\s\"'“‘”’]*$")
-FAMILY = (
-    "I", "Mom", "Mommy", "Mama", "Mum", "Mummy", "Dad", "Daddy", "Papa", "Grandma", "Grandpa", "Granny", "Mr", "Mrs",
-    "Miss",
-)  # fmt: skip
-
-
-def name_places(text: str) -> list[tuple[str, int]]:
-    """Return each (name, start) in a text: words that stand with a capital inside a sentence, wherever they occur."""
-    capitals = [(found[0], found.start()) for found in re.finditer(r"\b[A-Z][a-z]+\b", text)]
-    names = {
-        word
-        for word, start in capitals
-        if word not in FAMILY and not SENTENCE_START.search(text[max(0, start - 20) : start])
-    }
-    return [(word, start) for word, start in capitals if word in names]
-
-
 def words(text: str) -> list[str]:
     """Return the words of a text in lower case: letters, digits and inner apostrophes, without punctuation."""
     return WORD.findall(text.lower())
