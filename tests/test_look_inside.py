@@ -1,7 +1,10 @@
 """Looking inside a model: what is shown is what the network computes; a part that is left out has no effect at all."""
 
+import json
 import math
+import shutil
 
+import look_inside
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,11 +13,17 @@ from inside.embeddings import nearest_tokens, principal_components
 from inside.heads import KINDS, head_scores, label_of
 from inside.parts import Part, all_left_out, left_out, parts_of, read_part, zero_out
 from inside.recording import logit_lens, record
-from inside.stories import Story, batches_of
+from inside.stories import Story, batches_of, repeated_names
 from tiny import SPECIAL, assert_same, both, make_model, random_ids
 
 from common.devices import Precision
 from common.errors import UserError
+from common.text import without_controls
+from common.weights_files import load_model, save_model
+from data import load_tokenizer
+from generation.prompts import story_prompt
+from generation.sampling import Sampling
+from generation.writer import Writer
 
 CPU = torch.device("cpu")
 FLOAT32 = Precision(CPU)
@@ -234,3 +243,101 @@ def test_principal_components_explain_the_variance():
     values = torch.linalg.eigvalsh(torch.cov(vectors.T)).flip(0)
     assert shares == pytest.approx((values / values.sum())[:2].tolist(), rel=1e-4)
     assert_same(places.var(0), values[:2], 1e-4)
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_repeated_names_are_found_where_their_first_token_is(course):
+    tokenizer = load_tokenizer(course / "bpe_tokenizer_tinystories.pkl")
+    text = "Tom saw Mia. Then Tom and Mia saw Ben and Mia."
+    ids = [tokenizer.special["<bos>"], *tokenizer.encode(text)]
+    places = repeated_names(ids, tokenizer, {"Tom", "Mia", "Ben"})
+    rests = [tokenizer.decode(ids[place:]) for place in places]
+    assert rests == [" Tom and Mia saw Ben and Mia.", " Mia saw Ben and Mia.", " Mia."]
+    assert repeated_names(ids, tokenizer, set()) == []
+
+
+# The program ----------------------------------------------------------------------------------------------------------
+
+
+def look(course, monkeypatch, *flags):
+    """Run look_inside.py in the folder of a course; return the numbers that --json writes."""
+    monkeypatch.chdir(course)
+    words = ["look_inside.py", *map(str, flags), "--json", "inside.json", "--dataset", "stories"]
+    monkeypatch.setattr("sys.argv", words)
+    look_inside.main()
+    return json.loads((course / "inside.json").read_text())
+
+
+@pytest.fixture
+def folder(course, tmp_path):
+    shutil.copytree(course, tmp_path / "course")
+    return tmp_path / "course"
+
+
+MODEL = "tinystories_model/best_model.pth"
+
+
+def test_the_page_shows_the_loss_that_the_model_has_on_the_text(folder, monkeypatch):
+    content = look(folder, monkeypatch, MODEL, "--text", "Tom had a cat.")
+    model, tokenizer = load_model(MODEL)[0], load_tokenizer("bpe_tokenizer_tinystories.pkl")
+    ids = [tokenizer.special["<bos>"], *tokenizer.encode("Tom had a cat.")]
+    losses = F.cross_entropy(model(torch.tensor([ids[:-1]]))[0], torch.tensor(ids[1:]), reduction="none").tolist()
+    assert content["loss"][0] is None and content["loss"][1:] == pytest.approx(losses, abs=1e-4)
+    assert content["tokens"][0] == "<bos>" and "".join(content["tokens"][1:]) == "Tom had a cat."
+    for loss, rank, alternatives in zip(
+        content["loss"][1:], content["rank"][1:], content["alternatives"][1:], strict=True
+    ):
+        assert len(alternatives) == 10 and alternatives == sorted(alternatives, key=lambda pair: -pair[1])
+        if rank <= 10:
+            assert alternatives[rank - 1][1] == pytest.approx(math.exp(-loss), abs=1e-4)
+    assert content["lens_loss"][-1][:-1] == pytest.approx(losses, abs=1e-4)
+    heads = model.config.num_layers * model.config.num_heads
+    assert len(content["heads"]) == len(content["attention"]["data"]) == heads
+    assert len(content["ablation"]["rows"]) == heads + model.config.num_layers
+    assert (folder / "inside.html").read_text().startswith("<!")
+
+
+def test_a_story_without_parts_is_the_one_that_the_saved_model_writes(folder, monkeypatch):
+    parts = ["--without", "0.0", "--without", "layer:0", "--save", "less.pth"]
+    written = ["--prompt", "Tom had", "--max_new_tokens", 12, "--seed", 3]
+    texts = look(folder, monkeypatch, MODEL, *parts, *written)["without"]
+    for path, key in ((MODEL, "with_them"), ("less.pth", "without_them")):
+        tokenizer = load_tokenizer("bpe_tokenizer_tinystories.pkl")
+        writer = Writer(load_model(path, tokenizer)[0], tokenizer, Sampling(max_new_tokens=12, seed=3))
+        (same,) = writer.write([story_prompt(writer, "Tom had")], [0])
+        assert texts[key] == f"Tom had{without_controls(same.text)}"
+    assert texts["with_them"] != texts["without_them"]
+
+
+def test_kept_models_are_compared_in_the_order_of_their_steps(folder, monkeypatch):
+    run = folder / "tinystories_model"
+    model, content = load_model(run / "best_model.pth")
+    for step in (10, 9):
+        save_model(run / f"model-{step}.pth", model, content["tokenizer_fingerprint"], step)
+        model.tokens.weight.data *= 2
+    training = look(folder, monkeypatch, "--run", "tinystories_model", "--watch", "cat")["training"]
+    assert training["steps"] == [9, 10]
+    assert training["moved"] == pytest.approx([0, 0.5])
+    assert list(training["losses"]) == ["all tokens", "names that come again", "cat"]
+
+
+def test_what_the_program_refuses(folder, monkeypatch):
+    other = make_model(vocab_size=load_model(folder / MODEL)[0].config.vocab_size)
+    save_model(folder / "other.pth", other, load_model(folder / MODEL)[1]["tokenizer_fingerprint"])
+    for flags, reason in (
+        ([], "pass one or more model files, or --run"),
+        ([MODEL, "--run", "x"], "pass one or more model files, or --run"),
+        (["--run", "stories"], "no model-<step>.pth in stories; train with --keep_models"),
+        ([MODEL, "--without", "9.0"], "--without 9.0: no such part"),
+        ([MODEL, "--save", "x.pth"], "pass --without too"),
+        ([MODEL, "--watch", "cat"], "pass several, or --run"),
+        ([MODEL, "--text", " "], "--text is empty"),
+        ([MODEL, "--text", "Tom ran. " * 300], "--text: .* tokens, but the model's context"),
+        ([MODEL, "other.pth"], "the models have different shapes"),
+        ([MODEL, "--output", "no/inside.html"], "cannot write no/inside.html"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            look(folder, monkeypatch, *flags)
+    assert not (folder / "inside.html").exists() and not (folder / "inside.json").exists()
