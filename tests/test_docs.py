@@ -28,7 +28,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("do
 WITH_COMMANDS = ["README.md", "CONTRIBUTING.md"]
 WITH_COMMANDS += [
     f"docs/{name}.md"
-    for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading", "skills")
+    for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading", "skills", "inside")
 ]
 WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate")
 

@@ -1,0 +1,50 @@
+"""Merging: the weights are the formula's; models that do not fit are refused."""
+
+import merge_models
+import pytest
+import torch
+from tiny import make_model
+
+from common.errors import UserError
+from common.weights_files import load_model, save_model
+
+
+@pytest.fixture
+def merge(tmp_path, monkeypatch):
+    """Return a function that merges models, as from a shell, and returns the weights of the result."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate("abc"):
+        save_model(f"{name}.pth", make_model(seed=seed), "of the tokenizer")
+    save_model("wide.pth", make_model(hidden_size=32), "of the tokenizer")
+    save_model("foreign.pth", make_model(), "of another tokenizer")
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["merge_models.py", *map(str, words)])
+        merge_models.main()
+        return load_model("merged.pth")[0].state_dict()
+
+    return run
+
+
+def assert_weights(merged, formula):
+    weights = [make_model(seed=seed).state_dict() for seed in range(3)]
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, formula(*(state[name] for state in weights)))
+
+
+def test_the_average_of_two_models(merge):
+    assert_weights(merge("a.pth", "b.pth"), lambda a, b, c: (a + b) / 2)
+    assert_weights(merge("a.pth", "b.pth", "--weight", 1), lambda a, b, c: b)
+
+
+def test_what_a_model_has_learned_is_added_to_another(merge):
+    assert_weights(merge("a.pth", "b.pth", "--minus", "c.pth", "--weight", -0.3), lambda a, b, c: a - 0.3 * (b - c))
+
+
+@pytest.mark.parametrize(("other", "reason"), [("wide.pth", "different shapes"), ("foreign.pth", "different tokenize")])
+def test_models_that_do_not_fit_are_refused(merge, tmp_path, other, reason):
+    with pytest.raises(UserError, match=reason):
+        merge("a.pth", other)
+    with pytest.raises(UserError, match=reason):
+        merge("a.pth", "b.pth", "--minus", other)
+    assert not (tmp_path / "merged.pth").exists()
