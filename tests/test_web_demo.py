@@ -1,5 +1,6 @@
 """The web demo: the functions behind its buttons, and the page itself in headless Chromium, if installed."""
 
+import html
 import json
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import web_demo
 from tiny import make_model
 from web_demo import Demo, bar_chart, load_models, next_tokens, parse_args
@@ -155,6 +157,21 @@ def test_an_empty_message_is_refused_and_an_empty_beginning_is_not(demo):
 
 def test_a_lone_surrogate_does_not_break_the_page(demo):
     assert json.dumps(last(demo.story("Tom \ud83d", *settings())), ensure_ascii=False).encode()
+
+
+def test_looking_inside_measures_each_model_once_and_does_not_touch_it(demo):
+    before = {name: tensor.clone() for name, tensor in demo.models["tiny"].state_dict().items()}
+    (frame,) = demo.inside("Tom had a cat.", "tiny")
+    page = html.unescape(frame)
+    assert page.startswith('<iframe srcdoc="<!') and "<h2>Ablation" in page and "<h2>Attention" in page
+    measured = demo.measured["tiny"]
+    assert list(demo.inside("Mia looked for it.", "tiny")) != [frame]
+    assert demo.measured["tiny"] is measured
+    assert all(torch.equal(before[name], tensor) for name, tensor in demo.models["tiny"].state_dict().items())
+    with pytest.raises(UserError, match="choose one"):
+        next(demo.inside("Tom had a cat.", "another"))
+    with pytest.raises(UserError, match="the text: .* tokens"):
+        next(demo.inside("Tom had. " * 20, "tiny"))
 
 
 # Models and flags -----------------------------------------------------------------------------------------------------
@@ -383,6 +400,17 @@ def test_a_reader_chats_two_turns_in_plain_text_and_starts_again(page, demo):
     page.type("#message textarea", "Hello!")
     page.one("#send").click()
     page.until(lambda: shown() == replies[:1])
+
+
+def test_a_reader_looks_inside_a_model(page):
+    page.all("button[role=tab]")[2].click()
+    page.type("#inside-text textarea", "Tom had a cat.")
+    page.one("#look").click()
+    page.browser.switch_to.frame(page.one("#inside iframe"))
+    page.until(lambda: page.text("#text").replace("\n", "").endswith("Tom had a cat."))
+    page.all("#text .token")[2].click()
+    page.until(lambda: page.text("#about h3").startswith("2: "))
+    page.browser.switch_to.default_content()
 
 
 def test_the_page_shows_why_an_input_is_refused(page):
