@@ -27,8 +27,8 @@ from model import ModelConfig, Transformer
 SETS = {name: items_of(name) for name in SEEDS}
 ITEMS = SETS["public"]
 EVERY_SET = [item for items in SETS.values() for item in items]
-NEXT_TO_EACH_OTHER = {"agreement", "a_an"}  # the word before is what decides
-NAMED_IN_THE_CONTEXT = {"hero_name", "where", "who_has", "opposites", "colours", "not"}  # both candidates
+NEXT_TO_EACH_OTHER = {"agreement", "a_an", "counting"}  # the word before is what decides
+NAMED_IN_THE_CONTEXT = {"hero_name", "who_has"}  # both candidates, in all templates
 
 
 def words(text):

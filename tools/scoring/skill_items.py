@@ -26,20 +26,17 @@ from scoring.skill_words import (
     CAUSES,
     COLOURS,
     CONTAINERS,
-    FOODS,
     GIRLS,
     NEAR,
+    NOT_OR_YES,
     NUMBERS,
     OPPOSITES,
-    PAST_OR_EVERY_DAY,
-    PETS,
+    PAST_OR_PRESENT,
     PLACES,
-    PLANS,
     SMALL_THINGS,
     STORIES,
     TEMPLATES,
     THINGS,
-    TOMORROW_OR_YESTERDAY,
     VERBS,
 )
 
@@ -134,15 +131,10 @@ def his_her(rng: random.Random) -> Sides:
 
 def tense(rng: random.Random) -> Sides:
     words = setting(rng)
-    past, every_day = choose(rng, PAST_OR_EVERY_DAY)
-    verb, verb_every_day, rest = choose(rng, ACTIONS)
-    said = (past.format(**words), every_day.format(**words))
-    return mirrored(words | {"rest": rest}, said, (verb, verb_every_day))
-
-
-def tomorrow(rng: random.Random) -> Sides:
-    words = setting(rng) | {"plan": choose(rng, PLANS)}
-    return mirrored(words, choose(rng, TOMORROW_OR_YESTERDAY), ("will", "did"))
+    past, present = choose(rng, PAST_OR_PRESENT)
+    verb, verb_now, rest = choose(rng, ACTIONS)
+    words |= {"rest": rest, "Pronoun": words["pronoun"].capitalize()}
+    return mirrored(words, (past.format(**words), present.format(**words)), (verb, verb_now))
 
 
 def a_an(rng: random.Random) -> Sides:
@@ -156,7 +148,7 @@ def plural(rng: random.Random) -> Sides:
 
 def hero_name(rng: random.Random) -> Sides:
     kind, names = choose(rng, [("girl", GIRLS), ("boy", BOYS)])
-    words = setting(rng) | {"kind": kind, "pet": choose(rng, PETS)}
+    words = setting(rng) | {"kind": kind}
     both = choose_two(rng, names)
     return mirrored(words, both, both)
 
@@ -193,15 +185,13 @@ def opposites(rng: random.Random) -> Sides:
 
 def colours(rng: random.Random) -> Sides:
     first, second = choose_two(rng, THINGS)
+    name, friend = choose_two(rng, GIRLS + BOYS)
     both = choose_two(rng, COLOURS)
-    return mirrored(setting(rng) | {"first": first, "second": second}, both, both)
+    return mirrored(setting(rng) | {"first": first, "second": second, "name": name, "friend": friend}, both, both)
 
 
 def counting(rng: random.Random) -> Sides:
     words = setting(rng)
-    animals = [f"a {animal}" for animal in ANIMALS]
-    first = int(rng.random() * (len(animals) - 4))
-    animals = animals[first:]
     sides = []
     for number in choose_two(rng, [2, 3, 4, 5]):
         fewer = f"{NUMBERS[number - 1]} {words['thing']}"
@@ -212,16 +202,15 @@ def counting(rng: random.Random) -> Sides:
             "fewer": fewer,
             "before": ", ".join(NUMBERS[1:number]).capitalize(),
             "count": ", ".join(NUMBERS[1 : number + 1]).capitalize(),
-            "said": ", ".join(NUMBERS[1 : number + 1]),
-            "animals": (", ".join(animals[: number - 1]) + f" and {animals[number - 1]}").capitalize(),
         }
         sides.append(words | numbers)
     return sides[0], sides[1]
 
 
-def what_is_not(rng: random.Random) -> Sides:
-    both = choose_two(rng, FOODS)
-    return mirrored(setting(rng), both, both)
+def what_did_not_happen(rng: random.Random) -> Sides:
+    words = setting(rng)
+    did_not, did = choose(rng, NOT_OR_YES)
+    return mirrored(words, (did_not.format(**words), did.format(**words)), ("sad", "happy"))
 
 
 SKILLS = {
@@ -229,19 +218,18 @@ SKILLS = {
     "agreement_far": Skill("verb and noun, words between", "the same, with other words between them", agreement),
     "he_she": Skill("he or she", "the pronoun fits the child's name", he_she),
     "his_her": Skill("his or her", "the same for what belongs to the child", his_her),
-    "tense": Skill("past or every day", "a story in the past stays there; a habit is told in the present", tense),
-    "tomorrow": Skill("tomorrow or yesterday", "`will` is for what is to come, `did` for what has been", tomorrow),
+    "tense": Skill("past or present", "the verb has the tense of the sentence before it", tense),
     "a_an": Skill("a or an", "the word after `an` begins with a vowel, the word after `a` does not", a_an),
     "plural": Skill("one or many", "the noun after a number has its s, or has none after `one`", plural),
-    "hero_name": Skill("whose name", "of two names, the one that belongs to the one who is asked for", hero_name),
-    "where": Skill("where it was put", "a thing that was moved is in its new place", where),
-    "who_has": Skill("who was given it", "a thing that was given belongs to the one who got it", who_has),
+    "hero_name": Skill("name of the hero", "of two names, the one of the child that the story is about", hero_name),
+    "where": Skill("where it was put", "a thing is where it was put last", where),
+    "who_has": Skill("who was given it", "the one who got a thing has it, and says thank you", who_has),
     "ending": Skill("ending of the story", "the ending follows from this story, not from another one", ending),
     "cause": Skill("what follows from it", "after a cause comes its effect, not that of another cause", cause),
-    "opposites": Skill("opposites", "what is not big is small; of two things, which one was called big", opposites),
-    "colours": Skill("colours", "of two things, which one was called red", colours),
-    "counting": Skill("counting to five", "the number fits what was counted", counting),
-    "not": Skill("what there is not", "what there was not cannot be eaten", what_is_not),
+    "opposites": Skill("opposites", "what was called big is big, not small", opposites),
+    "colours": Skill("colours", "what was called red is red, also beside something blue", colours),
+    "counting": Skill("counting to five", "the number that comes next, or that was counted", counting),
+    "not": Skill("not", "who did not get a cookie is sad; who got one is happy", what_did_not_happen),
 }
 
 

@@ -21,7 +21,6 @@ NEAR = ["tree", "rock", "house", "flower", "car", "chair", "table", "bed"]
 PLACES = ["park", "garden", "forest", "zoo", "store", "house", "yard", "school", "castle", "cave"]
 CONTAINERS = ["box", "bag", "basket", "bucket", "cup", "bowl", "drawer", "car"]
 SMALL_THINGS = ["ball", "doll", "key", "ring", "cookie", "coin", "apple", "shell", "button", "flower"]
-FOODS = ["cake", "bread", "soup", "candy", "cheese", "fruit", "pizza", "ice cream", "chocolate", "rice", "pie", "meat"]
 COLOURS = ["red", "blue", "green", "yellow", "pink", "purple", "black", "white", "brown"]
 NUMBERS = ["zero", "one", "two", "three", "four", "five"]
 ADJECTIVES = ["big", "small", "little", "red", "blue", "pretty", "new", "nice", "funny", "yellow"]
@@ -40,37 +39,28 @@ VERBS = [
     ("makes", "make", "me smile"),
 ]
 
-# (in the past, every day, the rest of the sentence)
+# (in the past, in the present)
+PAST_OR_PRESENT = [
+    ("{name} was in the {place}", "{name} is in the {place}"),
+    ("{name} was very happy", "{name} is very happy"),
+    ("{name} had a {thing}", "{name} has a {thing}"),
+    ("{name} was my friend", "{name} is my friend"),
+    ("{name} went to the {place}", "{name} goes to the {place}"),
+    ("{name} liked the {animal}", "{name} likes the {animal}"),
+]
+# (in the past, in the present, the rest of the sentence)
 ACTIONS = [
-    ("played", "plays", "with a ball"),
-    ("saw", "sees", "a big dog"),
-    ("ran", "runs", "to a tree"),
-    ("wanted", "wants", "a new toy"),
     ("liked", "likes", "the flowers"),
-    ("went", "goes", "to a pond"),
-    ("said", "says", "hello to a bird"),
+    ("wanted", "wants", "a new toy"),
+    ("wanted", "wants", "to play"),
     ("had", "has", "a cookie"),
-    ("looked", "looks", "at the birds"),
-    ("smiled", "smiles", "at a cat"),
+    ("loved", "loves", "to run"),
+    ("was", "is", "very fast"),
+    ("knew", "knows", "how to swim"),
+    ("needed", "needs", "help"),
+    ("looked", "looks", "so nice"),
+    ("did", "does", "not cry"),
 ]
-# (in the past, every day)
-PAST_OR_EVERY_DAY = [
-    ("Yesterday {name} was in the {place}.", "Every day {name} is in the {place}."),
-    ("One morning {name} went to the {place}.", "Every morning {name} goes to the {place}."),
-    ("One day {name} walked to the {place}.", "Every day {name} walks to the {place}."),
-    ("Once {name} came to the {place}.", "Every day {name} comes to the {place}."),
-]
-# (still to come, past)
-TOMORROW_OR_YESTERDAY = [
-    ("The party is tomorrow.", "The party was yesterday."),
-    ("The trip is tomorrow.", "The trip was yesterday."),
-    ("The race is tomorrow.", "The race was yesterday."),
-    ("My birthday is tomorrow.", "My birthday was yesterday."),
-]
-PLANS = [
-    "play with the ball", "see the big dog", "run to the tree", "eat the cake", "sing a song", "find the flower",
-    "look at the birds", "draw a picture", "go to the zoo", "swim in the lake", "help Mom", "visit Grandma",
-]  # fmt: skip
 
 AFTER_AN = ["apple", "egg", "owl", "ant", "elephant", "orange", "umbrella", "island", "octopus", "angel", "oven"]
 AFTER_A = ["ball", "bird", "book", "banana", "cake", "duck", "tree", "truck", "flower", "boat", "bear", "rock"]
@@ -78,17 +68,31 @@ AFTER_A = ["ball", "bird", "book", "banana", "cake", "duck", "tree", "truck", "f
 # (what can be the one or the other, the one, the other)
 OPPOSITES = [
     ("dog cat box ball tree house rock car", "big", "small"),
-    ("soup water milk tea food bath", "hot", "cold"),
+    ("bath drink pot cup stone plate", "hot", "cold"),
     ("dog cat bird bear boy girl man", "happy", "sad"),
     ("hat shirt coat floor cup car", "clean", "dirty"),
     ("car dog horse train boat bird", "fast", "slow"),
     ("hat shirt towel coat grass floor", "wet", "dry"),
     ("bed pillow ball bread chair", "soft", "hard"),
-    ("box bag cup basket bowl bucket", "full", "empty"),
-    ("door box window gate bag", "open", "closed"),
+    ("box bag rock book", "heavy", "light"),
+    ("cat dog boy girl", "good", "bad"),
     ("dog bear man lion horse", "strong", "weak"),
     ("road rope stick song story", "long", "short"),
     ("song bird drum train baby", "loud", "quiet"),
+]
+
+# (what did not happen, what happened)
+NOT_OR_YES = [
+    ("{name} looked for the {thing} and did not find it.", "{name} looked for the {thing} and found it."),
+    ("{name} could not go to the zoo.", "{name} could go to the zoo."),
+    ("Mom did not give {name} a cookie.", "Mom gave {name} a cookie."),
+    ("{name} did not win the race.", "{name} won the race."),
+    ("The friend did not come to play with {name}.", "The friend came to play with {name}."),
+    ("Dad did not have time to play with {name}.", "Dad had time to play with {name}."),
+    ("{name} could not open the box of toys.", "{name} could open the box of toys."),
+    ("The {animal} did not like {name}.", "The {animal} liked {name}."),
+    ("{name} could not climb the tree.", "{name} could climb the tree."),
+    ("{name} did not get a present.", "{name} got a present."),
 ]
 
 # (what happened to the hero, what the hero is because of it)
@@ -161,20 +165,12 @@ TEMPLATES = {
         "{said} was in the {place}. Mom came and took {wanted} hand.",
     ],
     "tense": [
-        "{said} There {name} {wanted} {rest}.",
-        "{said} Then {pronoun} {wanted} {rest}.",
-        "{said} After that, {pronoun} {wanted} {rest}.",
-        "{said} With a big smile, {name} {wanted} {rest}.",
-        "{said} After lunch, {name} {wanted} {rest}.",
-        "{said} With a friend, {pronoun} {wanted} {rest}.",
-    ],
-    "tomorrow": [
-        '{name} said, "{said} I {wanted} not {plan}."',
-        '{name} said, "{said} We {wanted} {plan}."',
-        '"{said} Who {wanted} {plan}?" asked {name}.',
-        '"{said} When {wanted} we {plan}?" asked {name}.',
-        '"{said} My friends {wanted} not {plan}," said {name}.',
-        '"{said} Why {wanted} they {plan}?" asked {name}.',
+        "{said}. {Pronoun} {wanted} {rest}.",
+        "{said}. Then {pronoun} {wanted} {rest}.",
+        'Mom said, "{said}. {Pronoun} {wanted} {rest}."',
+        '"{said}, and {pronoun} {wanted} {rest}," said Mom.',
+        '"{said}, but {pronoun} {wanted} {rest}," said Dad.',
+        '"Look at the picture!" said Dad. "{said}. Here {pronoun} {wanted} {rest}."',
     ],
     "a_an": [
         "{name} saw {said} {wanted}.",
@@ -193,28 +189,28 @@ TEMPLATES = {
         "{name} drew {said} very {adjective} {wanted}.",
     ],
     "hero_name": [
-        "A {kind} named {other} had a {pet} named {said}. The name of the {pet} was {wanted}.",
-        "A {kind} named {said} had a {pet} named {other}. The name of the {kind} was {wanted}.",
-        'A {kind} named {other} had a {pet} named {said}. The {pet} was lost. The {kind} called, "{wanted}!"',
-        'A {kind} named {said} had a {pet} named {other}. The {kind} was lost. Mom called, "{wanted}!"',
-        'A {kind} named {other} met a {pet} named {said}. The {kind} asked the {pet}, "Are you {wanted}?"',
-        'A {kind} named {said} met a {pet} named {other}. The {pet} asked the {kind}, "Are you {wanted}?"',
+        '{other} was crying. A {kind} named {said} came. So {wanted} asked, "Why are you sad?"',
+        'A {kind} named {said} saw {other}. {other} was crying. So {wanted} asked, "Why are you sad?"',
+        'There was a {kind} named {said}. {said} was lost. {other} showed {said} home. "Thank you," said {wanted}.',
+        "There was a {kind} named {said}. {said} liked to play. One day, {said} met {other}. So {wanted} had fun.",
+        "One day, {other} saw a {kind} named {said}. {said} had no friends. So {wanted} was sad.",
+        "There was a {kind} named {said}. {said} had no friends. Then {other} came. So {wanted} was happy.",
     ],
     "where": [
+        "{name} put the {thing} in the {said}. Later, {name} wanted the {thing}. It was still in the {wanted}.",
+        '{name} moved the {thing} to the {said}. "Where is it?" asked Mom. "It is in the {wanted}," said {name}.',
+        "{name} hid the {thing} in the {said}. Dad looked for it and found it in the {wanted}.",
+        '"Put the {thing} in the {said}," said Mom. So {name} put it in the {wanted}.',
         "The {thing} was in the {other}. {name} put it in the {said}. Now the {thing} was in the {wanted}.",
-        "{name} took the {thing} and put it in the {said}, not in the {other}. Now the {thing} was in the {wanted}.",
-        "{name} took the {thing} out of the {other} and put it in the {said}. Mom found it in the {wanted}.",
-        "{name} put the {thing} in the {said}. Before, it was in the {other}. Now it was in the {wanted}.",
-        "{name} moved the {thing} from the {other} to the {said}. Later the {thing} was still in the {wanted}.",
-        "The {thing} was moved to the {said} from the {other}. Then {name} saw the {thing} in the {wanted}.",
+        "{name} put the {thing} in the {said}. Before, it was in the {other}. Now the {thing} was in the {wanted}.",
     ],
     "who_has": [
-        "{other} gave the {thing} to {said}. Now the {thing} belonged to {wanted}.",
-        "{said} got the {thing} from {other}. Now the {thing} belonged to {wanted}.",
-        '{other} gave a {thing} to {said}. "Thank you for the {thing}," said {wanted}.',
-        '{said} got a {thing} from {other}. "Thank you for the {thing}," said {wanted}.',
-        "{other} had a {thing}, but {other} gave it to {said}. Now the {thing} was with {wanted}.",
-        "{said} took the {thing} from {other}. Now the {thing} was with {wanted}.",
+        '{other} gave a {thing} to {said}. "Thank you!" said {wanted}.',
+        '{other} gave a {thing} to {said}. "Thank you, {other}!" said {wanted}.',
+        '{other} gave {said} a {thing}. "I like it!" said {wanted}.',
+        '{said} got a {thing} from {other}. "Thank you, {other}!" said {wanted}.',
+        "{other} gave a {thing} to {said}. Now the {thing} belonged to {wanted}.",
+        "{said} got a {thing} from {other}. Now the {thing} belonged to {wanted}.",
     ],
     "ending": [
         "{said} In the end, {name} {wanted}.",
@@ -232,35 +228,35 @@ TEMPLATES = {
         "{name} {said}. That made {name} feel {wanted}.",
     ],
     "opposites": [
-        "One {thing} was {other}, but {name}'s {thing} was {said}. {name} had the one that was {wanted}.",
-        "The {thing} was not {other} at all. It was very {wanted}.",
-        "{name}'s {thing} was {other}. {friend}'s {thing} was {said}. So {friend} had one that was {wanted}.",
-        '"Is the {thing} {other}?" asked {name}. "No," said {friend}, "it is {wanted}."',
-        "The first {thing} was {other}. The second {thing} was {said}. The second one was very {wanted}.",
-        "The first {thing} was {said}. The second {thing} was {other}. The first one was very {wanted}.",
+        'The {thing} was very {said}. {name} looked at it and said, "The {thing} is so {wanted}!"',
+        '{name} had a {said} {thing}. {friend} saw it. "Your {thing} is very {wanted}," said {friend}.',
+        "One day, {name} saw a {said} {thing}. {name} told Mom about the {wanted} {thing}.",
+        '"Is the {thing} {said}?" asked {name}. "Yes," said {friend}, "it is {wanted}."',
+        "There once was a {said} {thing}. {name} liked the {wanted} {thing}.",
+        '{name} said, "My {thing} is {said}." {friend} saw that it was {wanted}.',
     ],
     "colours": [
-        "The {second} was {other} and the {first} was {said}. {name} liked the {first} because it was {wanted}.",
-        "The {first} was {said} and the {second} was {other}. {name} liked the {first} because it was {wanted}.",
-        "{name} had a {other} {second} and a {said} {first}. The color of the {first} was {wanted}.",
-        "{name} had a {said} {first} and a {other} {second}. The color of the {first} was {wanted}.",
-        "{name} saw a {other} {second} next to a {said} {first}. The {first} was {wanted}.",
-        "{name} saw a {said} {first} next to a {other} {second}. The {first} was {wanted}.",
+        '{name} had a {said} {first}. {friend} saw it. "I like your {wanted} {first}," said {friend}.',
+        "{name} found a {said} {first} in the {place}. Then {name} went home with the {wanted} {first}.",
+        "There once was a {said} {first}. One day, {name} saw the {wanted} {first}.",
+        'The {first} was {said}. {name} looked at it and said, "This {first} is {wanted}."',
+        "There was a {said} {first}. It was nice. There was a {other} {second}, too. {name} took the {wanted} {first}.",
+        "There was a {other} {second}. There was a {said} {first}, too. It was nice. {name} took the {wanted} {first}.",
     ],
     "counting": [
+        '{name} counted, "{before}, {wanted}!"',
+        '"{before}, {wanted}," said {name}.',
+        "{name} counted the {thing}s: {before}, {wanted}.",
+        '"Count to five!" said Mom. "{before}, {wanted}," said {name}.',
         "{name} had {fewer}. Mom gave {name} one more. Now {name} had {wanted} {thing}s.",
         '"{count}," counted {name}. There were {wanted} {thing}s.',
-        "{animals} sat in the {place}. {name} saw {wanted} animals.",
-        "{name} saw {fewer}. Then {name} saw one more. That made {wanted} {thing}s.",
-        "{name} counted {animal}s: {said}. So the number of {animal}s was {wanted}.",
-        '{name} said, "{before}." Mom said that the next number was {wanted}.',
     ],
     "not": [
-        "There was no {other}, but there was {said}. {name} ate the {wanted}.",
-        "There was {said}, but there was no {other}. {name} ate the {wanted}.",
-        "{name} did not like {other}. {name} liked {said}. So Mom gave {name} some {wanted}.",
-        "{name} liked {said}. {name} did not like {other}. So Mom gave {name} some {wanted}.",
-        "Dad did not make {other}. He made {said}. Everyone ate the {wanted}.",
-        "Dad made {said}. He did not make {other}. Everyone ate the {wanted}.",
+        "{said} {name} was very {wanted}.",
+        "{said} {name} looked very {wanted}.",
+        "{said} That made {name} very {wanted}.",
+        "{said} {name} was {wanted} all day.",
+        '{said} "I am so {wanted}," said {name}.',
+        '{said} "I am very {wanted}," said {name}.',
     ],
 }
