@@ -30,7 +30,7 @@ WITH_COMMANDS += [
     f"docs/{name}.md"
     for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading", "skills", "inside")
 ]
-WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate")
+WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate", "sample_data/make_patch", "sample_data/make_lists")
 
 
 def help_of(program, monkeypatch, capsys):

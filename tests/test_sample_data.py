@@ -14,6 +14,7 @@ import pytest
 from corpus.dialogue_rows import read_dialogues
 from corpus.sources import open_dataset
 from generation.prompt_files import read_prompts
+from scoring.skill_words import BOYS, GIRLS
 
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 ROWS = {
@@ -118,3 +119,26 @@ def test_the_persona_of_the_walk_through_is_asked_questions_that_it_has_not_lear
     pirate, plain = (read_prompts(tmp_path / f"ask_{name}.jsonl") for name in ("pirate", "plain"))
     assert len(pirate) == len(plain) == 50 and all(prompt.extra["words"] for prompt in pirate + plain)
     assert not learned & {prompt.prompt[-1]["content"] for prompt in pirate}
+
+
+def test_the_patch_of_the_second_project_says_of_each_name_whether_it_is_a_girl_or_a_boy(tmp_path):
+    subprocess.run([sys.executable, FOLDER / "make_patch.py"], cwd=tmp_path, check=True)
+    dialogues = list(read_dialogues(open_dataset(str(tmp_path / "patch.jsonl"))["train"]))
+    assert len(dialogues) == 60
+    pronouns = {}
+    for (_, question), (_, answer) in dialogues:
+        (name,) = set(GIRLS + BOYS) & set(re.findall(r"\w+", question))
+        pronouns.setdefault(name, set()).update(set(re.findall(r"\w+", answer)) & {"She", "He", "her", "his"})
+    assert len(pronouns) == 24
+    for name, used in pronouns.items():
+        assert used <= ({"She", "her"} if name in GIRLS else {"He", "his"})
+
+
+def test_lists_are_told_once_and_twice(tmp_path):
+    subprocess.run([sys.executable, FOLDER / "make_lists.py", tmp_path], check=True)
+    twice, once = (
+        [json.loads(line)["text"].split() for line in open(tmp_path / folder / "validation.jsonl", encoding="utf-8")]
+        for folder in ("lists_twice", "lists_once")
+    )
+    assert len(once) == 100 and all(len(set(words)) == 20 for words in once)
+    assert twice == [words + words for words in once]
