@@ -7,7 +7,7 @@ import os
 import pickle
 import pickletools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +68,17 @@ def write_json(path: str | Path, content: object) -> None:
     """Write a JSON file, completely or not at all."""
     with written_atomically(path) as file:
         file.write(json.dumps(content, indent=1).encode())
+
+
+def check_outputs(written: Iterable[str | None], read: Iterable[str | None]) -> None:
+    """Raise UserError if a file cannot be written, or has another use in the same command.  None: not asked for."""
+    written = [path for path in written if path]
+    used = [Path(path).resolve() for path in (*read, *written) if path]
+    for path in written:
+        if used.count(Path(path).resolve()) > 1:
+            raise UserError(f"{path} would be overwritten, but has another use in this command; choose another file")
+        if not Path(path).parent.is_dir() or Path(path).is_dir():
+            raise UserError(f"cannot write {path}: it is a folder, or its folder does not exist")
 
 
 def locked(file: BinaryIO) -> bool | None:

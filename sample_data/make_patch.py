@@ -6,8 +6,8 @@ python sample_data/make_patch.py       # writes patch.jsonl here
 import json
 import random
 
-GIRLS = "Lily Mia Sue Anna Sara Emma Lucy Amy Jane Sarah Molly Mary".split()
-BOYS = "Tim Tom Ben Max Jack Sam Timmy Tommy Billy Bob Joe John".split()
+GIRLS = ["Lily", "Mia", "Sue", "Anna", "Sara", "Emma", "Lucy", "Amy", "Jane", "Sarah", "Molly", "Mary"]
+BOYS = ["Tim", "Tom", "Ben", "Max", "Jack", "Sam", "Timmy", "Tommy", "Billy", "Bob", "Joe", "John"]
 QUESTIONS = {  # questions: their answer
     "Who is {name}?": "{name} is a {child}. {He} likes to {do}.",
     "Do you know {name}?": "Yes, {name} is a {child}. {He} has a {thing}, and it is {his} best {thing}.",

@@ -8,6 +8,8 @@ import random
 import re
 
 import pytest
+from inside.embeddings import KINDS
+from inside.heads import KINDS as SCORES
 from pages.inside import inside_page, marked_stories, name_some, write_inside_page
 
 HOSTILE = "</script><img src=http://x.example/y onerror=alert(1)>&\"'\u202e\x1b\ud800{{data}}"
@@ -28,8 +30,6 @@ WORDS = [
     " ran",
     " 3",
 ]
-KINDS = ["name", "noun", "verb", "number", "other"]
-SCORES = ["previous token", "first token", "same token", "induction", "name copying"]
 SECTIONS = ["text", "attention", "lens", "ablation", "without", "embeddings", "training"]
 
 
@@ -39,7 +39,7 @@ def make_content(length=40, layers=2, heads=2, words=40):
     tokens = ["<bos>", *(WORDS[i % len(WORDS)] for i in range(length - 1))]
     loss = [None, *(chance.expovariate(0.6) for _ in tokens[1:])]
     names = [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
-    parts = names + [f"layer {layer}" for layer in range(layers)]
+    parts = names + [f"layer:{layer}" for layer in range(layers)]
     scored = []
     for i, _ in enumerate(names):
         scores = {score: 0.9 if j == i else 0.05 for j, score in enumerate(SCORES)}
@@ -57,7 +57,7 @@ def make_content(length=40, layers=2, heads=2, words=40):
         "loss": loss,
         "rank": [None, *(1 + int(math.exp(value)) for value in loss[1:])],
         "alternatives": [None, *([*ten] for _ in tokens[1:])],
-        "attention": {"layers": layers, "heads": heads, "data": [make_pattern(length, i) for i in range(len(names))]},
+        "attention": [[make_pattern(length, layer * heads + head) for head in range(heads)] for layer in range(layers)],
         "heads": scored,
         "lens": [
             [[tokens[(i + 1) % length] if (i + row) % 2 else " the", (row + 1) / (layers + 1)] for i in range(length)]
@@ -74,7 +74,7 @@ def make_content(length=40, layers=2, heads=2, words=40):
             ],
         },
         "without": {
-            "parts": ["1.1", "layer 1"],
+            "parts": ["1.1", "layer:1"],
             "prompt": "Once upon a time",
             "with_them": "Once upon a time there was a cat. The cat ran.",
             "without_them": "Once upon a time there was a dog. The the the.",
@@ -84,7 +84,7 @@ def make_content(length=40, layers=2, heads=2, words=40):
                 {"token": word, "x": chance.gauss(0, 1), "y": chance.gauss(0, 1), "kind": KINDS[i % len(KINDS)]}
                 for i, word in enumerate(vocabulary)
             ],
-            "kinds": KINDS,
+            "kinds": list(KINDS),
             "variance": [0.07, 0.05],
             "neighbours": {
                 word: [[vocabulary[(i + j) % words], 1 - j / 11] for j in range(1, 11)]
@@ -105,13 +105,14 @@ def make_content(length=40, layers=2, heads=2, words=40):
 
 
 def make_pattern(length, number):
-    """Return a pattern of attention in base64: half on the token at some distance before, the rest on the first one."""
-    rows = bytearray(length * length)
-    for row in range(length):
-        column = max(row - number - 1, 0)
-        rows[row * length] += 127
-        rows[row * length + column] += 128
-    return base64.b64encode(bytes(rows)).decode()
+    """Return the rows of a pattern: half on the token at some distance before, the rest on the first one."""
+    rows = []
+    for place in range(length):
+        row = [0.0] * (place + 1)
+        row[0] += 0.498
+        row[max(place - number - 1, 0)] += 0.502
+        rows.append(row)
+    return rows
 
 
 def data_of(page):
@@ -214,7 +215,7 @@ def test_parts_are_sorted_by_the_rise_and_unknown_ones_come_last():
     content = make_content()
     content["ablation"]["rows"][4]["zero"] = None
     table = re.search(r'<table id="ablation">.*?</table>', inside_page(content), re.DOTALL)[0]
-    assert re.findall(r'<th scope="row"><bdi>(.*?)</bdi>', table) == ["layer 1", "1.1", "1.0", "0.1", "0.0", "layer 0"]
+    assert re.findall(r'<th scope="row"><bdi>(.*?)</bdi>', table) == ["layer:1", "1.1", "1.0", "0.1", "0.0", "layer:0"]
 
 
 def test_the_first_word_that_differs_is_marked():
@@ -270,7 +271,7 @@ def test_the_page_answers_without_an_error(shown):
     shown.find_element("css selector", "button[data-column='4']").click()
     assert text_of(shown, "#ablation tbody th bdi") == "0.0"  # its loss on names falls least
     shown.find_element("css selector", "#ablation-section input[data-kind=head]").click()
-    assert text_of(shown, "#ablation tbody tr:not([hidden]) th bdi") == "layer 0"
+    assert text_of(shown, "#ablation tbody tr:not([hidden]) th bdi") == "layer:0"
 
     shown.find_element("css selector", "#search").send_keys("word7")
     assert text_of(shown, "#found") == "Nearest to ␣word7"

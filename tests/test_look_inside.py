@@ -1,5 +1,6 @@
 """Looking inside a model: what is shown is what the network computes; a part that is left out has no effect at all."""
 
+import itertools
 import json
 import math
 import shutil
@@ -28,29 +29,33 @@ from generation.writer import Writer
 CPU = torch.device("cpu")
 FLOAT32 = Precision(CPU)
 PARTS = [Part(0, 1), Part(1, 0), Part(0), Part(1)]
-variants = pytest.mark.parametrize("arch, window", [("gpt2", None), ("llama", None), ("llama", 4)])
+variants = pytest.mark.parametrize(
+    "changes",
+    [{"arch": "gpt2"}, {"arch": "gpt2", "bias": False}, {}, {"window_size": 4}, {"tie_embeddings": False}],
+    ids=str,
+)
 
 
-def make_stories(*lengths, repeated_names=()):
-    return [Story([SPECIAL["<bos>"], *random_ids(n, seed=n).tolist()], list(repeated_names)) for n in lengths]
+def make_stories(*lengths, repeated_names=None):
+    return [Story([SPECIAL["<bos>"], *random_ids(n, seed=n).tolist()], repeated_names or {}) for n in lengths]
 
 
 # Recording ------------------------------------------------------------------------------------------------------------
 
 
 @variants
-def test_each_row_of_attention_sums_to_one_and_sees_nothing_later(arch, window):
-    attention = record(make_model(arch, window_size=window), random_ids(9).tolist()).attention
+def test_each_row_of_attention_sums_to_one_and_sees_nothing_later(changes):
+    attention = record(make_model(**changes), random_ids(9).tolist()).attention
     assert attention.shape == (2, 2, 9, 9)
     assert_same(attention.sum(-1), torch.ones(2, 2, 9))
     assert attention.triu(1).abs().max() == 0
-    if window:
-        assert attention.tril(-window).abs().max() == 0
+    if "window_size" in changes:
+        assert attention.tril(-changes["window_size"]).abs().max() == 0
 
 
 @variants
-def test_the_networks_output_follows_from_the_recorded_attention(arch, window):
-    model = make_model(arch, window_size=window)
+def test_the_networks_output_follows_from_the_recorded_attention(changes):
+    model = make_model(**changes)
     ids = random_ids(9)
     recording = record(model, ids.tolist())
     x = model.embed(ids[None])
@@ -133,8 +138,8 @@ def loss_of(model, stories):
 
 @torch.no_grad()
 @variants
-def test_the_rise_is_the_difference_between_two_losses(arch, window):
-    model = make_model(arch, window_size=window)
+def test_the_rise_is_the_difference_between_two_losses(changes):
+    model = make_model(**changes)
     stories = make_stories(5, 9, 11, 8)
     base, rises = ablate(model, list(batches_of(stories, CPU)), FLOAT32)
     assert base.all == pytest.approx(loss_of(model, stories), rel=1e-5) and math.isnan(base.names)
@@ -163,9 +168,18 @@ def test_the_mean_of_a_part_is_its_mean_over_all_tokens():
     assert_same(means[Part(1, 1)], torch.cat(heads[:3]).mean(0)[8:])
 
 
+def test_in_half_precision_the_rises_are_about_the_same():
+    model = make_model()
+    batches = list(batches_of(make_stories(5, 9, 11), CPU))
+    exact = {rise.part: rise.zero.all for rise in ablate(model, batches, FLOAT32)[1]}
+    half = Precision(CPU, amp=True)
+    half.dtype = torch.bfloat16  # also on a CPU that has to emulate it
+    assert {rise.part: rise.zero.all for rise in ablate(model, batches, half)[1]} == pytest.approx(exact, abs=0.1)
+
+
 def test_losses_of_names_are_those_of_the_places_where_a_name_comes_again():
     model = make_model()
-    (story,) = make_stories(9, repeated_names=[4, 7])
+    (story,) = make_stories(9, repeated_names={4: [1], 7: [1, 4]})
     base, _ = ablate(model, list(batches_of([story], CPU)), FLOAT32)
     losses = F.cross_entropy(model(torch.tensor([story.ids[:-1]]))[0], torch.tensor(story.ids[1:]), reduction="none")
     assert base.names == pytest.approx((losses[3] + losses[6]).item() / 2, rel=1e-5)
@@ -197,7 +211,7 @@ def fix_attention(monkeypatch, place_of):
 )
 def test_a_head_that_looks_at_one_kind_of_place_gets_its_label(monkeypatch, kind, place_of):
     fix_attention(monkeypatch, place_of)
-    story = Story([SPECIAL["<bos>"], 10, 11, 12, 13, 14], [])  # no token twice
+    story = Story([SPECIAL["<bos>"], 10, 11, 12, 13, 14], {})  # no token twice
     scores = head_scores(make_model(), [story])
     own = {name: values[0, 0].item() for name, values in scores.items()}
     assert label_of(own) == kind and own[kind] == pytest.approx(1)
@@ -205,11 +219,11 @@ def test_a_head_that_looks_at_one_kind_of_place_gets_its_label(monkeypatch, kind
 
 
 def test_a_head_that_looks_at_the_name_which_comes_next_copies_names(monkeypatch):
-    name = 20
-    fix_attention(monkeypatch, lambda position, ids: 2 if position in (3, 5) else 0)
-    story = Story([SPECIAL["<bos>"], 10, name, 12, name, 14], [4])
-    assert head_scores(make_model(), [story])["name copying"][0, 0] == 1
+    at_the_beginning, inside = 19, 20  # two tokens for the same name
+    story = Story([SPECIAL["<bos>"], at_the_beginning, 10, 12, inside, 14], {4: [1]})
     fix_attention(monkeypatch, lambda position, ids: 1 if position == 3 else 0)
+    assert head_scores(make_model(), [story])["name copying"][0, 0] == 1
+    fix_attention(monkeypatch, lambda position, ids: 2 if position == 3 else 0)
     assert head_scores(make_model(), [story])["name copying"][0, 0] == 0
 
 
@@ -231,7 +245,7 @@ def test_resting_on_the_first_token_is_a_label_only_if_there_is_no_other():
 
 def test_nearest_tokens_are_those_with_the_largest_cosine():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.1], [-1.0, 0.0]])
-    near = nearest_tokens(vectors, [0], [0, 1, 2, 3])
+    near = nearest_tokens(vectors, [0, 1, 2, 3])
     assert [token for token, _ in near[0]] == [2, 1, 3]
     assert near[0][0][1] == pytest.approx(2 / math.sqrt(4.01)) and near[0][2][1] == pytest.approx(-1)
 
@@ -253,9 +267,13 @@ def test_repeated_names_are_found_where_their_first_token_is(course):
     text = "Tom saw Mia. Then Tom and Mia saw Ben and Mia."
     ids = [tokenizer.special["<bos>"], *tokenizer.encode(text)]
     places = repeated_names(ids, tokenizer, {"Tom", "Mia", "Ben"})
-    rests = [tokenizer.decode(ids[place:]) for place in places]
-    assert rests == [" Tom and Mia saw Ben and Mia.", " Mia saw Ben and Mia.", " Mia."]
-    assert repeated_names(ids, tokenizer, set()) == []
+    rests = {tokenizer.decode(ids[place:]): [tokenizer.decode(ids[i:]) for i in places[place]] for place in places}
+    assert rests == {
+        " Tom and Mia saw Ben and Mia.": [text],
+        " Mia saw Ben and Mia.": [text.removeprefix("Tom saw")],
+        " Mia.": [text.removeprefix("Tom saw"), " Mia saw Ben and Mia."],
+    }
+    assert repeated_names(ids, tokenizer, set()) == {}
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -293,16 +311,23 @@ def test_the_page_shows_the_loss_that_the_model_has_on_the_text(folder, monkeypa
         if rank <= 10:
             assert alternatives[rank - 1][1] == pytest.approx(math.exp(-loss), abs=1e-4)
     assert content["lens_loss"][-1][:-1] == pytest.approx(losses, abs=1e-4)
-    heads = model.config.num_layers * model.config.num_heads
-    assert len(content["heads"]) == len(content["attention"]["data"]) == heads
-    assert len(content["ablation"]["rows"]) == heads + model.config.num_layers
-    assert (folder / "inside.html").read_text().startswith("<!")
+    layers, heads = model.config.num_layers, model.config.num_heads
+    assert len(content["heads"]) == layers * heads
+    assert len(content["ablation"]["rows"]) == layers * heads + layers
+    assert len(content["attention"]) == layers and len(content["attention"][0]) == heads
+    for head in itertools.chain(*content["attention"]):
+        assert [len(row) for row in head] == [*range(1, len(ids) + 1)]
+        assert [sum(row) for row in head] == pytest.approx([1] * len(ids), abs=1e-3)
+    page = (folder / "inside.html").read_text()
+    for section in ("text", "attention", "lens", "ablation", "embeddings"):
+        assert f'<section id="{section}-section">' in page
 
 
 def test_a_story_without_parts_is_the_one_that_the_saved_model_writes(folder, monkeypatch):
     parts = ["--without", "0.0", "--without", "layer:0", "--save", "less.pth"]
     written = ["--prompt", "Tom had", "--max_new_tokens", 12, "--seed", 3]
     texts = look(folder, monkeypatch, MODEL, *parts, *written)["without"]
+    assert load_model("less.pth")[1]["step"] == load_model(MODEL)[1]["step"] > 0
     for path, key in ((MODEL, "with_them"), ("less.pth", "without_them")):
         tokenizer = load_tokenizer("bpe_tokenizer_tinystories.pkl")
         writer = Writer(load_model(path, tokenizer)[0], tokenizer, Sampling(max_new_tokens=12, seed=3))
@@ -314,13 +339,17 @@ def test_a_story_without_parts_is_the_one_that_the_saved_model_writes(folder, mo
 def test_kept_models_are_compared_in_the_order_of_their_steps(folder, monkeypatch):
     run = folder / "tinystories_model"
     model, content = load_model(run / "best_model.pth")
-    for step in (10, 9):
+    for step in (9, 10, 100):
         save_model(run / f"model-{step}.pth", model, content["tokenizer_fingerprint"], step)
         model.tokens.weight.data *= 2
-    training = look(folder, monkeypatch, "--run", "tinystories_model", "--watch", "cat")["training"]
-    assert training["steps"] == [9, 10]
-    assert training["moved"] == pytest.approx([0, 0.5])
-    assert list(training["losses"]) == ["all tokens", "names that come again", "cat"]
+    (run / "model-2b.pth").write_text("of the student")
+    shown = look(folder, monkeypatch, "--run", "tinystories_model", "--watch", "cat")
+    assert shown["model"] == "tinystories_model/model-100.pth"
+    assert shown["training"]["steps"] == [9, 10, 100]
+    assert shown["training"]["moved"] == pytest.approx([0, 1, 3])
+    assert list(shown["training"]["losses"]) == ["all tokens", "names that come again", "cat"]
+    shuffled = [f"tinystories_model/model-{step}.pth" for step in (100, 9, 10)]
+    assert look(folder, monkeypatch, *shuffled, "--watch", "cat") == shown
 
 
 def test_what_the_program_refuses(folder, monkeypatch):
@@ -335,8 +364,12 @@ def test_what_the_program_refuses(folder, monkeypatch):
         ([MODEL, "--watch", "cat"], "pass several, or --run"),
         ([MODEL, "--text", " "], "--text is empty"),
         ([MODEL, "--text", "Tom ran. " * 300], "--text: .* tokens, but the model's context"),
-        ([MODEL, "other.pth"], "the models have different shapes"),
+        ([MODEL, "other.pth"], "have different shapes"),
+        ([MODEL, "tinystories_model/final_model.pth"], "are both of step"),
         ([MODEL, "--output", "no/inside.html"], "cannot write no/inside.html"),
+        ([MODEL, "--output", MODEL], "would be overwritten"),
+        ([MODEL, "--without", "0.0", "--save", "inside.json"], "would be overwritten"),
+        ([MODEL, "--prompt", "Tom"], "pass --without too"),
     ):
         with pytest.raises(UserError, match=reason):
             look(folder, monkeypatch, *flags)

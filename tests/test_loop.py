@@ -11,6 +11,7 @@ from common.devices import Precision
 from common.errors import UserError
 from common.weights_files import load_model
 from training import loop
+from training.run_folder import Run
 from training.step import evaluate
 
 
@@ -93,8 +94,20 @@ def test_weights_are_kept_at_evaluations_spread_over_the_run(tmp_path):
     assert kept == {"model-4.pth", "model-8.pth", "model-12.pth"}
     for step in (4, 8, 12):
         assert_equal_weights(weights(tmp_path / f"model-{step}.pth"), weights(tmp_path / f"checkpoint-{step}.pth"))
+    (tmp_path / "model-2b.pth").write_text("of the student")
     train_in(tmp_path, flags={"overwrite": True}, keep_models=99, eval_steps=5, epochs=None, max_steps=7)
-    assert {path.name for path in tmp_path.glob("model-*")} == {"model-5.pth", "model-7.pth"}
+    assert {path.name for path in tmp_path.glob("model-*")} == {"model-5.pth", "model-7.pth", "model-2b.pth"}
+    train_in(tmp_path, flags={"overwrite": True}, keep_models=1, lora_rank=2, epochs=None, max_steps=3)
+    assert_equal_weights(weights(tmp_path / "model-3.pth"), weights(tmp_path / "final_model.pth"))
+
+
+def test_kept_models_count_in_the_space_that_a_run_needs(tmp_path, monkeypatch):
+    needed = []
+    monkeypatch.setattr(Run, "check_space", lambda run, size: needed.append(size))
+    for keep in (0, 5):
+        train_in(tmp_path, flags={"overwrite": True}, keep_models=keep, epochs=None, max_steps=6)
+    size = sum(tensor.nbytes for tensor in weights(tmp_path / "final_model.pth").values())
+    assert needed[1] - needed[0] == 5 * size
 
 
 def test_early_stopping_waits_as_many_evaluations_as_its_patience(tmp_path, val_losses):

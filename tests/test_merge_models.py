@@ -13,8 +13,8 @@ from common.weights_files import load_model, save_model
 def merge(tmp_path, monkeypatch):
     """Return a function that merges models, as from a shell, and returns the weights of the result."""
     monkeypatch.chdir(tmp_path)
-    for seed, name in enumerate("abc"):
-        save_model(f"{name}.pth", make_model(seed=seed), "of the tokenizer")
+    for seed, name in enumerate("abc"):  # dropout, as tuning may change it, is no part of the shape
+        save_model(f"{name}.pth", make_model(seed=seed, dropout=0.1 * seed), "of the tokenizer")
     save_model("wide.pth", make_model(hidden_size=32), "of the tokenizer")
     save_model("foreign.pth", make_model(), "of another tokenizer")
 
@@ -47,4 +47,6 @@ def test_models_that_do_not_fit_are_refused(merge, tmp_path, other, reason):
         merge("a.pth", other)
     with pytest.raises(UserError, match=reason):
         merge("a.pth", "b.pth", "--minus", other)
+    with pytest.raises(UserError, match="would be overwritten"):
+        merge("a.pth", "b.pth", "--output", "b.pth")
     assert not (tmp_path / "merged.pth").exists()

@@ -257,6 +257,20 @@ def test_flags_that_do_not_affect_training_may_change_on_resuming(tmp_path):
     assert (tmp_path / "summary.json").exists()
 
 
+def test_a_resumed_run_keeps_the_same_models(tmp_path):
+    settings = {"keep_models": 3, "eval_steps": 2, "epochs": None, "max_steps": 6}
+    train_in(tmp_path / "whole", **settings)
+    interrupt(tmp_path / "parts", 3, **settings)
+    for name in ("model-4.pth", "model-6.pth"):  # as from a run that went on after its last checkpoint, and was killed
+        (tmp_path / "parts" / name).write_text("of the killed run")
+    (tmp_path / "parts/model-9.pth").write_text("of a longer run")
+    train_in(tmp_path / "parts", None, LATEST, **settings)
+    names = {path.name for path in (tmp_path / "parts").glob("model-*")}
+    assert names == {"model-2.pth", "model-4.pth", "model-6.pth"}
+    for name in names:
+        assert_equal_weights(weights(tmp_path / "whole" / name), weights(tmp_path / "parts" / name))
+
+
 def test_a_run_resumes_in_its_own_precision_and_another_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
     interrupt(tmp_path, 3, amp=None)

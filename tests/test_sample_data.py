@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from scoring.skill_words import BOYS, GIRLS
 
 from corpus.dialogue_rows import read_dialogues
 from corpus.sources import open_dataset
 from generation.prompt_files import read_prompts
-from scoring.skill_words import BOYS, GIRLS
 
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 ROWS = {
@@ -136,9 +136,7 @@ def test_the_patch_of_the_second_project_says_of_each_name_whether_it_is_a_girl_
 
 def test_lists_are_told_once_and_twice(tmp_path):
     subprocess.run([sys.executable, FOLDER / "make_lists.py", tmp_path], check=True)
-    twice, once = (
-        [json.loads(line)["text"].split() for line in open(tmp_path / folder / "validation.jsonl", encoding="utf-8")]
-        for folder in ("lists_twice", "lists_once")
-    )
+    files = [tmp_path / folder / "validation.jsonl" for folder in ("lists_twice", "lists_once")]
+    twice, once = ([json.loads(line)["text"].split() for line in file.read_text().splitlines()] for file in files)
     assert len(once) == 100 and all(len(set(words)) == 20 for words in once)
     assert twice == [words + words for words in once]

@@ -42,6 +42,7 @@ from scoring.skills import answers, log_probabilities, skill_scores
 from common.console import log
 from common.devices import Precision, choose_device, ready_to_write
 from common.errors import UserError
+from common.files import check_outputs
 from common.flags import FlagParser, add_fields, settings_from
 from common.program import run_program
 from common.weights_files import check_tokenizer, load_model
@@ -119,7 +120,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     args = parser.parse_args(argv)
     check(args)
-    check_outputs(args)
+    read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric, *args.tokenizer_path]
+    check_outputs([args.output, args.csv], read)
     return args
 
 
@@ -155,18 +157,6 @@ def check(args: argparse.Namespace) -> None:
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise UserError(message)
-
-
-def check_outputs(args: argparse.Namespace) -> None:
-    """Raise UserError if a results file cannot be written or would overwrite another file."""
-    read = [*args.models, args.prompts_file, args.dataset, *args.training_set, args.judge_rubric]
-    written = [path for path in (args.output, args.csv) if path]
-    used = [Path(path).resolve() for path in (*read, *written) if path]
-    for path in written:
-        if used.count(Path(path).resolve()) > 1:
-            raise UserError(f"{path} would be overwritten, but has another use in this command; choose another file")
-        if not Path(path).parent.is_dir() or Path(path).is_dir():
-            raise UserError(f"cannot write {path}: it is a folder, or its folder does not exist")
 
 
 def is_samples(path: str) -> bool:

@@ -10,21 +10,24 @@ models of one shape, the page also shows how these measures changed; everything 
 """
 
 import argparse
+import itertools
+import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inside import page_content
 from inside.over_training import compare
 from inside.parts import read_part, zero_out
-from inside.stories import SAMPLE_STORIES, STORIES, read_stories
+from inside.stories import SAMPLE_STORIES, STORIES, stories_to_measure
 from pages.inside import write_inside_page
 
 from common.console import log
 from common.devices import choose_device
 from common.errors import UserError
-from common.files import write_json
+from common.files import check_outputs, written_atomically
 from common.flags import FlagParser, add_fields, settings_from
 from common.program import run_program
 from common.weights_files import load_model, save_model
@@ -35,8 +38,8 @@ from generation.prompts import story_prompt
 from generation.sampling import Sampling
 from generation.writer import Writer
 from model import Transformer
+from training.run_folder import step_in_name
 
-LARGEST_PAGE = 40_000_000  # bytes
 BEGINNING = "Once upon a time, there was a little girl named Lily."
 
 
@@ -55,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--without", action="append", default=[], metavar="PART",
         help="write a story without this head (2.3) or layer (layer:1), beside the same with it; can be repeated",
     )  # fmt: skip
-    group.add_argument("--prompt", default=BEGINNING, help="the beginning of that story (default: %(default)s)")
+    group.add_argument("--prompt", help=f"the beginning of that story (default: {BEGINNING})")
     group.add_argument("--save", metavar="FILE", help="save the model without these parts, as a model file")
     add_fields(group, Sampling, {})
     group = parser.add_argument_group("the stories that parts are measured on")
@@ -78,99 +81,114 @@ def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that make no sense, before any work is done."""
     if bool(args.models) == bool(args.run):
         raise UserError("pass one or more model files, or --run with the folder of a run")
+    if args.run:
+        args.models = kept_models(args.run)
     if args.max_eval_samples < 1:
         raise UserError(f"--max_eval_samples must be at least 1, not {args.max_eval_samples}")
-    if args.save and not args.without:
-        raise UserError("--save saves the model without the parts of --without; pass --without too")
-    if args.watch and not args.run and len(args.models) < 2:
+    for flag in ("save", "prompt"):
+        if getattr(args, flag) and not args.without:
+            raise UserError(f"--{flag} is for a model without some parts; pass --without too")
+    if args.watch and len(args.models) < 2:
         raise UserError("--watch shows how a loss changed over several models; pass several, or --run")
+    if not all(word.strip() for word in args.watch):
+        raise UserError("--watch is empty; pass a word")
     if args.text is not None and not args.text.strip():
         raise UserError("--text is empty")
-    for path in (args.output, args.json, args.save):
-        if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
-            raise UserError(f"cannot write {path}: it is a folder, or its folder does not exist")
+    check_outputs([args.output, args.json, args.save], [*args.models, args.tokenizer_path, args.dataset])
+
+
+def kept_models(folder: str) -> list[str]:
+    """Return the files that --keep_models left in a run's folder.  Raises UserError if there are none."""
+    paths = [str(path) for path in Path(folder).glob("model-*.pth") if step_in_name(path) is not None]
+    if not paths:
+        raise UserError(f"no model-<step>.pth in {folder}; train with --keep_models 10 to keep some")
+    return paths
 
 
 # Loading --------------------------------------------------------------------------------------------------------------
 
 
-def kept_models(folder: str) -> list[str]:
-    """Return the files that --keep_models left in a run's folder, in the order of their steps.  Raises UserError."""
-    steps = {path.stem.removeprefix("model-"): path for path in Path(folder).glob("model-*.pth")}
-    numbered = sorted((int(step), str(path)) for step, path in steps.items() if step.isdecimal())
-    if not numbered:
-        raise UserError(f"no model-<step>.pth in {folder}; train with --keep_models 10 to keep some")
-    return [path for _, path in numbered]
+class Loaded(NamedTuple):
+    """A model from a file.  step: of its training."""
+
+    step: int
+    path: str
+    model: Transformer
 
 
-def load_models(paths: list[str], tokenizer: Tokenizer, device) -> list[tuple[int, Transformer]]:
-    """Return (step, model) for each file.  Raises UserError if the models have different shapes."""
-    loaded = [load_model(path, tokenizer, device) for path in paths]
-    shapes = {model.config.describe() for model, _ in loaded}
-    if len(shapes) > 1:
-        raise UserError("the models have different shapes; compare models of one shape, best of one run")
-    return [(content["step"], model) for model, content in loaded]
+def load_models(paths: list[str], tokenizer: Tokenizer, device) -> list[Loaded]:
+    """Return the models in the order of their steps.  Raises UserError if they cannot be compared."""
+    models = []
+    for path in paths:
+        model, content = load_model(path, tokenizer, device)
+        models.append(Loaded(content["step"], path, model))
+    models.sort(key=lambda loaded: loaded.step)
+    for one, other in itertools.pairwise(models):
+        if one.model.config.describe() != other.model.config.describe():
+            raise UserError(f"{one.path} and {other.path} have different shapes; pass models of one run")
+        if one.step == other.step:
+            raise UserError(f"{one.path} and {other.path} are both of step {one.step:,}; pass models of one run")
+    return models
+
+
+def watched_words(words: list[str], tokenizer: Tokenizer) -> dict[str, int]:
+    """Return {word: the token with which it begins inside a sentence}."""
+    tokens = {}
+    for word in words:
+        first, *more = tokenizer.encode(f" {word.strip()}")
+        tokens[word] = first
+        if more:
+            log.info(f"--watch {word}: only its first token is watched: {tokenizer.decode([first])!r}")
+    return tokens
 
 
 # The program ----------------------------------------------------------------------------------------------------------
 
 
-def look(args: argparse.Namespace) -> dict:
-    """Return the content of the page: see `pages.inside` for its keys."""
-    tokenizer = load_tokenizer(args.tokenizer_path)
-    device = choose_device(args.device)
-    paths = kept_models(args.run) if args.run else args.models
-    models = load_models(paths, tokenizer, device)
-    _, model = models[-1]
+def look(args: argparse.Namespace, models: list[Loaded], tokenizer: Tokenizer) -> dict:
+    """Return the content of the page; docs/inside.md lists its keys."""
+    *_, (_, path, model) = models
     parts = [read_part(text, model) for text in args.without]
-    writer = Writer(model, tokenizer, settings_from(args, Sampling), paths[-1])
-    stories = read_stories(
+    writer = Writer(model, tokenizer, settings_from(args, Sampling), path)
+    stories = stories_to_measure(
         tokenizer, model.config.max_seq_len, args.dataset, args.max_eval_samples, args.cache_dir,
         settings_from(args, ReadingFlags),
     )  # fmt: skip
     ids = stories[0].ids[:-1] if args.text is None else story_prompt(writer, args.text, "--text")
-    check_length(ids, model)
+    dataset = "sample_data/stories" if args.dataset == SAMPLE_STORIES else args.dataset
     content = {
-        "model": paths[-1],
+        "model": path,
         "shape": model.config.describe(),
-        "dataset": f"{args.dataset}, {len(stories):,} stories",
+        "dataset": f"{dataset}, {len(stories):,} stories",
     }
     content |= page_content.of_text(ids, model, tokenizer)
     content |= page_content.of_model(model, tokenizer, stories)
     if parts:
-        content["without"] = page_content.of_writing(writer, args.prompt, parts)
+        content["without"] = page_content.of_writing(writer, args.prompt or BEGINNING, parts)
     if len(models) > 1:
         log.info(f"comparing {len(models)} models")
-        words = {word: first_token(word, tokenizer) for word in args.watch}
-        content["training"] = compare(models, stories, words)
-        content["training"]["models"] = paths
-    if args.save:
-        zero_out(model, parts)
-        save_model(args.save, model, tokenizer.fingerprint)
-        log.info(f"wrote {args.save}, without {', '.join(args.without)}")
+        steps = [(loaded.step, loaded.model) for loaded in models]
+        content["training"] = compare(steps, stories, watched_words(args.watch, tokenizer))
+        content["training"]["models"] = [loaded.path for loaded in models]
     return page_content.finite(content)
-
-
-def check_length(ids: list[int], model: Transformer) -> None:
-    """Raise UserError if the patterns of attention of this text would make the page too large."""
-    numbers = len(ids) ** 2 * model.config.num_layers * model.config.num_heads
-    if numbers > LARGEST_PAGE:
-        raise UserError(f"--text: {len(ids)} tokens would make a page of {numbers / 1e6:,.0f} MB; shorten the text")
-
-
-def first_token(word: str, tokenizer: Tokenizer) -> int:
-    """Return the token with which a word inside a sentence begins."""
-    return tokenizer.encode(f" {word.strip()}")[0]
 
 
 def main() -> None:
     args = parse_args()
-    content = look(args)
+    tokenizer = load_tokenizer(args.tokenizer_path)
+    models = load_models(args.models, tokenizer, choose_device(args.device))
+    content = look(args, models, tokenizer)
     write_inside_page(content, args.output)
     log.info(f"wrote {args.output}; open it in a browser")
     if args.json:
-        write_json(args.json, content)
+        with written_atomically(args.json) as file:
+            file.write(json.dumps(content).encode())
         log.info(f"wrote {args.json}")
+    if args.save:
+        step, _, model = models[-1]
+        zero_out(model, [read_part(text, model) for text in args.without])
+        save_model(args.save, model, tokenizer.fingerprint, step)
+        log.info(f"wrote {args.save}, without {', '.join(args.without)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ same abilities into different places.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -16,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.console import log
 from common.errors import UserError
+from common.files import check_outputs
 from common.flags import FlagParser
 from common.program import run_program
 from common.weights_files import load_model, save_model
+from model import ModelConfig, Transformer
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,11 +35,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def shape_of(model: Transformer) -> ModelConfig:
+    """Return a model's config without its dropout, which does not change what the weights mean."""
+    return dataclasses.replace(model.config, dropout=0.0)
+
+
 def main() -> None:
     args = parse_args()
+    check_outputs([args.output], [args.a, args.b, args.minus])
     loaded = [load_model(path) for path in (args.a, args.b, args.minus or args.a)]
     for model, content in loaded[1:]:
-        if model.config != loaded[0][0].config:
+        if shape_of(model) != shape_of(loaded[0][0]):
             raise UserError("the models have different shapes; merge models of one shape")
         if content["tokenizer_fingerprint"] != loaded[0][1]["tokenizer_fingerprint"]:
             raise UserError("the models have different tokenizers; merge models that were trained with the same one")

@@ -30,7 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inside import page_content
-from inside.stories import read_stories
+from inside.stories import stories_to_measure
 from pages.inside import inside_page
 from pages.templates import TEMPLATES
 
@@ -207,14 +207,19 @@ class Demo:
         """Yield the page of look_inside.py about a text, in a frame."""
         if name not in self.models:
             raise UserError("choose one of the models")
-        model = copy.deepcopy(self.models[name]).float()  # other users write with the model while parts are left out
-        ids = story_prompt(Writer(model, self.tokenizer, Sampling(), name), self.typed(text, "the text"), "the text")
+        text = self.typed(text, "the text")
+        if not text.strip():
+            raise UserError("type a text first")
+        # A copy, because hooks would also see what other users write.  Weights in bfloat16 stay rounded.
+        model = copy.deepcopy(self.models[name]).float()
+        ids = story_prompt(Writer(model, self.tokenizer, Sampling(), name), text, "the text")
+        content = {"model": name, "shape": model.config.describe(), "dataset": "sample_data/stories"}
+        content |= page_content.of_text(ids, model, self.tokenizer, "the text")
         if name not in self.measured:
-            stories = read_stories(self.tokenizer, model.config.max_seq_len)
+            stories = stories_to_measure(self.tokenizer, model.config.max_seq_len)
             self.measured[name] = page_content.of_model(model, self.tokenizer, stories)
-        content = {"model": name, "shape": model.config.describe(), "dataset": "the sample stories"}
-        content |= page_content.of_text(ids, model, self.tokenizer) | self.measured[name]
-        yield f'<iframe srcdoc="{html.escape(inside_page(page_content.finite(content)))}"></iframe>'
+        page = inside_page(page_content.finite(content | self.measured[name]))
+        yield f'<iframe srcdoc="{html.escape(page)}"></iframe>'
 
     def readable(self, token: int | None) -> str:
         """Make a token readable: signs for spaces and line ends, words for bytes that are not a whole character."""

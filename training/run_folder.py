@@ -28,8 +28,9 @@ from common.weights_files import Damaged
 from training.curves import draw, read_metrics
 from training.resume import checkpoints_in, read_checkpoint
 
+KEPT_MODELS = "model-[0-9]*.pth"  # see `step_in_name`
 RECORDS = ("args.json", "train.log", "metrics.jsonl", "summary.json", "best_model.pth", "final_model.pth")
-OF_A_RUN = (*RECORDS, "loss_curve.png", "checkpoint-*.pth", "model-[0-9]*.pth", "events.out.tfevents.*", ".*.partial")
+OF_A_RUN = (*RECORDS, "loss_curve.png", "checkpoint-*.pth", KEPT_MODELS, "events.out.tfevents.*", ".*.partial")
 COMPARED = ("Loss/val", "Perplexity/val", "BitsPerByte/val", "Throughput/tokens_per_second")  # in TensorBoard's table
 
 
@@ -132,7 +133,8 @@ class Run:
         if self.writes and free < needed:
             raise UserError(
                 f"the run needs about {needed / 1e6:,.0f} MB in {self.folder} for its checkpoints and models, but only "
-                f"{free / 1e6:,.0f} MB are free; make room, or pass --keep_checkpoints 1 or another --output_dir"
+                f"{free / 1e6:,.0f} MB are free; make room, or pass --keep_checkpoints 1, a smaller --keep_models, "
+                "or another --output_dir"
             )
 
     def start(self, resumed_step: int | None = None, sizes: dict[str, int] | None = None) -> None:
@@ -151,6 +153,7 @@ class Run:
         sizes = sizes or {}
         if self.goes_on:
             stale = [path for step, path in checkpoints_in(self.folder) if step > resumed_step]
+            stale += [path for path in self.folder.glob(KEPT_MODELS) if (step_in_name(path) or 0) > resumed_step]
             stale += [self.path("summary.json"), *self.folder.glob(".*.partial")]
         else:
             stale = [path for path in held_files(self.folder) if path.name != "train.log"]
@@ -290,7 +293,14 @@ def open_wandb(run: Run) -> Any:
 
 def held_files(folder: Path) -> list[Path]:
     """Return the files in a folder that belong to a run."""
-    return [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
+    paths = [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
+    return [path for path in paths if not path.match(KEPT_MODELS) or step_in_name(path) is not None]
+
+
+def step_in_name(path: Path) -> int | None:
+    """Return the step of a model that --keep_models kept, model-<step>.pth; None for any other file."""
+    step = path.stem.removeprefix("model-")
+    return int(step) if step.isdecimal() else None
 
 
 def holds_pilot(folder: Path) -> bool:

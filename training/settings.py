@@ -52,7 +52,7 @@ class TrainingSettings:
     )
     save_steps: int | None = flag(None, "steps between checkpoints (default: one about every 10 minutes)", type=int)
     keep_checkpoints: int = flag(2, "how many of the newest checkpoints to keep")
-    keep_models: int = flag(0, "how many evaluations, spread over the run, keep their weights as model-<step>.pth")
+    keep_models: int = flag(0, "keep the weights of this many evaluations, spread over the run, as model-<step>.pth")
     logging_steps: int = flag(100, "steps between log lines")
     max_bad_steps: int = flag(20, "stop after this many skipped steps in a row (NaN or infinite)")
     early_stopping_patience: int = flag(0, "stop after this many evaluations without a lower loss; 0: never")

@@ -17,8 +17,8 @@ PARSERS = {"story": train_tinystories_model.parse_args, "chat": train_tinystorie
 CURVES = {"val_loss": "eval", "train_loss": "train", "lr": "train", "tokens_per_second": "train"}
 FREE = {  # flags that each student may choose freely
     "output_dir", "cache_dir", "tokenizer_path", "overwrite", "resume_from_checkpoint", "device", "program",
-    "pretrained_model_path", "vocab_size", "wandb", "logging_steps", "save_steps", "keep_checkpoints", "pilot_run",
-    "config", "preset",
+    "pretrained_model_path", "vocab_size", "wandb", "logging_steps", "save_steps", "keep_checkpoints", "keep_models",
+    "pilot_run", "config", "preset",
 }  # fmt: skip
 
 

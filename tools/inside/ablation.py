@@ -47,7 +47,7 @@ def ablate(model: Transformer, batches: list[Batch], precision: Precision) -> tu
         means = mean_outputs(model, batches)
         whole = torch.zeros(2, dtype=torch.double)  # summed losses: all tokens, repeated names
         sums = {part: torch.zeros(2, 2, dtype=torch.double) for part in parts}  # rows: zero, mean
-        counts = torch.zeros(2)
+        counts = torch.zeros(2, dtype=torch.double)
         for batch in batches:
             forward = run(model, batch)
             whole += summed_losses(model, forward.states[-1], batch)
@@ -56,7 +56,10 @@ def ablate(model: Transformer, batches: list[Batch], precision: Precision) -> tu
                 sums[part][0] += summed_losses(model, run_without(model, forward, part, 0.0), batch)
                 sums[part][1] += summed_losses(model, run_without(model, forward, part, means[part]), batch)
     base = whole / counts
-    rises = [Rise(part, *(Losses(*row) for row in (sums[part] / counts - base).tolist())) for part in parts]
+    rises = []
+    for part in parts:
+        zero, mean = (sums[part] / counts - base).tolist()
+        rises.append(Rise(part, Losses(*zero), Losses(*mean)))
     return Losses(*base.tolist()), sorted(rises, key=lambda rise: -rise.zero.all)
 
 
@@ -128,13 +131,21 @@ def mean_outputs(model: Transformer, batches: list[Batch]) -> dict[Part, torch.T
 
 def summed_losses(model: Transformer, x: torch.Tensor, batch: Batch) -> torch.Tensor:
     """x (B, T, C), the output of the last layer -> (2): the losses summed over all tokens, and over repeated names."""
+    losses = token_losses(model, x, batch)
+    names = losses[batch.is_name[batch.targets != IGNORED]]
+    return torch.stack([losses.sum(), names.sum()]).cpu().double()
+
+
+def token_losses(model: Transformer, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """x (B, T, C), the output of the last layer -> the loss in nats of each target that is not IGNORED, in their order.
+
+    Only a few logits exist at a time: those of a whole batch may be larger than the memory.
+    """
     counted = batch.targets != IGNORED
     hidden = model.norm(x[counted])
     targets = batch.targets[counted]
-    names = batch.is_name[counted]
     rows = chunk_rows(len(targets), model.config.vocab_size, on_cpu=hidden.device.type == "cpu")
-    sums = torch.zeros(2, dtype=torch.double)
-    for x, target, is_name in zip(hidden.split(rows), targets.split(rows), names.split(rows), strict=True):
-        losses = F.cross_entropy(model.logits(x).float(), target, reduction="none")
-        sums += torch.stack([losses.sum(), losses[is_name].sum()]).double().cpu()
-    return sums
+    losses = []
+    for some, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+        losses.append(F.cross_entropy(model.logits(some).float(), target, reduction="none"))
+    return torch.cat(losses)

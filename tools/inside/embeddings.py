@@ -5,27 +5,27 @@ import re
 import torch
 from scoring.measures import STOP_WORDS
 
-from data import Tokenizer
-
 NEIGHBOURS = 10
+ROWS = 1000  # compared with all tokens at a time
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "first", "second")
 KINDS = ("name or start of a sentence", "number", "small word", "ends in -ed", "ends in -ing", "ends in -s", "other")
 
 
-def nearest_tokens(vectors: torch.Tensor, tokens: list[int], usable: list[int]) -> dict[int, list[tuple[int, float]]]:
-    """Return for each of these tokens the NEIGHBOURS closest of the usable ones, as (token, cosine similarity).
+def nearest_tokens(vectors: torch.Tensor, tokens: list[int]) -> dict[int, list[tuple[int, float]]]:
+    """Return for each of these tokens the NEIGHBOURS closest of the others, as (token, cosine similarity).
 
     vectors: the embeddings (V, C).
     """
-    unit = torch.nn.functional.normalize(vectors.float(), dim=-1)
-    candidates = torch.tensor(usable)
-    cosines = unit[tokens] @ unit[candidates].T  # (tokens, usable)
-    cosines[torch.tensor(tokens)[:, None] == candidates] = -torch.inf  # not the token itself
-    values, places = cosines.topk(min(NEIGHBOURS, len(usable) - 1))
-    return {
-        token: list(zip(candidates[row].tolist(), value.tolist(), strict=True))
-        for token, row, value in zip(tokens, places, values, strict=True)
-    }
+    unit = torch.nn.functional.normalize(vectors[tokens].float(), dim=-1)
+    nearest = {}
+    for first in range(0, len(tokens), ROWS):
+        rows = tokens[first : first + ROWS]
+        cosines = unit[first : first + ROWS] @ unit.T  # (ROWS, tokens)
+        cosines[range(len(rows)), range(first, first + len(rows))] = -torch.inf  # not the token itself
+        values, places = cosines.topk(min(NEIGHBOURS, len(tokens) - 1))
+        for token, row, value in zip(rows, places.tolist(), values.tolist(), strict=True):
+            nearest[token] = [(tokens[place], cosine) for place, cosine in zip(row, value, strict=True)]
+    return nearest
 
 
 def principal_components(vectors: torch.Tensor, count: int = 2) -> tuple[torch.Tensor, list[float]]:
@@ -53,10 +53,3 @@ def kind_of(word: str) -> str:
         if word.endswith(ending):
             return f"ends in -{ending}"
     return "other"
-
-
-def frequent_words(counts: torch.Tensor, tokenizer: Tokenizer, most: int) -> list[int]:
-    """Return the most frequent tokens that are words.  counts (V): how often each token occurs."""
-    by_frequency = counts.argsort(descending=True, stable=True).tolist()
-    words = [token for token in by_frequency if counts[token] and is_word(tokenizer.decode([token]))]
-    return words[:most]

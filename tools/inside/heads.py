@@ -43,9 +43,8 @@ def head_scores(model: Transformer, stories: Iterable[Story]) -> dict[str, torch
         for kind, place in there.items():
             sums[kind] += attention[:, :, here, place].sum(-1)
             counts[kind] += n
-        for place in story.repeated_names:
+        for place, earlier in story.repeated_names.items():
             if place <= n:
-                earlier = [i for i in range(place) if story.ids[i] == story.ids[place]]
                 sums["name copying"] += attention[:, :, place - 1, earlier].sum(-1)
                 counts["name copying"] += 1
     return {kind: sums[kind] / counts[kind] if counts[kind] else sums[kind] * torch.nan for kind in KINDS}

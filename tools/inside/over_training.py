@@ -1,16 +1,14 @@
 """How a network changed while it was trained: the same measures for each of its models."""
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 
 from common.devices import Precision
+from inside.ablation import run, token_losses
 from inside.heads import KINDS, head_scores
 from inside.stories import Batch, Story, batches_of
 from model import IGNORED, Transformer
 
-STORIES_FOR_HEADS = 20  # for each model
+STORIES_FOR_EACH_MODEL = 20  # to measure the heads
 
 
 def compare(models: list[tuple[int, Transformer]], stories: list[Story], words: dict[str, int]) -> dict:
@@ -19,10 +17,9 @@ def compare(models: list[tuple[int, Transformer]], stories: list[Story], words: 
     words: {a watched word: the id of its first token}.
     """
     first = models[0][1].tokens.weight.float()
-    device = models[0][1].tokens.weight.device
-    batches = list(batches_of(stories, device))
-    precision = Precision(device, amp=None)
-    scores = [head_scores(model, stories[:STORIES_FOR_HEADS]) for _, model in models]
+    batches = list(batches_of(stories, first.device))
+    precision = Precision(first.device, amp=None)
+    scores = [head_scores(model, stories[:STORIES_FOR_EACH_MODEL]) for _, model in models]
     losses = [watched_losses(model, batches, words, precision) for _, model in models]
     config = models[0][1].config
     heads = {}
@@ -41,21 +38,23 @@ def compare(models: list[tuple[int, Transformer]], stories: list[Story], words: 
 def watched_losses(
     model: Transformer, batches: list[Batch], words: dict[str, int], precision: Precision
 ) -> dict[str, float]:  # fmt: skip
-    """Return mean losses in nats: over all tokens, over names that come again, and over each watched word."""
-    watched: dict[str, Callable[[Batch], torch.Tensor]] = {
-        "all tokens": lambda batch: batch.targets != IGNORED,
-        "names that come again": lambda batch: batch.is_name,
-    }
-    for word, token in words.items():
-        watched[word] = lambda batch, token=token: batch.targets == token
-    sums = dict.fromkeys(watched, 0.0)
-    counts = dict.fromkeys(watched, 0)
+    """Return mean losses in nats: over all tokens, names that come again, and each watched word (NaN: none)."""
+    sums = {}
+    counts = {}
     for batch in batches:
         with precision.autocast():
-            logits = model(batch.ids)
-        losses = F.cross_entropy(logits.float().transpose(1, 2), batch.targets, ignore_index=IGNORED, reduction="none")
-        for name, places_in in watched.items():
-            places = places_in(batch)
-            sums[name] += losses[places].sum().item()
-            counts[name] += places.sum().item()
-    return {name: sums[name] / counts[name] if counts[name] else float("nan") for name in watched}
+            losses = token_losses(model, run(model, batch).states[-1], batch)
+        for name, is_watched in watched_places(batch, words).items():
+            sums[name] = sums.get(name, 0.0) + losses[is_watched].sum().item()
+            counts[name] = counts.get(name, 0) + is_watched.sum().item()
+    return {name: sums[name] / counts[name] if counts[name] else float("nan") for name in sums}
+
+
+def watched_places(batch: Batch, words: dict[str, int]) -> dict[str, torch.Tensor]:
+    """Return {what is watched: which of the targets that are not IGNORED belong to it, as bool}."""
+    counted = batch.targets != IGNORED
+    targets = batch.targets[counted]
+    places = {"all tokens": torch.ones_like(targets, dtype=torch.bool), "names that come again": batch.is_name[counted]}
+    for word, token in words.items():
+        places[word] = targets == token
+    return places

@@ -4,19 +4,19 @@ In reading order: what is about one text (`of_text`: losses, attention, the logi
 stories (`of_heads`, `of_parts`, `of_embeddings`); `of_writing`, a story with and without some parts.
 """
 
-import base64
 import math
 
 import torch
 
 from common.console import log
 from common.devices import Precision
+from common.errors import UserError
 from common.text import without_controls
 from data import Tokenizer
 from generation.prompts import story_prompt
 from generation.writer import Writer
 from inside.ablation import ablate
-from inside.embeddings import KINDS, frequent_words, kind_of, nearest_tokens, principal_components
+from inside.embeddings import KINDS, is_word, kind_of, nearest_tokens, principal_components
 from inside.heads import head_scores, label_of
 from inside.parts import Part, all_left_out
 from inside.recording import Recording, logit_lens, record
@@ -24,25 +24,33 @@ from inside.stories import Batch, Story, batches_of
 from model import IGNORED, Transformer
 
 STORIES_FOR_HEADS = 40  # enough for a mean; each is read on its own
+MOST_ATTENTION = 30_000_000  # numbers, all heads together
 LIKELIEST = 10  # tokens that are listed at each place
 WORDS_ON_THE_MAP = 300
-WORDS_WITH_NEIGHBOURS = 3000
+MOST_TOKENS = 10_000  # whose neighbours are listed
 
 
-def of_text(ids: list[int], model: Transformer, tokenizer: Tokenizer) -> dict:
-    """Return all that is about one text: its losses, the attention, the logit lens.  ids: `<bos> text`."""
+def of_text(ids: list[int], model: Transformer, tokenizer: Tokenizer, place: str = "--text") -> dict:
+    """Return all that is about one text: its losses, the attention, the logit lens.
+
+    ids: `<bos> text`.  place: where the text is from, for the UserError if the page would be too large.
+    """
+    numbers = len(ids) ** 2 * model.config.num_layers * model.config.num_heads
+    if numbers > MOST_ATTENTION:
+        size = numbers * 4 / 3 / 1e6  # in base64
+        raise UserError(f"{place}: {len(ids)} tokens would make a page of {size:,.0f} MB; shorten it")
     recording = record(model, ids)
     content = of_tokens(ids, recording, tokenizer) | of_layers(ids, model, recording, tokenizer)
     return content | {"attention": of_attention(recording.attention)}
 
 
 def readable(token: int, tokenizer: Tokenizer) -> str:
-    """Return a token as text; a part of a character as words."""
+    """Return a token as text; its bytes if it is only a part of a character."""
     for name, number in tokenizer.special.items():
         if token == number:
             return name
     text = tokenizer.decode([token])
-    return "(part of a character)" if "\ufffd" in text else text
+    return f"(part of a character: {tokenizer.bytes_of(token).hex(' ')})" if "\ufffd" in text else text
 
 
 def of_tokens(ids: list[int], recording: Recording, tokenizer: Tokenizer) -> dict:
@@ -51,7 +59,7 @@ def of_tokens(ids: list[int], recording: Recording, tokenizer: Tokenizer) -> dic
     right = torch.tensor(ids[1:])[:, None]
     own = logarithms.gather(1, right)
     ranks = (logarithms > own).sum(-1) + 1
-    values, tokens = logarithms.exp().topk(LIKELIEST)
+    values, tokens = logarithms.exp().topk(min(LIKELIEST, logarithms.size(-1)))
     alternatives = [
         [[readable(token, tokenizer), round(value, 5)] for token, value in zip(*row, strict=True)]
         for row in zip(tokens.tolist(), values.tolist(), strict=True)
@@ -66,23 +74,23 @@ def of_tokens(ids: list[int], recording: Recording, tokenizer: Tokenizer) -> dic
 
 def of_layers(ids: list[int], model: Transformer, recording: Recording, tokenizer: Tokenizer) -> dict:
     """Return the logit lens: for each layer, the likeliest next token at each place, and the loss of the right one."""
-    logarithms = logit_lens(model, recording.states).log_softmax(-1)  # (L + 1, T, V)
-    values, tokens = logarithms.max(-1)
-    likeliest = [
-        [[readable(token, tokenizer), round(math.exp(value), 5)] for token, value in zip(*row, strict=True)]
-        for row in zip(tokens.tolist(), values.tolist(), strict=True)
-    ]
-    right = torch.tensor(ids[1:]).expand(len(logarithms), -1)[..., None]
-    losses = -logarithms[:, :-1].gather(2, right)[..., 0]  # (L + 1, T - 1)
-    return {"lens": likeliest, "lens_loss": [[*rounded(row), None] for row in losses.tolist()]}
+    right = torch.tensor(ids[1:])[:, None]
+    likeliest = []
+    losses = []
+    for state in recording.states:
+        logarithms = logit_lens(model, state).log_softmax(-1)  # (T, V)
+        values, tokens = logarithms.max(-1)
+        row = zip(tokens.tolist(), values.exp().tolist(), strict=True)
+        likeliest.append([[readable(token, tokenizer), round(value, 5)] for token, value in row])
+        own = logarithms[:-1].gather(1, right)[:, 0]
+        losses.append([*rounded((-own).tolist()), None])
+    return {"lens": likeliest, "lens_loss": losses}
 
 
-def of_attention(attention: torch.Tensor) -> dict:
-    """Return attention (L, H, T, T) for the page: for each head, T x T bytes in base64, of which 255 means 1."""
-    layers, heads = attention.shape[:2]
-    as_bytes = (attention * 255).round().byte().flatten(0, 1)
-    data = [base64.b64encode(head.numpy().tobytes()).decode() for head in as_bytes]
-    return {"layers": layers, "heads": heads, "data": data}
+def of_attention(attention: torch.Tensor) -> list[list[list[list[float]]]]:
+    """Return attention (L, H, T, T) as lists [layer][head][row]; a row ends with the token itself."""
+    lists = attention.tolist()
+    return [[[rounded(row[: place + 1]) for place, row in enumerate(head)] for head in layer] for layer in lists]
 
 
 def of_model(model: Transformer, tokenizer: Tokenizer, stories: list[Story]) -> dict:
@@ -130,26 +138,35 @@ def of_writing(writer: Writer, prompt: str, parts: list[Part]) -> dict:
 
 
 def of_embeddings(model: Transformer, batches: list[Batch], tokenizer: Tokenizer) -> dict:
-    """Return a map of the most frequent words, and the nearest tokens of each."""
+    """Return a map of the words that are most frequent in the stories, and the nearest tokens of each token."""
     counts = torch.zeros(tokenizer.vocab_size, dtype=torch.long)
     for batch in batches:
-        counts += torch.bincount(batch.ids.flatten().cpu(), minlength=tokenizer.vocab_size)
+        read = batch.ids[batch.targets != IGNORED].cpu()
+        counts += torch.bincount(read, minlength=tokenizer.vocab_size)
     vectors = model.tokens.weight.detach().cpu()
-    words = frequent_words(counts, tokenizer, WORDS_WITH_NEIGHBOURS)
-    if len(words) < 3:
+    texts = readable_tokens(counts, tokenizer)
+    on_the_map = [token for token in texts if is_word(texts[token]) and counts[token]][:WORDS_ON_THE_MAP]
+    if len(on_the_map) < 3:
         return {}
-    on_the_map = words[:WORDS_ON_THE_MAP]
     places, variance = principal_components(vectors[on_the_map])
     drawn = []
     for token, (x, y) in zip(on_the_map, places.tolist(), strict=True):
-        text = tokenizer.decode([token])
-        drawn.append({"token": text, "x": round(x, 4), "y": round(y, 4), "kind": kind_of(text.strip())})
-    near = nearest_tokens(vectors, words, words)
+        kind = kind_of(texts[token].strip())
+        drawn.append({"token": texts[token], "x": round(x, 4), "y": round(y, 4), "kind": kind})
+    near = nearest_tokens(vectors, list(texts))
     neighbours = {
-        tokenizer.decode([token]): [[tokenizer.decode([other]), round(cosine, 4)] for other, cosine in row]
-        for token, row in near.items()
+        texts[token]: [[texts[other], round(cosine, 4)] for other, cosine in row] for token, row in near.items()
     }
     return {"words": drawn, "kinds": list(KINDS), "variance": rounded(variance), "neighbours": neighbours}
+
+
+def readable_tokens(counts: torch.Tensor, tokenizer: Tokenizer) -> dict[int, str]:
+    """Return {token: text} of at most MOST_TOKENS whole texts, the most frequent first.  counts (V)."""
+    by_frequency = counts.argsort(descending=True, stable=True).tolist()
+    never_written = set(tokenizer.never_written)
+    texts = {token: tokenizer.decode([token]) for token in by_frequency if token not in never_written}
+    whole = [token for token, text in texts.items() if text and "\ufffd" not in text]
+    return {token: texts[token] for token in whole[:MOST_TOKENS]}
 
 
 def rounded(values: list[float]) -> list[float]:

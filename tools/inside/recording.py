@@ -79,10 +79,10 @@ def attention_weights(
 
 @torch.no_grad()
 def logit_lens(model: Transformer, states: torch.Tensor) -> torch.Tensor:
-    """states (L + 1, T, C) -> logits (L + 1, T, V): what the network would predict if it ended after each layer.
+    """states (..., T, C) -> logits (..., T, V): what the network would predict if it ended after these layers.
 
-    The last norm and the head are applied to every layer's state (nostalgebraist 2020, "interpreting GPT: the logit
-    lens").  The last row is the network's own prediction.
+    The last norm and the head are applied to the states (nostalgebraist 2020, "interpreting GPT: the logit lens").
+    For the last layer, this is the network's own prediction.
     """
     states = states.to(model.tokens.weight)
     return model.logits(model.norm(states)).float().cpu()

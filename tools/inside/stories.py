@@ -24,15 +24,15 @@ BATCH_TOKENS = 4096
 class Story:
     """A story as a network reads it.
 
-    ids: `<bos> text <eos>`, cut to the context.  repeated_names: the positions of tokens that begin a name which stood
-    in the story before.
+    ids: `<bos> text <eos>`, cut to the context.  repeated_names: for each token that begins a name which the story had
+    before, {its position: the positions of those before}.
     """
 
     ids: list[int]
-    repeated_names: list[int]
+    repeated_names: dict[int, list[int]]
 
 
-def read_stories(
+def stories_to_measure(
     tokenizer: Tokenizer, context: int, dataset: str = SAMPLE_STORIES, most: int = STORIES,
     cache_dir: str | Path | None = None, how: ReadingFlags | None = None,
 ) -> list[Story]:  # fmt: skip
@@ -54,24 +54,25 @@ def read_stories(
     return [Story(ids, repeated_names(ids, tokenizer, names)) for ids in rows]
 
 
-def repeated_names(ids: list[int], tokenizer: Tokenizer, names: set[str]) -> list[int]:
-    """Return the positions of the tokens that begin a name which the text had before."""
+def repeated_names(ids: list[int], tokenizer: Tokenizer, names: set[str]) -> dict[int, list[int]]:
+    """Return {position: earlier positions} of the tokens that begin a name which the text had before."""
     begins = {}  # {the character at which a token begins: its position}
     text = ""
     for position, token in enumerate(ids):
         begins[len(text)] = position
         text += tokenizer.decode([token])
-    seen = set()
-    positions = []
+    seen = {}  # {name: its positions so far}
+    repeated = {}
     for found in CAPITALIZED.finditer(text):
         name, start = found[0], found.start()
-        if name not in names:
-            continue
         begin = start - 1 if text[start - 1 : start] == " " else start  # a token begins with its space
-        if name in seen and begin in begins:
-            positions.append(begins[begin])
-        seen.add(name)
-    return positions
+        if name not in names or begin not in begins:
+            continue
+        position = begins[begin]
+        if name in seen:
+            repeated[position] = list(seen[name])
+        seen.setdefault(name, []).append(position)
+    return repeated
 
 
 @dataclass

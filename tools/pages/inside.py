@@ -16,6 +16,9 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
+from inside.heads import ENOUGH
+
 from common.files import written_atomically
 from common.numbers import finite_number
 from pages.report import DASHES, cut
@@ -25,7 +28,6 @@ from pages.templates import TEMPLATES
 SCRIPTS = ("inside.js", "inside_tables.js")  # joined in this order
 LONGEST_TEXT = 20_000  # characters
 HIGHEST_LOSS = 6  # nats: the strongest colour; a likelihood of 1 in 400
-HIGH_SCORE = 0.3  # a head whose score once reaches this is in the plots over training
 MOST_LINES = 10  # in one plot
 COLOURS = 7  # numbered in inside.css
 SHAPES = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.5-3.5h7v7h-7z", "M0-5L4.6 3.4H-4.6z", "M0-5L5 0L0 5L-5 0z")
@@ -40,7 +42,7 @@ def inside_page(content: dict) -> str:
     scripts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
     script = "\n".join(scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    attention = content.get("attention")
+    attention = packed(content["attention"]) if content.get("attention") else None
     texts = cleaned({name: value for name, value in content.items() if name != "attention"})
     embeddings = texts.get("embeddings") or {}
     for_script = {name: texts.get(name) for name in ("tokens", "loss", "rank", "alternatives", "heads")}
@@ -55,6 +57,7 @@ def inside_page(content: dict) -> str:
         stories=marked_stories(texts.get("without")),
         words=word_map(embeddings),
         figures=training_figures(texts.get("training")),
+        enough=ENOUGH,
         signs=signs,
         loss_shade=loss_shade,
         style=(here / "inside.css").read_text(encoding="utf-8"),
@@ -69,6 +72,19 @@ def write_inside_page(content: dict, path: str | Path) -> None:
     page = inside_page(content)
     with written_atomically(path) as file:
         file.write(page.encode(errors="replace"))
+
+
+def packed(attention: list) -> dict:
+    """Return attention [layer][head][row][column] for the script: T x T bytes a head, in base64; 255 means 1."""
+    patterns = []
+    for layer in attention:
+        for rows in layer:
+            pattern = np.zeros((len(rows), len(rows)))
+            for place, row in enumerate(rows):
+                pattern[place, : len(row)] = row
+            as_bytes = (pattern * 255).round().astype(np.uint8).tobytes()
+            patterns.append(base64.b64encode(as_bytes).decode())
+    return {"layers": len(attention), "heads": len(attention[0]), "data": patterns}
 
 
 # Texts and colours ----------------------------------------------------------------------------------------------------
@@ -267,14 +283,14 @@ def training_figures(training: dict | None) -> list[dict]:
     scores = {}  # {score: {head: values}}
     for head, values_of in (training.get("heads") or {}).items():
         for score, values in values_of.items():
-            if max((value or 0 for value in values), default=0) >= HIGH_SCORE:
+            if max((value or 0 for value in values), default=0) >= ENOUGH:
                 scores.setdefault(score, {})[head] = values
     for score, heads in scores.items():
         figures.append(figure(f"Heads: score for “{score}”", steps, heads, from_zero=True))
     if training.get("losses"):
         figures.append(figure("Loss in nats", steps, training["losses"]))
     if training.get("moved"):
-        moved = {"mean distance": training["moved"]}
+        moved = {"change / first length": training["moved"]}
         figures.append(figure("How far the embeddings moved", steps, moved, from_zero=True))
     return figures
 

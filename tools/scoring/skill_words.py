@@ -5,8 +5,8 @@ stays in both texts.  `{said}` is what the context says so that `{wanted}` fits,
 wrong word fit.  `skill_items.py` fills in all of them.
 
 Who adds a template: keep the word before `{wanted}` free of `{said}` and `{other}`, so that the word before cannot tell
-the right one.  If a template names both candidates, let templates alternate: in the first, third, ... the right one is
-named last, in the second, fourth, ... the wrong one.  Then "take the last one" is right half of the time.
+the right one.  If a template names both candidates, write a second one in which the other is named last.  Then "take
+the last one" is right half of the time.
 """
 
 GIRLS = ["Lily", "Mia", "Sue", "Anna", "Sara", "Emma", "Lucy", "Amy", "Jane", "Sarah", "Molly", "Mary"]
@@ -14,7 +14,6 @@ BOYS = ["Tim", "Tom", "Ben", "Max", "Jack", "Sam", "Timmy", "Tommy", "Billy", "B
 
 # In the lists of animals and things the plural is the word with an s.  A small thing fits into a container.
 ANIMALS = ["dog", "cat", "bird", "frog", "bear", "duck", "rabbit", "cow", "horse", "pig", "lion", "monkey"]
-PETS = ["dog", "cat", "bird", "frog", "duck", "rabbit"]
 THINGS = ["ball", "doll", "book", "hat", "car", "spoon", "cup", "toy", "ring", "kite", "balloon", "stick"]
 NEAR = ["tree", "rock", "house", "flower", "car", "chair", "table", "bed"]
 
