@@ -28,7 +28,7 @@ SETS = {name: items_of(name) for name in SEEDS}
 ITEMS = SETS["public"]
 EVERY_SET = [item for items in SETS.values() for item in items]
 NEXT_TO_EACH_OTHER = {"agreement", "a_an", "counting"}  # the word before is what decides
-NAMED_IN_THE_CONTEXT = {"hero_name", "who_has"}  # both candidates, in all templates
+WITH_TWO_CANDIDATES = ("hero_name", "who_has", "where", "colours")  # in the context, at least in some templates
 
 
 def words(text):
@@ -146,13 +146,13 @@ def test_pairs_of_words_alone_give_exactly_half_unless_the_word_before_decides(s
 
 def test_always_taking_the_candidate_that_was_named_last_gives_exactly_half():
     for items in SETS.values():
-        for skill in NAMED_IN_THE_CONTEXT:
-            right = 0
+        for skill in WITH_TWO_CANDIDATES:
+            is_last = []
             for item in items:
-                if item.skill == skill:
-                    place = {text: place_of(item.context, text, other) for text, other in candidates(item)}
-                    right += place[item.right] > place[item.wrong]
-            assert right == ITEMS_PER_SKILL / 2, skill
+                right, wrong = (place_of(item.context, text, other) for text, other in candidates(item))
+                if item.skill == skill and right >= 0 and wrong >= 0:
+                    is_last.append(right > wrong)
+            assert len(is_last) >= 30 and sum(is_last) == len(is_last) / 2, skill
 
 
 def candidates(item):
