@@ -358,7 +358,7 @@ def test_what_the_program_refuses(folder, monkeypatch):
     for flags, reason in (
         ([], "pass one or more model files, or --run"),
         ([MODEL, "--run", "x"], "pass one or more model files, or --run"),
-        (["--run", "stories"], "no model-<step>.pth in stories; train with --keep_models"),
+        (["--run", "stories"], "no file model-<step>.pth in stories; train with --keep_models"),
         ([MODEL, "--without", "9.0"], "--without 9.0: no such part"),
         ([MODEL, "--save", "x.pth"], "pass --without too"),
         ([MODEL, "--watch", "cat"], "pass several, or --run"),

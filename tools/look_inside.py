@@ -81,27 +81,24 @@ def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that make no sense, before any work is done."""
     if bool(args.models) == bool(args.run):
         raise UserError("pass one or more model files, or --run with the folder of a run")
-    if args.run:
-        args.models = kept_models(args.run)
     if args.max_eval_samples < 1:
         raise UserError(f"--max_eval_samples must be at least 1, not {args.max_eval_samples}")
     for flag in ("save", "prompt"):
         if getattr(args, flag) and not args.without:
             raise UserError(f"--{flag} is for a model without some parts; pass --without too")
-    if args.watch and len(args.models) < 2:
+    if args.watch and not args.run and len(args.models) < 2:
         raise UserError("--watch shows how a loss changed over several models; pass several, or --run")
     if not all(word.strip() for word in args.watch):
         raise UserError("--watch is empty; pass a word")
     if args.text is not None and not args.text.strip():
         raise UserError("--text is empty")
-    check_outputs([args.output, args.json, args.save], [*args.models, args.tokenizer_path, args.dataset])
 
 
 def kept_models(folder: str) -> list[str]:
     """Return the files that --keep_models left in a run's folder.  Raises UserError if there are none."""
     paths = [str(path) for path in Path(folder).glob("model-*.pth") if step_in_name(path) is not None]
     if not paths:
-        raise UserError(f"no model-<step>.pth in {folder}; train with --keep_models 10 to keep some")
+        raise UserError(f"no file model-<step>.pth in {folder}; train with --keep_models 10 to keep some")
     return paths
 
 
@@ -175,8 +172,10 @@ def look(args: argparse.Namespace, models: list[Loaded], tokenizer: Tokenizer) -
 
 def main() -> None:
     args = parse_args()
+    paths = kept_models(args.run) if args.run else args.models
+    check_outputs([args.output, args.json, args.save], [*paths, args.tokenizer_path, args.dataset])
     tokenizer = load_tokenizer(args.tokenizer_path)
-    models = load_models(args.models, tokenizer, choose_device(args.device))
+    models = load_models(paths, tokenizer, choose_device(args.device))
     content = look(args, models, tokenizer)
     write_inside_page(content, args.output)
     log.info(f"wrote {args.output}; open it in a browser")
