@@ -8,14 +8,14 @@ import random
 
 GIRLS = ["Lily", "Mia", "Sue", "Anna", "Sara", "Emma", "Lucy", "Amy", "Jane", "Sarah", "Molly", "Mary"]
 BOYS = ["Tim", "Tom", "Ben", "Max", "Jack", "Sam", "Timmy", "Tommy", "Billy", "Bob", "Joe", "John"]
-QUESTIONS = {  # questions: their answer
-    "Who is {name}?": "{name} is a {child}. {He} likes to {do}.",
-    "Do you know {name}?": "Yes, {name} is a {child}. {He} has a {thing}, and it is {his} best {thing}.",
-    "What does {name} have?": "{name} has a {thing}. {He} plays with {his} {thing} every day.",
-    "Where is {name}?": "{name} is in the garden. {He} wants to {do} with {his} mom.",
-}
+STORIES = (  # what the assistant tells about a child
+    "{name} woke up, and {he} put on {his} {thing}. Then {he} went out to {do}.",
+    "{name} could {do} very well. {He} did it with {his} mom, and {he} laughed.",
+    "{name} sat on {his} bed. {He} said that {he} liked {his} new {thing}.",
+    "{name} ran to {his} dad, because {he} wanted to {do}. {His} dad had {his} {thing}.",
+)
 DO = ("sing", "run", "draw", "swim", "play", "dance")
-THINGS = ("ball", "hat", "boat", "drum", "kite", "cup")
+THINGS = ("hat", "coat", "shirt", "cap")
 
 rng = random.Random(1)
 
@@ -23,12 +23,12 @@ rng = random.Random(1)
 def dialogue(number):
     name = (GIRLS + BOYS)[number % 24]
     if name in GIRLS:
-        words = {"child": "girl", "He": "She", "his": "her"}
+        words = {"he": "she", "his": "her", "He": "She", "His": "Her"}
     else:
-        words = {"child": "boy", "He": "He", "his": "his"}
+        words = {"he": "he", "his": "his", "He": "He", "His": "His"}
     words |= {"name": name, "do": rng.choice(DO), "thing": rng.choice(THINGS)}
-    question, answer = rng.choice(list(QUESTIONS.items()))
-    return {"conversation": [{"text": question.format(**words)}, {"text": answer.format(**words)}]}
+    question = rng.choice(["Tell me about {name}.", "What did {name} do?"])
+    return {"conversation": [{"text": text.format(**words)} for text in (question, rng.choice(STORIES))]}
 
 
 with open("patch.jsonl", "w", encoding="utf-8") as file:

@@ -3,8 +3,8 @@
 An item is a context and two continuations.  Items come in twos, with the same two continuations and two contexts: what
 is right after the one context is wrong after the other.
 
-    The dog near the trees  was happy. / were happy.
-    The dogs near the trees  were happy. / was happy.
+    The little dog  was happy. / were happy.
+    The little dogs  were happy. / was happy.
 
 So whoever ignores the context, or likes one word better than the other, has exactly one of the two right.
 
@@ -27,7 +27,6 @@ from scoring.skill_words import (
     COLOURS,
     CONTAINERS,
     GIRLS,
-    NEAR,
     NOT_OR_YES,
     NUMBERS,
     OPPOSITES,
@@ -115,10 +114,7 @@ def mirrored(words: Words, said: tuple[str, str], wanted: tuple[str, str]) -> Si
 def agreement(rng: random.Random) -> Sides:
     noun = choose(rng, ANIMALS)
     verb, verb_of_many, rest = choose(rng, VERBS)
-    near = choose(rng, NEAR)
-    if rng.random() < 0.5:
-        near += "s"
-    return mirrored(setting(rng) | {"rest": rest, "near": near}, (noun, f"{noun}s"), (verb, verb_of_many))
+    return mirrored(setting(rng) | {"rest": rest}, (noun, f"{noun}s"), (verb, verb_of_many))
 
 
 def he_she(rng: random.Random) -> Sides:
@@ -215,7 +211,6 @@ def what_did_not_happen(rng: random.Random) -> Sides:
 
 SKILLS = {
     "agreement": Skill("verb and noun", "the verb fits the noun before it: one or many", agreement),
-    "agreement_far": Skill("verb and noun, words between", "the same, with other words between them", agreement),
     "he_she": Skill("he or she", "the pronoun fits the child's name", he_she),
     "his_her": Skill("his or her", "the same for what belongs to the child", his_her),
     "tense": Skill("past or present", "the verb has the tense of the sentence before it", tense),

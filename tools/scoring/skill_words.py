@@ -15,7 +15,6 @@ BOYS = ["Tim", "Tom", "Ben", "Max", "Jack", "Sam", "Timmy", "Tommy", "Billy", "B
 # In the lists of animals and things the plural is the word with an s.  A small thing fits into a container.
 ANIMALS = ["dog", "cat", "bird", "frog", "bear", "duck", "rabbit", "cow", "horse", "pig", "lion", "monkey"]
 THINGS = ["ball", "doll", "book", "hat", "car", "spoon", "cup", "toy", "ring", "kite", "balloon", "stick"]
-NEAR = ["tree", "rock", "house", "flower", "car", "chair", "table", "bed"]
 
 PLACES = ["park", "garden", "forest", "zoo", "store", "house", "yard", "school", "castle", "cave"]
 CONTAINERS = ["box", "bag", "basket", "bucket", "cup", "bowl", "drawer", "car"]
@@ -138,14 +137,6 @@ TEMPLATES = {
         '"Look, the {said} {wanted} {rest}," said {name}.',
         "{name} thought that the {colour} {said} {wanted} {rest}.",
         '{name} told Mom, "My {said} {wanted} {rest}."',
-    ],
-    "agreement_far": [
-        "The {said} near the {near} {wanted} {rest}.",
-        "{name} said that the {said} next to the {near} {wanted} {rest}.",
-        "The {said} behind the {near} {wanted} {rest}.",
-        "The {said} that {name} saw {wanted} {rest}.",
-        '"Look, the {said} under the {near} {wanted} {rest}," said {name}.',
-        "The {said} that {name} found near the {near} {wanted} {rest}.",
     ],
     "he_she": [
         "{said} was sad because {wanted} lost a {thing}.",
