@@ -1,7 +1,6 @@
 """The page of look_inside.py: its sections, that hostile texts do no harm, and how it answers in a browser."""
 
 import base64
-import html.parser
 import json
 import math
 import random
@@ -11,6 +10,7 @@ import pytest
 from inside.embeddings import KINDS
 from inside.heads import KINDS as SCORES
 from pages.inside import inside_page, marked_stories, name_some, write_inside_page
+from pages_seen import Seen
 
 HOSTILE = "</script><img src=http://x.example/y onerror=alert(1)>&\"'\u202e\x1b\ud800{{data}}"
 WORDS = [
@@ -118,23 +118,6 @@ def make_pattern(length, number):
 def data_of(page):
     """Return the data that the page's script reads."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
-
-
-class Seen(html.parser.HTMLParser):
-    """The elements of a page, their attributes, and its text outside script and style."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.elements, self.attributes, self.texts = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append(tag)
-        self.attributes += attributes
-
-    def handle_data(self, data):
-        if self.elements and self.elements[-1] not in ("script", "style"):
-            self.texts.append(data)
 
 
 def hostile(value):

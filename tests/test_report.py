@@ -1,7 +1,6 @@
 """The report of all submissions: its content, that hostile texts do no harm, and how a browser shows it."""
 
 import base64
-import html.parser
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import svg_plots
 from pages.report import MOST_STORIES, Entry, cut, write_report
+from pages_seen import Seen
 
 HOSTILE = (
     "</bdi></td><script>alert(1)</script>\"'&<img src=http://x.example/y onerror=alert(1)>\x00\x1b[31m\u202e{{table}}"
@@ -38,23 +38,6 @@ def make_entry(name, steps=1000, loss=1.5, flags=(), samples=(), points=(), curv
 def make_report(tmp_path, entries, title="Course of 2026"):
     write_report(entries, tmp_path / "report.html", title)
     return (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-class Seen(html.parser.HTMLParser):
-    """The elements of a page, their attributes, and its text outside script and style."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.elements, self.attributes, self.texts = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append(tag)
-        self.attributes += attributes
-
-    def handle_data(self, data):
-        if self.elements and self.elements[-1] not in ("script", "style"):
-            self.texts.append(data)
 
 
 # The page -------------------------------------------------------------------------------------------------------------
