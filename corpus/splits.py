@@ -105,6 +105,17 @@ def training_and_validation(
     return train.part(0, first), train.part(first, first + min(held_out, max_eval or held_out))
 
 
+def validation_texts(
+    splits: dict[str, Split], read: Callable[[Split, int | None], TokenCache], max_eval: int | None = None,
+    set_aside: SetAside = STORIES_SET_ASIDE,
+) -> TokenCache:  # fmt: skip
+    """Return the validation part of `training_and_validation`; the training split is read only if it is needed."""
+    if "validation" in splits:
+        return read(splits["validation"], max_eval)
+    _, validation = training_and_validation(splits, read, max_eval=max_eval, set_aside=set_aside)
+    return validation
+
+
 class Mixture:
     """Several TokenCaches as one; with weights, an epoch contains a part of each set's texts.
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inside import page_content
 from inside.stories import stories_to_measure
-from pages.inside import inside_page
+from pages.inside import inside_page, signs
 from pages.templates import TEMPLATES
 
 from common.console import log
@@ -53,7 +53,6 @@ INSIDE = "Once upon a time, there was a girl named Lily. Lily had a red ball. He
 BARS = 10
 CAPTION = 40  # characters of the text that are shown above the chart
 WAITING = 32  # requests; more users are told that the demo is busy
-READABLE = str.maketrans({" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"})  # visible signs for spaces and line ends
 CSS = """
 .chances { display: grid; grid-template-columns: max-content 1fr max-content; gap: 0.35em 0.6em; align-items: center; }
 .chances p { grid-column: 1 / -1; margin: 0; overflow-wrap: anywhere; }
@@ -228,7 +227,7 @@ class Demo:
         if token == self.tokenizer.special["<eos>"]:
             return "(end)"
         text = without_controls(self.tokenizer.decode([token]))
-        return "(part of a character)" if "\ufffd" in text else text.translate(READABLE)
+        return "(part of a character)" if "\ufffd" in text else signs(text)
 
 
 def bar_chart(text: str, rows: list[tuple[str, float, float]]) -> str:

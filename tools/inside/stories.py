@@ -10,7 +10,7 @@ from scoring.measures import CAPITALIZED, names_in
 
 from corpus.notes import ReadingFlags
 from corpus.sources import open_dataset
-from corpus.splits import STORIES_SET_ASIDE, training_and_validation
+from corpus.splits import validation_texts
 from corpus.token_cache import cache_stories, default_cache_dir
 from data import Tokenizer
 from model import IGNORED
@@ -40,15 +40,11 @@ def stories_to_measure(
 
     context: longer stories are cut to this many tokens.  most: at most this many stories.  Raises UserError.
     """
-    splits = open_dataset(dataset)
 
     def read(split, limit):
         return cache_stories(split, tokenizer, cache_dir or default_cache_dir(), how or ReadingFlags(), limit)
 
-    if "validation" in splits:
-        cache = read(splits["validation"], most)
-    else:
-        _, cache = training_and_validation(splits, read, max_eval=most, set_aside=STORIES_SET_ASIDE)
+    cache = validation_texts(open_dataset(dataset), read, most)
     rows = [cache.tokens[start:end].tolist()[:context] for start, end in itertools.pairwise(cache.starts)]
     names = names_in(tokenizer.decode(ids) for ids in rows)
     return [Story(ids, repeated_names(ids, tokenizer, names)) for ids in rows]

@@ -8,7 +8,7 @@ from common.flags import settings_from
 from corpus.dialogue_rows import holds_dialogue
 from corpus.notes import Notes, ReadingFlags, Wanted, name_in
 from corpus.sources import Split
-from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
+from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, validation_texts
 from corpus.stories import holds_story
 from corpus.token_cache import cache_dialogues, cache_stories
 from data import Rows, Tokenizer
@@ -36,11 +36,8 @@ def held_out_scores(
             return cache_dialogues(split, tokenizer, args.cache_dir, length, how, limit)
         return cache_stories(split, tokenizer, args.cache_dir, how, limit)
 
-    if "validation" in splits:
-        cache = read(splits["validation"], args.max_eval_samples)
-    else:
-        set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
-        _, cache = training_and_validation(splits, read, max_eval=args.max_eval_samples, set_aside=set_aside)
+    set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
+    cache = validation_texts(splits, read, args.max_eval_samples, set_aside)
     rows = Rows(cache, length, tokenizer.special, packed=not dialogues, replies_only=dialogues)
     result = evaluate(model, rows, precision)
     return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}
