@@ -11,7 +11,9 @@ import scaling
 from pages.svg_plots import Axes, log_ticks, plot
 from programs import main
 from refusals import error_of
-from scaling import Fit, Result, Run
+from scaling import Run
+from scoring import scaling_law
+from scoring.scaling_law import Fit, Result
 
 import train_tinystories_model as step2
 from common.program import run_program
@@ -36,7 +38,9 @@ def results_of_the_law(budgets):
     runs = scaling.ladder(STEPS, budgets, 60 * MINUTES[1], OVERHEAD)
     tokens = [run.steps * scaling.STEP_TOKENS for run in runs]
     return [
-        Result(f"{run.layers}x{run.width}", run.parameters, count, scaling.predicted_loss(LAW, run.parameters, count))
+        Result(
+            f"{run.layers}x{run.width}", run.parameters, count, scaling_law.predicted_loss(LAW, run.parameters, count)
+        )
         for run, count in zip(runs, tokens, strict=True)
     ]
 
@@ -45,33 +49,33 @@ def results_of_the_law(budgets):
 
 
 def test_the_fit_recovers_the_law_behind_the_losses():
-    assert scaling.fit_law(results_of_the_law(4)) == pytest.approx(LAW, rel=0.02)
+    assert scaling_law.fit_law(results_of_the_law(4)) == pytest.approx(LAW, rel=0.02)
 
 
 def test_each_run_is_left_out_of_one_fit_and_compared_with_that_fit(monkeypatch):
     results = results_of_the_law(3)
     fits = []
-    monkeypatch.setattr(scaling, "fit_law", lambda others: fits.append(others) or LAW)
+    monkeypatch.setattr(scaling_law, "fit_law", lambda others: fits.append(others) or LAW)
     results[2] = results[2]._replace(loss=2 * results[2].loss)
-    assert scaling.leave_one_out_error(results) == pytest.approx(0.5 / 3)
+    assert scaling_law.leave_one_out_error(results) == pytest.approx(0.5 / 3)
     assert fits == [[run for run in results if run != left_out] for left_out in results]
 
 
 def test_the_leave_one_out_error_is_small_if_the_law_holds_and_large_if_a_run_is_off(monkeypatch):
-    monkeypatch.setattr(scaling, "STARTS", (0.5,))
+    monkeypatch.setattr(scaling_law, "STARTS", (0.5,))
     results = results_of_the_law(3)
-    assert scaling.leave_one_out_error(results) < 1e-3
+    assert scaling_law.leave_one_out_error(results) < 1e-3
     results[4] = results[4]._replace(loss=1.1 * results[4].loss)
-    assert scaling.leave_one_out_error(results) > 0.02
+    assert scaling_law.leave_one_out_error(results) > 0.02
 
 
 @pytest.mark.parametrize("compute", [1e12, 1e15])
 def test_no_other_size_has_a_lower_loss_for_the_compute(compute):
-    parameters, tokens = scaling.compute_optimal(LAW, compute)
+    parameters, tokens = scaling_law.compute_optimal(LAW, compute)
     assert 6 * parameters * tokens == pytest.approx(compute)
-    lowest = scaling.predicted_loss(LAW, parameters, tokens)
+    lowest = scaling_law.predicted_loss(LAW, parameters, tokens)
     for factor in (0.9, 1.1):
-        assert scaling.predicted_loss(LAW, factor * parameters, tokens / factor) > lowest
+        assert scaling_law.predicted_loss(LAW, factor * parameters, tokens / factor) > lowest
 
 
 # The grid -------------------------------------------------------------------------------------------------------------
@@ -149,7 +153,7 @@ def stub(tmp_path, monkeypatch):
     (folder / "interrupts_at").write_text("")
     monkeypatch.setattr(scaling, "TRAINER", folder / "trainer.py")
     monkeypatch.setattr(scaling, "measure_step", one_step)
-    monkeypatch.setattr(scaling, "STARTS", (0.5,))
+    monkeypatch.setattr(scaling_law, "STARTS", (0.5,))
     monkeypatch.setattr(scaling, "leave_one_out_error", lambda results: 0.0123)
     return folder
 

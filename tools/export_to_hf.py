@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -27,20 +26,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pages.templates import TEMPLATES
+from pages.model_card import model_card, run_records
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of
 from common.files import naming, on_disk
 from common.flags import FlagParser
-from common.numbers import finite_number, perplexity
 from common.program import run_program
 from common.weights_files import load_model
 from corpus.hub import HUB_SECONDS, within
 from data import Tokenizer, load_tokenizer
 from generation.sampling import Sampling
 from model import ARCHITECTURES, ModelConfig, Transformer
-from training.log_lines import clock
 
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}  # the class for each --arch
 SHAPE = ("positions", "norm", "mlp")  # these decide between the two; both can have biases and untied embeddings
@@ -63,9 +60,6 @@ NAMES = {
     "README.md",
 }  # fmt: skip
 SLOWEST_UPLOAD = 50_000  # bytes per second; a slower upload is stopped
-LARGEST_RECORD = 1 << 20  # bytes of summary.json, args.json, or a row of metrics.jsonl
-LONGEST_CELL = 200  # characters in a cell of the card's table
-FLAGS = ("dataset", "epochs", "batch_size", "gradient_accumulation_steps", "optimizer", "lr", "seed")  # on the card
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -211,78 +205,6 @@ def as_json(content: dict) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-# The model card -------------------------------------------------------------------------------------------------------
-
-
-def run_records(path: str, run_id: str | None) -> tuple[dict, dict]:
-    """Return (summary.json, args.json) next to a model file; both are empty if they belong to another run."""
-    folder = Path(path).parent
-    summary = read_record(folder / "summary.json")
-    known = summary.get("run_id")
-    if not known:  # a run that was stopped has no summary
-        known = read_record(folder / "metrics.jsonl").get("run_id")
-    if not run_id or known != run_id:
-        return {}, {}
-    return summary, read_record(folder / "args.json")
-
-
-def read_record(path: Path) -> dict:
-    """Read the object in a JSON file, or in the first line of a .jsonl; return {} on errors: the card is optional."""
-    try:
-        with open(path, "rb") as file:
-            text = file.readline(LARGEST_RECORD) if path.suffix == ".jsonl" else file.read(LARGEST_RECORD)
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def cell(value: object) -> str:
-    """Return a value, perhaps from a stranger's file, as one line of plain text for a Markdown table."""
-    return re.sub(r"([\\`*_|<>\[\]&#!~])", r"\\\1", one_line(value, LONGEST_CELL))
-
-
-def flag_text(value: object) -> object:
-    """Return the value of a flag for the card; of an absolute path, only the last name."""
-    if isinstance(value, list):
-        return ", ".join(str(flag_text(one)) for one in value)
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def measured(content: dict, summary: dict) -> list[tuple[str, str]]:
-    """Return the known numbers of the model, from its file and its run: [(name, text)]."""
-    kind = next((kind for kind in ("best", "final") if summary.get(f"{kind}_step") == content["step"]), None)
-    loss = content.get("val_loss")
-    rows = [
-        ("step", content["step"], "{:,}".format),
-        ("validation loss (nats per token)", loss, "{:.4f}".format),
-        ("perplexity", loss, lambda loss: f"{perplexity(loss):.2f}"),
-        ("bits per byte", summary.get(f"{kind}_bits_per_byte"), "{:.4f}".format),
-        ("accuracy", summary.get(f"{kind}_accuracy"), "{:.4f}".format),
-        ("tokens predicted in the whole run", summary.get("tokens"), "{:,.0f}".format),
-        ("time of the whole run (h:mm:ss)", summary.get("seconds"), clock),
-    ]
-    return [(what, in_words(value)) for what, value, in_words in rows if finite_number(value) is not None]
-
-
-def model_card(name: str, model: Transformer, arch: str, content: dict, summary: dict, args: dict) -> str:
-    """Return the README.md of the folder: the model, its numbers, and how to use it.  name: the name for loading it."""
-    in_layers, in_all = model.num_parameters()
-    rows = [
-        ("class", CLASSES[arch]),
-        ("network", model.config.describe()),
-        ("parameters", f"{in_layers:,} in the layers, {in_all:,} in all"),
-        *measured(content, summary),
-        ("trained with", args.get("program")),
-        *((f"--{flag}", flag_text(args.get(flag))) for flag in FLAGS),
-    ]
-    known = [(cell(what), cell(value)) for what, value in rows if value is not None]
-    is_chat = "chat" in str(args.get("program", "chat"))
-    return TEMPLATES.get_template("model_card.md").render(
-        name=json.dumps(name), rows=known, is_chat=is_chat, has_summary=bool(summary)
-    )
-
-
 # The folder -----------------------------------------------------------------------------------------------------------
 
 
@@ -392,7 +314,7 @@ def main() -> None:
     texts = tokenizer_files(tokenizer, config.max_seq_len) | {
         "config.json": as_json(settings),
         "generation_config.json": as_json(generation_config(tokenizer, config.max_seq_len)),
-        "README.md": model_card(name, model, arch, content, *run_records(args.model, content.get("run_id"))),
+        "README.md": model_card(name, model, CLASSES[arch], content, *run_records(args.model, content.get("run_id"))),
     }
     files = {name: [text.encode("utf-8", errors="replace")] for name, text in texts.items()}
     write_folder(folder, files | {"model.safetensors": safetensors(weights)})

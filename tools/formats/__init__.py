@@ -1,1 +1,1 @@
-"""Readers of other programs' formats for `tools/import_model.py`; `llama2c.py` reads those of llama2.c."""
+"""What `tools/import_model.py` is made of: the files of other programs, and the networks in them."""

@@ -1,1 +1,1 @@
-"""The library of `tools/evaluate_model.py`: `measures.py` (measures of texts) and `judge.py` (grades from a model)."""
+"""What `tools/evaluate_model.py` and `tools/scaling.py` compute: measures of texts, skills, grades, and a scaling law."""
