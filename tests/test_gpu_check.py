@@ -5,6 +5,7 @@ import sys
 import gpu_check
 import pytest
 import torch
+from gpu import speed
 from tiny_runs import CPU
 
 
@@ -53,11 +54,11 @@ def test_losses_that_differ_by_more_than_one_percent_are_reported(losses, monkey
 
 
 def test_the_speed_of_training_is_measured():
-    (line,) = gpu_check.measure_training(gpu_check.Trial(CPU, "course", "float32"), profiled=True)
+    (line,) = speed.measure_training(speed.Trial(CPU, "course", "float32"), profiled=True)
     assert "tokens/s" in line and "ms per step" in line and "SKIPPED" not in line
 
 
 def test_kernels_are_counted_by_kind():
     names = {"sm90_xmma_gemm_f16": "products", "triton_red_fused_7": "compiled", "fmha_cutlassF": "attention"}
     names |= {"multi_tensor_apply_kernel": "optimizer", "vectorized_elementwise": "other", "Memcpy HtoD": "copies"}
-    assert {name: gpu_check.kind_of(name) for name in names} == names
+    assert {name: speed.kind_of(name) for name in names} == names

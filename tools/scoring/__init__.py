@@ -1,1 +1,1 @@
-"""What `tools/evaluate_model.py` and `tools/scaling.py` compute: measures of texts, skills, grades, and a scaling law."""
+"""What `tools/evaluate_model.py` and `tools/scaling.py` compute: measures of texts, skills, grades, a scaling law."""

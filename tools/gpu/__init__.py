@@ -1,0 +1,1 @@
+"""The measurements of speed of `tools/gpu_check.py`."""
