@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.program import run_program
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("training", "generation", "corpus", "common", "tools")
 SOURCES = [*ROOT.glob("*.py"), *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py")))]
@@ -90,3 +92,15 @@ def write_data(folder):
     write_rows(folder / "stories/validation.jsonl", [{"text": story(n)} for n in range(60, 70)])
     write_rows(folder / "talks/train.jsonl", [dialogue(n) for n in range(40)])
     write_rows(folder / "talks/valid.jsonl", [dialogue(n) for n in range(40, 46)])
+
+
+def outcome(program, words, monkeypatch, capsys):
+    """Run a program in this process, as from a shell; return (exit status, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", [f"{program.__name__}.py", *map(str, words)])
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    status = 0
+    try:
+        run_program(program.main)
+    except SystemExit as ended:
+        status = ended.code
+    return status, *capsys.readouterr()

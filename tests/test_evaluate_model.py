@@ -4,7 +4,6 @@ import contextlib
 import csv
 import json
 import math
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import outcome
 from scoring import judge as judge_module
 from scoring import measures
 from scoring.judge import Judge, endpoint, find_grades, key_from
@@ -20,7 +20,6 @@ from tiny import render_dialogue
 
 from common.devices import Precision
 from common.errors import UserError
-from common.program import run_program
 from common.weights_files import save_model
 from corpus.dialogues import reply_mask
 from corpus.sources import open_dataset
@@ -301,17 +300,7 @@ def run(trained, monkeypatch, capsys):
     """Return a function that runs the program with flags in the folder and returns (exit status, stdout, stderr)."""
     monkeypatch.chdir(trained)
 
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *map(str, flags), "--cache_dir", "cache"])
-        status = 0
-        try:
-            run_program(evaluate_model.main)
-        except SystemExit as ended:
-            status = ended.code
-        return status, *capsys.readouterr()
-
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-    return run
+    return lambda *flags: outcome(evaluate_model, [*flags, "--cache_dir", "cache"], monkeypatch, capsys)
 
 
 def test_files_of_samples_are_scored(run, trained, tmp_path):

@@ -4,13 +4,12 @@ import csv
 import json
 import random
 import re
-import sys
 from functools import cache, partial
 
 import evaluate_model
 import pytest
 import torch
-from programs import ROOT
+from programs import ROOT, outcome
 from scoring import measures
 from scoring.samples import written_scores
 from scoring.skill_items import ITEMS_PER_SKILL, SEEDS, SKILLS, items_of
@@ -19,7 +18,6 @@ from scoring.skills import ALL, answers, log_probabilities, skill_scores, wilson
 from tiny import assert_same, both, make_model
 
 from common.errors import UserError
-from common.program import run_program
 from common.weights_files import save_model
 from data import train_tokenizer
 from model import ModelConfig, Transformer
@@ -244,17 +242,8 @@ def run(tmp_path, tokenizer, monkeypatch, capsys):
         save_model(tmp_path / name, model, tokenizer.fingerprint, 1, 5.0, "run")
     (tmp_path / "samples.jsonl").write_text('{"text": "A cat ran."}\n')
 
-    def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["evaluate_model.py", *flags, "--cache_dir", "cache", "--device", "cpu"])
-        status = 0
-        try:
-            run_program(evaluate_model.main)
-        except SystemExit as ended:
-            status = ended.code
-        return status, *capsys.readouterr()
-
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-    return run
+    more = ["--cache_dir", "cache", "--device", "cpu"]
+    return lambda *flags: outcome(evaluate_model, [*flags, *more], monkeypatch, capsys)
 
 
 def test_a_model_s_skills_are_in_the_table_the_json_and_the_csv(run, tmp_path):
