@@ -76,15 +76,18 @@ class Writer:
 
     def write(self, prompts: list[list[int]], row_seeds: list[int]) -> list[Written]:
         """Continue prompts side by side; row_seeds: see `generate`."""
+        return [self.finished(ids) for ids in self.write_ids(prompts, row_seeds)]
+
+    def write_ids(self, prompts: list[list[int]], row_seeds: list[int]) -> list[list[int]]:
+        """Return the new ids of the texts that `write` returns."""
         if self.sampling.num_beams > 1:
-            texts = beam_search(self.model, prompts, self.sampling, self.rules())
-        else:
-            texts = [[] for _ in prompts]
-            for tokens in generate(self.model, prompts, self.sampling, self.rules(), row_seeds):
-                for text, token in zip(texts, tokens, strict=True):
-                    if token is not None:
-                        text.append(token)
-        return [self.finished(ids) for ids in texts]
+            return beam_search(self.model, prompts, self.sampling, self.rules())
+        texts = [[] for _ in prompts]
+        for tokens in generate(self.model, prompts, self.sampling, self.rules(), row_seeds):
+            for text, token in zip(texts, tokens, strict=True):
+                if token is not None:
+                    text.append(token)
+        return texts
 
     def finished(self, ids: list[int]) -> Written:
         """Return the text of new ids, cut off before a --stop text."""

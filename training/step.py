@@ -59,6 +59,14 @@ def cut_for(device: torch.device, inputs: np.ndarray, targets: np.ndarray) -> li
         return [(torch.from_numpy(inputs).pin_memory(), torch.from_numpy(targets).pin_memory())]
     if device.type != "cpu":
         return [(torch.from_numpy(inputs), torch.from_numpy(targets))]
+    parts = []
+    for rows, width in rows_together(targets):
+        parts.append((torch.from_numpy(inputs[rows, :width]), torch.from_numpy(targets[rows, :width])))
+    return parts
+
+
+def rows_together(targets: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Return [(rows, width)], the parts of `cut_for` for a CPU; targets: (rows, tokens)."""
     positions = np.arange(1, targets.shape[1] + 1)
     lengths = np.maximum(1, ((targets != IGNORED) * positions).max(axis=1))  # up to the last predicted token
     lengths = np.minimum(ceil_div(lengths, WIDTHS) * WIDTHS, targets.shape[1])
@@ -67,9 +75,7 @@ def cut_for(device: torch.device, inputs: np.ndarray, targets: np.ndarray) -> li
     first = 0
     for last in range(1, len(order) + 1):
         if last == len(order) or (last - first + 1) * lengths[order[last]] > CPU_TOKENS:
-            part = order[first:last]
-            width = lengths[order[last - 1]]
-            parts.append((torch.from_numpy(inputs[part, :width]), torch.from_numpy(targets[part, :width])))
+            parts.append((order[first:last], lengths[order[last - 1]]))
             first = last
     return parts
 
@@ -91,10 +97,7 @@ def training_step(
     network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], precision: Precision, batches: list[Batch],
     settings: TrainingSettings, ranks: Ranks = ONE_RANK,
 ) -> StepResult:  # fmt: skip
-    """Update the weights once, with the mean loss over all predicted tokens of all micro-batches and ranks.
-
-    If the loss or the gradient is not finite, nothing is updated.
-    """
+    """Update the weights once, with the mean loss over all predicted tokens of all micro-batches and ranks."""
     predicted = sum(int((targets != IGNORED).sum()) for _, targets in batches)
     (tokens,) = ranks.sum(predicted)
     total = torch.zeros((), device=precision.device)
@@ -109,6 +112,17 @@ def training_step(
             share = loss * (ranks.count / max(1, tokens))
             precision.scaler.scale(share).backward()
         total += loss.detach()
+    return update_weights(network, optimizers, precision, settings, total, int(tokens))
+
+
+def update_weights(
+    network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], precision: Precision, settings: TrainingSettings,
+    loss: torch.Tensor, tokens: int,
+) -> StepResult:  # fmt: skip
+    """Update the weights once with the gradients that they have, and return the result of the step.
+
+    loss, tokens: for the result.  If the loss or the gradient is not finite, nothing is updated.
+    """
     for optimizer in optimizers:
         precision.scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
@@ -124,9 +138,9 @@ def training_step(
     loss_scale = precision.loss_scale()
     if precision.dtype == torch.float16:
         # Scaled gradients may overflow now and then; the scaler then lowers the scale.  Below 1 this is not the cause.
-        good |= torch.isfinite(total) & (loss_scale >= 1)
+        good |= torch.isfinite(loss) & (loss_scale >= 1)
     precision.update_scaler()
-    return StepResult(total, int(tokens), norm, good, loss_scale)
+    return StepResult(loss, tokens, norm, good, loss_scale)
 
 
 class Meter:
