@@ -23,7 +23,8 @@ from data import Rows, load_tokenizer
 from generation.prompts import chat_prompt
 from generation.sampling import Sampling
 from generation.writer import Writer
-from training.loop import Job, train
+from training.job import Job
+from training.loop import train
 from training.lora import LEARNING_RATE, add_adapters
 from training.resume import fingerprints_of
 from training.settings import add_data_flags, add_training_flags, seed_everything, start_run

@@ -22,7 +22,8 @@ from data import Rows, load_tokenizer
 from generation.sampling import Sampling
 from generation.writer import Writer
 from model import ARCHITECTURES, CHOICES, ModelConfig, Transformer
-from training.loop import Job, train
+from training.job import Job
+from training.loop import train
 from training.presets import PRESETS, flags_of, preset_table
 from training.resume import fingerprints_of
 from training.settings import add_data_flags, add_training_flags, seed_everything, start_run

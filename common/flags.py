@@ -147,7 +147,7 @@ def merge_layers(defaults: dict, *layers: dict) -> dict:
     merged = dict(defaults)
     for layer in layers:
         if not layer.keys().isdisjoint(LENGTH):
-            merged |= dict.fromkeys(LENGTH)
+            merged |= {name: None for name in LENGTH if name in defaults}
         merged |= layer
     return merged
 

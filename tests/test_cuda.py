@@ -23,7 +23,8 @@ from generation.generate import generate
 from generation.sampling import Sampling
 from model import ModelConfig, Transformer
 from training.device_check import check_device
-from training.loop import Job, train
+from training.job import Job
+from training.loop import train
 from training.optimizer import make_optimizers
 from training.presets import config_of
 from training.settings import seed_everything

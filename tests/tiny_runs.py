@@ -20,7 +20,8 @@ from corpus.token_cache import TokenCache
 from data import Rows
 from model import IGNORED, ModelConfig, Transformer
 from training import loop
-from training.loop import Job, train
+from training.job import Job
+from training.loop import train
 from training.lora import add_adapters
 from training.optimizer import learning_rate
 from training.run_folder import Run

@@ -26,6 +26,11 @@ PANELS = (  # title, unit, field in train rows, field in eval rows
     ("Learning rate", "learning rate", "lr", None),
     ("Speed", "tokens/s", "tokens_per_second", None),
 )
+REWARD_PANELS = (  # for runs with rewards, whose training loss is not a cross-entropy
+    ("Loss on dialogues", "nats per token", None, "val_loss"),
+    ("Reward", "of a reply, on average", "reward", "reward"),
+    *PANELS[2:],
+)
 MARKED_POINTS = 40  # a validation curve with at most this many points shows each of them
 RESUMED = "resumed from a checkpoint"
 MARKS = {"marker": "o", "markersize": 3.5}
@@ -93,7 +98,9 @@ def draw(runs: dict[str, list[dict]], path: str | Path) -> None:
     figure = Figure(figsize=(11, 8), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
     handles = {}
-    for panel, axes in zip(PANELS, figure.subplots(2, 2).flat, strict=True):
+    has_rewards = [any("reward" in row for row in rows) for rows in runs.values()]
+    panels = REWARD_PANELS if all(has_rewards) else PANELS
+    for panel, axes in zip(panels, figure.subplots(2, 2).flat, strict=True):
         handles |= draw_panel(axes, panel, runs, alone=len(runs) == 1)
     if RESUMED in handles:
         handles[RESUMED] = handles.pop(RESUMED)  # move it to the end

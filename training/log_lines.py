@@ -12,7 +12,8 @@ TIME = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) "  # at the start of each line that `R
 # Before the first step ------------------------------------------------------------------------------------------------
 
 COMMAND = "$ {}"
-READ_COMMAND = re.compile(r"^(?:\S+ : )?\$ (.*\btrain_tinystories_.*)")  # PowerShell puts the program's name before it
+TRAINER = r"\btrain_(?:tinystories_|with_rewards)"  # in the command of a trainer
+READ_COMMAND = re.compile(rf"^(?:\S+ : )?\$ (.*{TRAINER}.*)")  # PowerShell puts the program's name before it
 
 PILOT = "pilot run: with {}; a flag given at the shell wins"
 READ_PILOT = re.compile(r"^pilot run: ")
@@ -40,7 +41,7 @@ STEP = "step {step}/{total_steps} {what}"  # what: TRAINED, EVALUATED, SKIPPED o
 READ_STEP = re.compile(TIME + r"step ([\d,]{1,15})/([\d,]{1,15}) (.*)")
 
 TRAINED = (
-    "epoch {epoch:.2f} train_loss {loss:.4f} perplexity {perplexity:.2f} lr {rate:.2e} grad_norm {norm:.2f} "
+    "epoch {epoch:.2f} train_loss {loss:.4f} {measured}lr {rate:.2e} grad_norm {norm:.2f} "
     "{scale}tokens/s {speed:,.0f} {mfu}elapsed {elapsed} left {left} end {end}"
 )
 READ_TRAINED = re.compile(r"\btrain_loss ")
@@ -52,7 +53,7 @@ LOSS_SCALE = "loss_scale {:g} "  # in float16
 MFU = "mfu {:.0%} "
 # {name in a log line: name in metrics.jsonl}; "[tokens/s" is in older logs, "loss" in the last lines of a log.
 READ_COLUMNS = {"tokens/s": "tokens_per_second", "[tokens/s": "tokens_per_second", "loss": "val_loss"}
-OWN_NAMES = ("epoch", "train_loss", "val_loss", "perplexity", "lr", "grad_norm", "bits_per_byte", "accuracy")
+OWN_NAMES = ("epoch", "train_loss", "val_loss", "perplexity", "lr", "grad_norm", "bits_per_byte", "accuracy", "reward")
 READ_COLUMNS |= {name: name for name in OWN_NAMES}
 
 SKIPPED = "skipped: loss or gradient not finite ({new} new, {in_all} in all)"  # older logs: "loss not finite"
@@ -63,7 +64,7 @@ READ_SAVED = re.compile(r"^checkpoint-")
 
 # The end --------------------------------------------------------------------------------------------------------------
 
-EARLY_STOP = "early stop: no lower validation loss in {} evaluations"
+EARLY_STOP = "early stop: no {what} in {evaluations} evaluations"
 STOPPED = "stopped after step {step} of {total_steps}; checkpoint saved"  # older logs: ", with a checkpoint saved"
 TO_RESUME = "to resume: {}"  # older logs: "go on with: ..."
 # Why a run ended early: a line of our programs, of Python or of the shell.
@@ -83,3 +84,23 @@ def clock(seconds: float) -> str:
     """Format seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def in_words(measured: dict[str, float]) -> str:
+    """Format what was measured as "name value name value ", with a space at the end unless it is empty."""
+    words = ""
+    for name, value in measured.items():
+        digits = 2 if name == "perplexity" else 3
+        words += f"{name} {value:.{digits}f} "
+    return words
+
+
+def rewards_in(result: dict) -> list[str]:
+    """Return the names of the rewards in an evaluation: "reward", their sum, and "reward_<name>" for each."""
+    return [name for name in result if name.startswith("reward")]
+
+
+def result_of(result: dict) -> str:
+    """Format an evaluation: RESULT, then the rewards if there are any."""
+    rewards = {name: result[name] for name in rewards_in(result)}
+    return f"{RESULT.format(**result)} {in_words(rewards)}".rstrip()

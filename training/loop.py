@@ -10,52 +10,31 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from tqdm import tqdm
 
 from common import STARTED
 from common.console import log
-from common.devices import WORTH_COMPILING, Precision, compiled, compiling_pays, has_bfloat16
+from common.devices import WORTH_COMPILING, compiled, compiling_pays, has_bfloat16
 from common.errors import Interrupted, UserError
+from common.numbers import perplexity
 from common.prefetch import computed_ahead
 from common.program import noted_signals
-from common.ranks import ONE_RANK, Ranks
 from common.weights_files import MODEL_FORMAT, read_torch_file, save_model
-from data import Rows
-from model import Transformer
 from training import log_lines
 from training.device_check import check_device
+from training.job import Job
 from training.lora import merge, merged_weights
 from training.optimizer import Muon, learning_rate, make_optimizers, set_learning_rate
 from training.plan import Plan
 from training.reports import Reporter, explain
 from training.resume import Checkpoints, Progress, resume
-from training.run_folder import Run, command_to_resume, last_checkpoint
-from training.settings import TrainingSettings, seed_everything
+from training.run_folder import command_to_resume, last_checkpoint
+from training.settings import seed_everything
 from training.step import Meter, StepResult, evaluate, evaluating, evaluation_rows, micro_batches, training_step
 from training.time_limit import measure, of_rank_0, steps_that_fit
-
-
-@dataclass
-class Job:
-    """What a run trains, on which data, and where its records go.
-
-    fingerprints: {"tokenizer": ..., "data": ...}; a checkpoint can be resumed only if they are the same.
-    write_sample: a function that takes the model and returns a text for the log.
-    """
-
-    model: Transformer
-    rows: Rows
-    validation: Rows
-    settings: TrainingSettings
-    run: Run
-    precision: Precision
-    fingerprints: dict
-    write_sample: Callable[[Transformer], str]
-    ranks: Ranks = ONE_RANK
 
 
 def train(job: Job) -> dict | None:
@@ -115,12 +94,12 @@ class Trainer:
             self.began = time.perf_counter() - progress.seconds  # as if a resumed run had never paused
             self.last_logged = time.perf_counter() - progress.seconds_since_log
             self.after_step()  # a run that was stopped during an evaluation repeats it now
-            for batches in computed_ahead(self.batches_of, range(progress.step, total_steps)):
+            for batches in self.batches(range(progress.step, total_steps)):
                 if self.should_stop_early():
                     break
                 rate = learning_rate(progress.step, total_steps, settings)
                 set_learning_rate(self.optimizers, rate)
-                result = training_step(network, self.optimizers, self.precision, batches, settings, self.ranks)
+                result = self.take_step(network, batches)
                 self.meter.add(result)  # sums loss and skipped steps on the GPU: the CPU need not wait for it
                 progress.tokens += result.tokens
                 progress.step += 1
@@ -132,7 +111,7 @@ class Trainer:
                     self.report_training(rate, result)
                 self.after_step()  # evaluate, save, stop: whatever is due
             if self.should_stop_early():
-                self.job.run.log(log_lines.EARLY_STOP.format(progress.stale_evaluations))
+                self.report.early_stop()
             self.count_bad_steps()
             if self.checkpoints.newest_step != progress.step:
                 self.save_checkpoint()
@@ -218,6 +197,18 @@ class Trainer:
         """Return the micro-batches of one step."""
         return micro_batches(self.job.rows, step, self.settings, self.precision.device, self.ranks)
 
+    def batches(self, steps: range) -> Iterator[list]:
+        """Yield the micro-batches of each step."""
+        if self.job.task:  # the model may write them, as it is at that step
+            return map(self.job.task.batches, steps)
+        return computed_ahead(self.batches_of, steps)
+
+    def take_step(self, network: torch.nn.Module, batches: list) -> StepResult:
+        """Update the weights once."""
+        if self.job.task:
+            return self.job.task.step(network, self.optimizers, batches)
+        return training_step(network, self.optimizers, self.precision, batches, self.settings, self.ranks)
+
     # After each step --------------------------------------------------------------------------------------------------
 
     def is_time_to_count_bad_steps(self) -> bool:
@@ -264,12 +255,13 @@ class Trainer:
             return
         now = time.perf_counter()
         speed = tokens / (now - self.last_logged)
-        self.report.training(loss / tokens, speed, rate, result.norm.item(), result.loss_scale.item())
+        measured = self.job.task.measured() if self.job.task else {"perplexity": perplexity(loss / tokens)}
+        self.report.training(loss / tokens, measured, speed, rate, result)
         self.meter.start_again()
         self.last_logged = now
 
     def should_stop_early(self) -> bool:
-        """Return whether too many evaluations in a row brought no lower loss."""
+        """Return whether too many evaluations in a row brought no better model."""
         return 0 < self.settings.early_stopping_patience <= self.progress.stale_evaluations
 
     def after_step(self) -> None:
@@ -295,16 +287,16 @@ class Trainer:
         return signum or (signal.SIGTERM if signals else 0), bool(due)
 
     def evaluate(self) -> None:
-        """Evaluate and report, unless a signal interrupts; save best_model.pth if the loss is the lowest so far."""
+        """Evaluate and report, unless a signal interrupts; save best_model.pth if the model is the best so far."""
         progress = self.progress
         size = evaluation_rows(self.settings, self.ranks)
         with self.left_out_of_speed():
             result = evaluate(self.model, self.job.validation, self.precision, size, self.ranks, self.is_asked_to_stop)
             if result is None:
                 return
+            result |= self.score()
             result["step"] = progress.step
-            best_loss = progress.best.get("val_loss", math.nan)
-            is_best = math.isnan(best_loss) or result["val_loss"] < best_loss
+            is_best = is_better(result, progress.best)
             progress.final = result
             if is_best:
                 progress.best = result
@@ -316,6 +308,13 @@ class Trainer:
                 self.save_model(f"model-{progress.step}.pth", result["val_loss"])
             self.report.evaluation(result, is_best)
             self.sample()
+
+    def score(self) -> dict[str, float]:
+        """Return what the job's task adds to an evaluation."""
+        if self.job.task is None:
+            return {}
+        with evaluating(self.model):
+            return self.job.task.score(self.model)
 
     @contextlib.contextmanager
     def left_out_of_speed(self) -> Iterator[None]:
@@ -385,4 +384,12 @@ class Trainer:
         if content["step"] == best["step"]:
             return best
         # saved after the checkpoint that the run resumed from; no model since then was better
-        return evaluate(self.model, self.job.validation, self.precision) | {"step": content["step"]}
+        return evaluate(self.model, self.job.validation, self.precision) | self.score() | {"step": content["step"]}
+
+
+def is_better(result: dict, best: dict) -> bool:
+    """Return whether an evaluation has a higher reward than the best one before; without rewards, a lower loss."""
+    if "reward" in result:
+        return result["reward"] > best.get("reward", -math.inf)
+    best_loss = best.get("val_loss", math.nan)
+    return math.isnan(best_loss) or result["val_loss"] < best_loss

@@ -14,25 +14,28 @@ from common.console import RESULT, log
 from common.devices import describe_device, peak_flops
 from common.errors import UserError, file_error, memory_is_full
 from common.files import write_json
-from common.numbers import perplexity
 from training import log_lines
 from training.plan import Plan
 from training.resume import Progress
 from training.run_folder import last_checkpoint
+from training.step import StepResult
 from training.time_limit import Speed
 
 LEAST_STEPS = 20  # with fewer, a model learns little
+TAGS = {"perplexity": "Perplexity/train"}  # TensorBoard's name of what a training line measures; else Rewards/<name>
 
 
 class Reporter:
-    """Reports what happens in a run.  job: a `loop.Job`; progress: how far the run is."""
+    """Reports what happens in a run.  job: a `job.Job`; progress: how far the run is."""
 
     def __init__(self, job, plan: Plan, progress: Progress):
         self.job = job
         self.run = job.run
         self.plan = plan
         self.progress = progress
-        self.peak = peak_flops(job.precision.device, job.precision.dtype)
+        self.peak = None  # of a job with a task, the speed includes more than training
+        if job.task is None:
+            self.peak = peak_flops(job.precision.device, job.precision.dtype)
 
     def record(self, event: str, tags: dict | None = None, **values) -> None:
         """Write a row of metrics.jsonl.  tags: the values for TensorBoard."""
@@ -71,6 +74,8 @@ class Reporter:
             log.info(log_lines.RESUMED.format(**place))
         shape = job.model.config.describe()
         log.info(log_lines.MODEL.format(in_all=in_all, in_layers=in_layers, shape=shape))
+        if job.task:  # its program has described the data
+            return
         batching = "packed" if rows.packed else "padded"
         log.info(
             log_lines.DATA.format(
@@ -124,38 +129,49 @@ class Reporter:
         if run.checkpoint:
             self.record("resume", time=time_of_day(), compiled=compiled)
 
-    def training(self, loss: float, speed: float, rate: float, norm: float, loss_scale: float) -> None:
-        """Report the mean loss and the speed, in tokens per second, since the last report."""
+    def training(self, loss: float, measured: dict, speed: float, rate: float, last: StepResult) -> None:
+        """Report the mean loss and the speed, in tokens per second, since the last report.
+
+        measured: {name: value}, other means since then.  last: the last step.
+        """
         progress = self.progress
         mfu = self.mfu(speed)
+        norm = last.norm.item()
+        loss_scale = last.loss_scale.item()
         seconds_left = progress.seconds / progress.step * (self.plan.total_steps - progress.step)
         line = log_lines.TRAINED.format(
-            epoch=self.plan.epoch(progress.step), loss=loss, perplexity=perplexity(loss), rate=rate, norm=norm,
-            speed=speed, mfu="" if mfu is None else log_lines.MFU.format(mfu),
+            epoch=self.plan.epoch(progress.step), loss=loss, measured=log_lines.in_words(measured), rate=rate,
+            norm=norm, speed=speed, mfu="" if mfu is None else log_lines.MFU.format(mfu),
             scale="" if loss_scale == 1 else log_lines.LOSS_SCALE.format(loss_scale),
             elapsed=log_lines.clock(progress.seconds), left=log_lines.clock(seconds_left),
             end=time.strftime("%a %H:%M", time.localtime(time.time() + seconds_left)),
         )  # fmt: skip
         self.log_step(line)
-        tags = {"Loss/train": loss, "Perplexity/train": perplexity(loss), "LearningRate": rate}
+        tags = {"Loss/train": loss, "LearningRate": rate}
+        tags |= {TAGS.get(name, f"Rewards/{name}"): value for name, value in measured.items()}
         tags["Throughput/tokens_per_second"] = speed
         if mfu is not None:
             tags["Throughput/mfu"] = mfu
         self.record(
-            "train", tags, train_loss=loss, perplexity=perplexity(loss), lr=rate,
-            grad_norm=norm if math.isfinite(norm) else None, loss_scale=loss_scale, tokens_per_second=round(speed, 1),
+            "train", tags, train_loss=loss, **measured, lr=rate, grad_norm=norm if math.isfinite(norm) else None,
+            loss_scale=loss_scale, tokens_per_second=round(speed, 1),
         )  # fmt: skip
 
     def evaluation(self, result: dict, is_best: bool) -> None:
         """Report the result of `evaluate`."""
         line = log_lines.EVALUATED.format(
-            epoch=self.plan.epoch(self.progress.step), result=log_lines.RESULT.format(**result),
-            speed=self.mean_speed(), best=log_lines.BEST if is_best else "",
+            epoch=self.plan.epoch(self.progress.step), result=log_lines.result_of(result), speed=self.mean_speed(),
+            best=log_lines.BEST if is_best else "",
         )  # fmt: skip
         self.log_step(line)
         names = {"Loss/val": "val_loss", "Perplexity/val": "perplexity", "BitsPerByte/val": "bits_per_byte"}
+        names |= {f"Rewards/val_{name}": name for name in log_lines.rewards_in(result)}
         values = {name: value for name, value in result.items() if name != "step"}
         self.record("eval", {tag: result[name] for tag, name in names.items()}, **values)
+
+    def early_stop(self) -> None:
+        what = "higher reward" if self.job.task else "lower validation loss"
+        self.run.log(log_lines.EARLY_STOP.format(what=what, evaluations=self.progress.stale_evaluations))
 
     def sample(self, text: str) -> None:
         self.record("sample", text=text)
@@ -188,7 +204,7 @@ class Reporter:
         write_json(run.path("summary.json"), summary)
         self.end(ended)
         for kind, result in (("best", best), ("final", final)):
-            numbers = log_lines.RESULT.format(**result)
+            numbers = log_lines.result_of(result)
             path = run.path(f"{kind}_model.pth")
             run.log(log_lines.END.format(kind=kind, step=result["step"], result=numbers, path=path))
         mfu = self.mfu(speed)
@@ -208,7 +224,7 @@ def time_of_day() -> str:
 
 
 def explain(error: Exception, job) -> UserError | None:
-    """Return an error that explains why a `loop.Job` failed and what to do; None if only a traceback can explain it."""
+    """Return an error that explains why a `job.Job` failed and what to do; None if only a traceback can explain it."""
     folder = job.run.folder
     if isinstance(error, UserError):
         return error

@@ -1,7 +1,7 @@
 """Checkpoints: what is saved, what must match, and how a run resumes.
 
 In reading order: `Progress`, how far a run is; `Checkpoints`, what is saved and when; `resume`, the way back, with
-`refuse_another_run` (what must match) and `restore`.  A job is a `loop.Job`.
+`refuse_another_run` (what must match) and `restore`.  A job is a `job.Job`.
 """
 
 import contextlib
@@ -35,8 +35,10 @@ RECORDED_OTHERWISE = {"amp", "amp_dtype", "batch_size", "gradient_accumulation_s
 FLAGS = {
     "precision": "--amp, --amp_dtype",
     "rows a step": "--batch_size x --gradient_accumulation_steps",
-    "data": "--dataset and its weights, --max_train_samples, --max_eval_samples",
+    "data": "--dataset and its weights, --max_train_samples, --max_eval_samples, --prompts_file, "
+    "--pairs_file, --reward_file",
     "tokenizer": "--tokenizer_path",
+    "first model": "--pretrained_model_path",
 }
 PARTS = {  # of a checkpoint, and their types
     "run_id": str, "progress": dict, "flags": dict, "model": dict, "scaler": dict, "optimizers": list, "random": list,
@@ -52,7 +54,7 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     resumes: int = 0
-    best: dict = field(default_factory=dict)  # the evaluation with the lowest loss, from `evaluate`
+    best: dict = field(default_factory=dict)  # the evaluation of the best model, from `evaluate`
     final: dict = field(default_factory=dict)  # the latest evaluation
     stale_evaluations: int = 0  # since the best one
     loss_since_log: float = 0.0  # summed, in nats
@@ -133,6 +135,7 @@ class Checkpoints:
             "scaler": job.precision.scaler.state_dict(),
             "random": random,
             "random_cuda": random_cuda,
+            "task": job.task.state() if job.task else {},
         }
 
     def space_needed(self, total_steps: int) -> int:
@@ -232,7 +235,7 @@ def refuse_another_run(checkpoint: Path, before: dict, now: dict, free=frozenset
         if isinstance(was, (str, int, float, list, type(None))) and was == now[name]:
             continue
         flag = FLAGS.get(name, f"--{name}")
-        if name in ("data", "tokenizer"):
+        if name in ("data", "tokenizer", "first model"):
             lines.append(f"{flag}: not the {name} that {checkpoint} was trained with")
         else:
             lines.append(f"{flag}: {now[name]}, but {checkpoint} was trained with {one_line(was)}")
@@ -256,6 +259,8 @@ def restore(job, content: dict, optimizers: list[torch.optim.Optimizer], progres
     if job.precision.device.type == "cuda" and content["random_cuda"]:
         state = content["random_cuda"][rank % len(content["random_cuda"])]
         torch.cuda.set_rng_state(state, job.precision.device)
+    if job.task:
+        job.task.restore(content["task"])
     for item in dataclasses.fields(Progress):
         value = content["progress"].get(item.name, getattr(progress, item.name))
         kind = type(getattr(progress, item.name))

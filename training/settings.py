@@ -55,7 +55,7 @@ class TrainingSettings:
     keep_models: int = flag(0, "keep the weights of this many evaluations, spread over the run, as model-<step>.pth")
     logging_steps: int = flag(100, "steps between log lines")
     max_bad_steps: int = flag(20, "stop after this many skipped steps in a row (NaN or infinite)")
-    early_stopping_patience: int = flag(0, "stop after this many evaluations without a lower loss; 0: never")
+    early_stopping_patience: int = flag(0, "stop after this many evaluations without a better model; 0: never")
     amp: bool | None = flag(
         None, "half precision (default: only on a CPU with bfloat16 units)", first=True,
         action=argparse.BooleanOptionalAction,
@@ -139,9 +139,14 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: str, batching: str 
     return group
 
 
-def add_training_flags(parser: argparse.ArgumentParser, output_dir: str, **defaults) -> None:
-    """Add the flags for the training and the run; defaults override those of `TrainingSettings`."""
-    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults, parser)
+def add_training_flags(
+    parser: argparse.ArgumentParser, output_dir: str, without: tuple[str, ...] = (), **defaults
+) -> None:  # fmt: skip
+    """Add the flags for the training and the run; defaults override those of `TrainingSettings`.
+
+    without: the settings that are no flags of this program.
+    """
+    add_fields(parser.add_argument_group("training"), TrainingSettings, defaults, parser, without)
     parser.add_argument("--output_dir", default=output_dir, help="output folder (default: %(default)s)")
     parser.add_argument(
         "--resume_from_checkpoint", metavar="WHICH",
@@ -190,8 +195,9 @@ def start_run(args: argparse.Namespace, pilot: dict) -> tuple[Ranks, Run, Traini
             f"pass a multiple of {ranks.count}"
         )
     for name in ("max_train_samples", "max_eval_samples"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+        value = getattr(args, name, None)  # not every program has both
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
     if Path(args.cache_dir).is_file():
         raise UserError(f"--cache_dir {args.cache_dir} is a file; name a folder")
     if run.restored:  # compares some flags before any work is done; `resume` compares the rest

@@ -86,7 +86,7 @@ def rows_together(targets: np.ndarray) -> list[tuple[np.ndarray, int]]:
 class StepResult(NamedTuple):
     """The result of a step; tensors stay on the device, so that the host need not wait for it."""
 
-    loss: torch.Tensor  # summed over this rank's tokens, in nats
+    loss: torch.Tensor  # summed over this rank's tokens, in nats (with rewards: that of the method)
     tokens: int  # predicted by all ranks
     norm: torch.Tensor  # of the gradient, before clipping
     good: torch.Tensor  # bool: loss and gradient were finite; in float16, overflows are good at a loss scale >= 1

@@ -4,7 +4,7 @@ It is set once, before the run's first step, by timing a few steps and throwing 
 run is like any other: the learning-rate schedule covers a known number of steps, and a resumed run, which reads the
 number from its checkpoint, ends with the same weights.
 
-In reading order: `measure`, how long things take; `steps_that_fit`, the arithmetic.  A job is a `loop.Job`.
+In reading order: `measure`, how long things take; `steps_that_fit`, the arithmetic.  A job is a `job.Job`.
 """
 
 import copy
