@@ -26,11 +26,10 @@ PROGRAMS = {
 SCREEN = 50  # lines, at 120 columns
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 WITH_COMMANDS = ["README.md", "CONTRIBUTING.md"]
-WITH_COMMANDS += [
-    f"docs/{name}.md"
-    for name in ("labs", "gcp", "faq", "data", "running", "projects", "models", "import", "grading", "skills", "inside")
-]
-WITHOUT_FLAGS = ("tools/course", "sample_data/make_pirate", "sample_data/make_patch", "sample_data/make_lists")
+GUIDES = "labs gcp faq data running projects models import grading skills inside rewards"
+WITH_COMMANDS += [f"docs/{name}.md" for name in GUIDES.split()]
+SCRIPTS = "make_pirate make_patch make_lists make_requests"
+WITHOUT_FLAGS = ("tools/course", *(f"sample_data/{name}" for name in SCRIPTS.split()))
 
 
 def help_of(program, monkeypatch, capsys):

@@ -20,7 +20,7 @@ BELOW = {  # which of our modules each part may import, itself included
     "training": {"training", "data", "model", "corpus", "common"},
     "generation": {"generation", "data", "model", "corpus", "common"},
 }
-OURS = BELOW.keys() | PROGRAMS | {"tools", "formats", "grading", "scoring", "pages", "inside", "gpu"}
+OURS = BELOW.keys() | PROGRAMS | {"tools", "formats", "grading", "scoring", "pages", "inside", "gpu", "rewards"}
 
 
 def imported(path):

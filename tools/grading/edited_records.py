@@ -6,7 +6,6 @@ the records; a question also comes up for honest runs.
 
 import itertools
 import math
-import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from common.devices import PEAK_TFLOPS, known_card
 from common.numbers import finite_number, perplexity
 from grading.facts import (
+    best_evaluation,
     by_step,
     device_of,
     ended,
@@ -32,20 +32,21 @@ from training.run_folder import RECORDS
 WORDS = {
     "train_loss": "the training loss", "val_loss": "the validation loss", "perplexity": "the perplexity",
     "bits_per_byte": "the number of bits per byte", "accuracy": "the accuracy", "lr": "the learning rate",
-    "tokens_per_second": "the number of tokens per second",
+    "tokens_per_second": "the number of tokens per second", "reward": "the reward",
 }  # fmt: skip
 # The tolerance when the log's rounded numbers are compared with metrics.jsonl: (absolute, relative).
 PRINTED = {
     ("train", "train_loss"): (6e-5, 0), ("train", "perplexity"): (6e-3, 0), ("train", "lr"): (0, 6e-3),
     ("train", "tokens_per_second"): (0.6, 0), ("eval", "val_loss"): (6e-5, 0), ("eval", "perplexity"): (6e-3, 0),
     ("eval", "bits_per_byte"): (6e-5, 0), ("eval", "accuracy"): (6e-5, 0),
+    ("train", "reward"): (6e-4, 0), ("eval", "reward"): (6e-4, 0),
 }  # fmt: skip
 TAGS = {  # of TensorBoard, which stores float32
     "Loss/train": ("train", "train_loss"), "Loss/val": ("eval", "val_loss"), "Perplexity/val": ("eval", "perplexity"),
     "Perplexity/train": ("train", "perplexity"), "BitsPerByte/val": ("eval", "bits_per_byte"),
     "LearningRate": ("train", "lr"), "Throughput/tokens_per_second": ("train", "tokens_per_second"),
 }  # fmt: skip
-SCORES = ("val_loss", "perplexity", "bits_per_byte", "accuracy")
+SCORES = ("val_loss", "perplexity", "bits_per_byte", "accuracy", "reward")
 FULL = (1e-9, 1e-9)  # between two files that store all digits
 FLOAT32 = (0.06, 1e-5)  # the speed is rounded to a tenth in metrics.jsonl
 SECONDS = 2  # how much two clocks of one run may differ
@@ -238,7 +239,7 @@ def summary_and_metrics(run: Submission) -> Iterator[Flag]:
     if not is_finished(run):
         yield problem(f'summary.json says "{run.summary.get("ended")}", but {there} shows an unfinished run')
         return
-    best = min(evaluated, key=operator.itemgetter("val_loss"))
+    best = best_evaluation(run)
     tolerances = {name: FULL if run.rows else PRINTED["eval", name] for name in SCORES}
     expected = {f"final_{name}": (evaluated[-1].get(name), tolerances[name]) for name in SCORES}
     if was_resumed(run) and run.summary.get("best_step") not in [row["step"] for row in evaluated]:
@@ -278,9 +279,13 @@ def models_and_metrics(run: Submission) -> Iterator[Flag]:
         held = losses.get(model.step)
         is_best = name == "best_model.pth"
         if None not in (held, model.val_loss) and close(model.val_loss, held, (1e-6, 1e-6)):
-            best = min(losses.values())
-            if is_best and model.val_loss > best + 1e-6:
-                yield problem(f"{name} has the validation loss {model.val_loss:.7g}, but the run reached {best:.7g}")
+            best = best_evaluation(run)
+            if is_best and "reward" in best and model.step != best["step"]:
+                where = f"step {model.step:,}, but the run reached its highest reward at step {best['step']:,}"
+                yield problem(f"{name} comes from {where}")
+            elif is_best and "reward" not in best and model.val_loss > best["val_loss"] + 1e-6:
+                said = f"{model.val_loss:.7g}, but the run reached {best['val_loss']:.7g}"
+                yield problem(f"{name} has the validation loss {said}")
         elif losses and is_best and (was_resumed(run) or not is_finished(run)):
             text = f"{name} comes from an evaluation at step {model.step:,} that is not in metrics.jsonl"
             yield question(text + KILLED)

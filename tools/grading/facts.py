@@ -6,6 +6,8 @@ In reading order: `facts_of`; how far the run got; `differences`.
 import operator
 import shlex
 
+import train_with_rewards
+
 import train_tinystories_chat_model
 import train_tinystories_model
 from common.errors import UserError
@@ -13,18 +15,22 @@ from common.flags import LENGTH
 from grading.submissions import Submission
 from training.presets import PRESETS
 
-PARSERS = {"story": train_tinystories_model.parse_args, "chat": train_tinystories_chat_model.parse_args}
+PARSERS = {
+    "story": train_tinystories_model.parse_args, "chat": train_tinystories_chat_model.parse_args,
+    "rewards": train_with_rewards.parse_args,
+}  # fmt: skip
+PROGRAMS = {"train_tinystories_chat_model": "chat", "train_with_rewards": "rewards"}  # all others: story
 CURVES = {"val_loss": "eval", "train_loss": "train", "lr": "train", "tokens_per_second": "train"}
 FREE = {  # flags that each student may choose freely
     "output_dir", "cache_dir", "tokenizer_path", "overwrite", "resume_from_checkpoint", "device", "program",
     "pretrained_model_path", "vocab_size", "wandb", "logging_steps", "save_steps", "keep_checkpoints", "keep_models",
-    "pilot_run", "config", "preset",
+    "pilot_run", "config", "preset", "prompts_file", "pairs_file",
 }  # fmt: skip
 
 
 def facts_of(run: Submission) -> dict:
     """Return a row of the table, {column: value}, with the same columns for every run; None is an unknown value."""
-    best = min(evaluations(run), key=operator.itemgetter("val_loss"), default={})
+    best = best_evaluation(run) or {}
     seconds = highest(run, "seconds")
     tokens = highest(run, "tokens")
     texts = samples(run)
@@ -38,6 +44,7 @@ def facts_of(run: Submission) -> dict:
         "validation loss": rounded(best.get("val_loss"), 4),
         "perplexity": rounded(best.get("perplexity"), 2),
         "bits per byte": rounded(best.get("bits_per_byte"), 4),
+        "reward": rounded(best.get("reward"), 3),
         "hours": None if seconds is None else round(seconds / 3600, 2),
         "device": device_of(run),
         "pilot run": is_pilot(run),
@@ -56,6 +63,18 @@ def highest(run: Submission, name: str) -> float | None:
 
 def evaluations(run: Submission) -> list[dict]:
     return [row for row in run.history if row["event"] == "eval" and row.get("val_loss") is not None]
+
+
+def best_evaluation(run: Submission) -> dict | None:
+    """Return the evaluation that makes the best model: with rewards the highest reward, else the lowest loss."""
+    found = evaluations(run)
+    rewarded = [row for row in found if row.get("reward") is not None]
+    if rewarded:
+        highest_reward = max(row["reward"] for row in rewarded)
+        best = [row for row in rewarded if row["reward"] == highest_reward]
+        claimed = (run.summary or {}).get("best_step")  # a log has rounded rewards, so several may be the highest
+        return next((row for row in best if row["step"] == claimed), best[0])
+    return min(found, key=operator.itemgetter("val_loss"), default=None)
 
 
 def by_step(rows: list[dict], event: str, name: str) -> dict[int, float]:
@@ -139,11 +158,14 @@ def is_finished(run: Submission) -> bool:
 
 
 def kind_of(run: Submission) -> str | None:
-    """Return which trainer made the run, "story" or "chat"; None if the records do not say."""
+    """Return which trainer made the run: a key of PARSERS; None if the records do not say."""
     said = (run.args or {}).get("program") or run.first_row.get("program") or run.log.command
-    if not said:
-        return None
-    return "chat" if "train_tinystories_chat_model" in str(said) else "story"
+    return kind_named_in(str(said)) if said else None
+
+
+def kind_named_in(text: str) -> str:
+    """Return the kind of run of the trainer that a text names."""
+    return next((kind for program, kind in PROGRAMS.items() if program in text), "story")
 
 
 def words_of(command: str) -> list[str]:
@@ -158,7 +180,7 @@ def flags_typed(run: Submission) -> dict | None:
         scripts = [word for word in words if word.endswith(".py")]
         if not scripts or any(word.partition("=")[0] == "--config" for word in words):
             return None
-        kind = "chat" if scripts[0].endswith("chat_model.py") else "story"
+        kind = kind_named_in(scripts[0])
         return vars(PARSERS[kind](words[words.index(scripts[0]) + 1 :]))
     except (UserError, ValueError, SystemExit):
         return None
@@ -176,14 +198,30 @@ def differences(run: Submission) -> str | None:
     preset = flags.get("preset")
     if kind == "story" and preset in list(PRESETS) and preset != "course":  # in submitted files it may have any type
         words += ["--preset", preset]
-    needed = ["--pretrained_model_path", "any"] if kind == "chat" else []
-    usual = vars(PARSERS[kind](needed + words))
+    if kind == "rewards" and flags.get("method") == "dpo":
+        words += ["--method", "dpo"]
+    usual = vars(PARSERS[kind](needed_flags(kind, words) + words))
     for name, value in usual.items():
         held = flags.get(name, value)
         replaced = name in LENGTH and held is None  # another flag sets the length
         if held != value and name not in FREE and not replaced:
             words.append(as_typed(name, held))
     return " ".join(words) or "nothing"
+
+
+def needed_flags(kind: str, words: list[str]) -> list[str]:
+    """Return the flags that a trainer refuses to start without, with any value."""
+    names = []
+    if kind != "story":
+        names.append("--pretrained_model_path")
+    if kind == "rewards":
+        names.append("--prompts_file")
+    if "dpo" in words:
+        names.append("--pairs_file")
+    words = []
+    for name in names:
+        words += [name, "any"]
+    return words
 
 
 def as_typed(name: str, value: object) -> str:

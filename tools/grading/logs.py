@@ -72,7 +72,7 @@ def text_of(content: bytes) -> str:
 
 def parts_of(text: str) -> list[str]:
     """Split a console log at its commands into runs; a command that resumes the run before it belongs to that run."""
-    parts = re.split(r"^(?=\$ .*\btrain_tinystories_)", text, maxsplit=MOST_PARTS, flags=re.MULTILINE)
+    parts = re.split(rf"^(?=\$ .*{log_lines.TRAINER})", text, maxsplit=MOST_PARTS, flags=re.MULTILINE)
     runs = []
     for part in parts:
         began = log_lines.READ_STEP.search(part) or log_lines.READ_PARAMETERS_IN_LAYERS.search(part)

@@ -76,14 +76,14 @@ KINDS = (  # the types of each known field
     dict.fromkeys(COUNTS, (int,))
     | dict.fromkeys(("epoch", "seconds", "train_loss", "lr", "loss_scale", "tokens_per_second"), (int, float))
     | dict.fromkeys(("flops_per_token", "accuracy"), (int, float))
-    | dict.fromkeys(("val_loss", "perplexity", "bits_per_byte", "grad_norm"), (int, float, type(None)))
+    | dict.fromkeys(("val_loss", "perplexity", "bits_per_byte", "grad_norm", "reward"), (int, float, type(None)))
     | dict.fromkeys(("event", "run_id", "program", "precision", "text", "time", "ended", "device"), (str,))
     | {
         "compiled": (bool,),
         "versions": (dict,),
         "hardware": (dict,),
         "fingerprints": (dict,),
-        "dataset": (list, type(None)),
+        "dataset": (list, str, type(None)),
     }
 )
 PLACE = ("step", "epoch", "tokens", "seconds")

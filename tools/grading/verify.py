@@ -28,9 +28,9 @@ TOLERANCE = 0.005  # nats per token; evaluating in half precision, as a run may 
 def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
     """Yield findings about the claimed loss.  args: the flags of grade_runs.py."""
     kind = kind_of(run)
-    is_chat = kind == "chat"
-    dataset = {"story": args.dataset, "chat": args.chat_dataset}.get(kind)
-    if not dataset or "best_model.pth" not in run.models:
+    is_chat = kind in ("chat", "rewards")
+    dataset = args.chat_dataset if is_chat else args.dataset
+    if kind is None or not dataset or "best_model.pth" not in run.models:
         return
     try:
         tokenizer = load_tokenizer(run.paths.get(TOKENIZER, args.tokenizer_path))

@@ -82,7 +82,7 @@ def model_card(name: str, model: Transformer, class_name: str, content: dict, su
         *((f"--{flag}", flag_text(args.get(flag))) for flag in FLAGS),
     ]
     known = [(cell(what), cell(value)) for what, value in rows if value is not None]
-    is_chat = "chat" in str(args.get("program", "chat"))
+    is_chat = "train_tinystories_model" not in str(args.get("program"))
     return TEMPLATES.get_template("model_card.md").render(
         name=json.dumps(name), rows=known, is_chat=is_chat, has_summary=bool(summary)
     )
