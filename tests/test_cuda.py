@@ -1,9 +1,12 @@
 """On a CUDA GPU: both half precisions learn, runs resume, and texts are the same as on the CPU."""
 
+import shutil
 import signal
 
 import pytest
 import torch
+import train_with_rewards
+from programs import main, write_rows
 from tiny_runs import (
     LATEST,
     VOCAB,
@@ -13,6 +16,7 @@ from tiny_runs import (
     make_run,
     make_settings,
     make_validation,
+    metrics,
     signal_at,
 )
 
@@ -67,6 +71,31 @@ def test_a_float16_run_resumes_from_its_checkpoint(tmp_path):
         train_on_gpu(tmp_path / "parts", amp=True)
     parts, _ = train_on_gpu(tmp_path / "parts", LATEST, amp=True)
     assert parts["final_val_loss"] == pytest.approx(whole["final_val_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("amp", ["--amp", "--no-amp"])
+@pytest.mark.parametrize("reward", ["letters", "constant"])
+def test_training_with_rewards_begins_at_the_first_model_and_moves_away_from_it(course, tmp_path, reward, amp):
+    folder = shutil.copytree(course, tmp_path / "course")
+    write_rows(folder / "prompts.jsonl", [{"prompt": f"A cat {n}?"} for n in range(20)])
+    functions = "def letters(prompt, reply):\n    return reply.text.count('e')\n"
+    (folder / "my.py").write_text(functions + "def constant(prompt, reply):\n    return 1\n")
+    flags = [
+        "--pretrained_model_path",
+        "tinystories_chat_model/best_model.pth",
+        "--dataset",
+        "talks",
+        "--cache_dir",
+        "cache",
+    ]
+    flags += ["--prompts_file", "prompts.jsonl", "--reward_file", f"my.py:{reward}", "--max_new_tokens", 16]
+    flags += ["--max_steps", 4, "--logging_steps", 1, "--lr", 1e-2, "--batch_size", 16, "--device", "cuda", amp]
+    main(train_with_rewards, *flags, "--output_dir", "out", folder=folder)
+    distances = [row["kl"] for row in metrics(folder / "out", "train") if "kl" in row]
+    if reward == "constant":
+        assert not distances  # a step without replies that differ
+    else:
+        assert abs(distances[0]) < 1e-4 < distances[-1]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
