@@ -49,6 +49,19 @@ def drawn(runs, panel=0):
     return axes, curves.draw_panel(axes, curves.PANELS[panel], runs, len(runs) == 1)
 
 
+def test_a_run_with_rewards_shows_them_instead_of_the_perplexity(tmp_path):
+    plain = rows_of_a_run()
+    rewarded = [row | {"reward": 0.5} if row["event"] in ("train", "eval") else row for row in plain]
+    for name, runs, title in (
+        ("rewarded", {"one": rewarded}, "Reward"),
+        ("plain", {"one": plain}, "Perplexity"),
+        ("mixed", {"one": plain, "two": rewarded}, "Perplexity"),
+    ):
+        curves.draw(runs, tmp_path / f"{name}.svg")
+        texts = (tmp_path / f"{name}.svg").read_text()
+        assert f"<!-- {title} -->" in texts and ("<!-- Reward -->" in texts) == (title == "Reward")
+
+
 def test_truncated_lines_are_skipped_and_counted(tmp_path, capsys):
     rows = rows_of_a_run()
     run = write_run(tmp_path / "run", rows)

@@ -302,6 +302,15 @@ def test_the_card_has_the_numbers_of_the_run(monkeypatch, tmp_path, tokenizer):
     assert "mine.jsonl" in card and str(tmp_path / "mine.jsonl") not in card  # full paths are private
 
 
+def test_a_model_of_a_run_with_rewards_has_learned_to_answer(monkeypatch, tmp_path, tokenizer):
+    save(tmp_path, tokenizer)
+    write_run(tmp_path)
+    args = json.loads((tmp_path / "args.json").read_text())
+    (tmp_path / "args.json").write_text(json.dumps(args | {"program": "train_with_rewards.py"}))
+    card = (export(monkeypatch, tmp_path, tokenizer) / "README.md").read_text(encoding="utf-8")
+    assert "train\\_with\\_rewards.py" in card and "has not learned to answer" not in card
+
+
 def test_the_card_has_no_numbers_from_another_run(monkeypatch, tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     write_run(tmp_path, run_id="1" * 32)
