@@ -50,8 +50,8 @@ from training.settings import add_training_flags, seed_everything, start_run
 DATASET = "bochen0909/tinystories-conversations"
 METHODS = {"grpo": GrpoSettings, "dpo": DpoSettings}
 OF_METHOD = {  # defaults that differ between the methods
-    "grpo": {"lr": 3e-4, "max_steps": 300, "batch_size": 64},
-    "dpo": {"lr": 3e-4, "epochs": 3, "batch_size": 16},
+    "grpo": {"lr": 3e-4, "max_steps": 200, "batch_size": 64},
+    "dpo": {"lr": 1e-4, "epochs": 3, "batch_size": 16},
 }  # fmt: skip
 LORA_LEARNING_RATE = 3e-3  # ten times that of a whole model
 PILOT = {"max_steps": 100, "eval_steps": 20, "max_eval_samples": 200}
@@ -102,7 +102,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_fields(parser.add_argument_group("--method grpo"), GrpoSettings, {})
     of_dpo = OF_METHOD["dpo"]
     group = parser.add_argument_group(
-        f"--method dpo, which sets --epochs {of_dpo['epochs']} --batch_size {of_dpo['batch_size']}"
+        f"--method dpo, which sets --lr {of_dpo['lr']:g} --epochs {of_dpo['epochs']} --batch_size {of_dpo['batch_size']}"
     )
     group.add_argument(
         "--pairs_file", help='a file of rows with "prompt", "chosen" and "rejected"; made if it does not exist'

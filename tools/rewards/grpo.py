@@ -73,7 +73,7 @@ class GrpoSettings:
     clip: float = flag(
         0.2, "a token stops counting when its probability has changed by this share in the wanted direction"
     )
-    kl: float = flag(0.02, "weight of the distance to the model that the run began with; 0: none")
+    kl: float = flag(0.03, "weight of the distance to the model that the run began with; 0: none")
     scale_rewards: bool = flag(
         False, "divide the advantages by their deviation in the group", action=argparse.BooleanOptionalAction
     )
