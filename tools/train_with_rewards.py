@@ -100,10 +100,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: %(default)s)",
     )  # fmt: skip
     add_fields(parser.add_argument_group("--method grpo"), GrpoSettings, {})
-    of_dpo = OF_METHOD["dpo"]
-    group = parser.add_argument_group(
-        f"--method dpo, which sets --lr {of_dpo['lr']:g} --epochs {of_dpo['epochs']} --batch_size {of_dpo['batch_size']}"
-    )
+    of_dpo = " ".join(f"--{name} {value:g}" for name, value in OF_METHOD["dpo"].items())
+    group = parser.add_argument_group(f"--method dpo, which sets {of_dpo}")
     group.add_argument(
         "--pairs_file", help='a file of rows with "prompt", "chosen" and "rejected"; made if it does not exist'
     )
