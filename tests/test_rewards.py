@@ -78,6 +78,11 @@ def test_the_total_is_the_weighted_sum():
     assert weighted_sum(rewards, values) == pytest.approx(1.5)
 
 
+def test_a_reward_with_the_weight_0_is_only_measured():
+    rewards = parse_rewards(["words=1", "ends=0"], [])
+    assert weighted_sum(rewards, rewards_of(rewards, prompt("cat"), reply("a cat."))) == 1
+
+
 def test_a_reward_of_the_users_own_file_counts(tmp_path):
     path = tmp_path / "my.py"
     path.write_text("def short(prompt, reply):\n    return -len(reply.text)\n")
@@ -87,12 +92,11 @@ def test_a_reward_of_the_users_own_file_counts(tmp_path):
 
 @pytest.mark.parametrize(("ours", "files", "reason"), [
     (["wrods=1"], [], "--reward wrods: no such reward; there are words, ends, no_repeat, length, sentences"),
-    (["words=much"], [], "--reward words=much: the weight must be a number other than 0; write words=0.5"),
-    (["words=0"], [], "the weight must be a number other than 0"),
-    (["words=nan"], [], "the weight must be a number other than 0"),
+    (["words=much"], [], "--reward words=much: the weight must be a number; write words=0.5"),
+    (["words=nan"], [], "the weight must be a number"),
     (["words=1", "words=2"], [], "the reward words is given twice"),
     ([], ["lr=3/no.py:short"], "the weight must be a number"),
-    ([], ["my.py"], "--reward_file needs FILE.py:FUNCTION, but there is no file my.py"),
+    ([], ["my.py"], "--reward_file my.py names no function; write FILE.py:FUNCTION"),
     ([], ["no.py:short"], "--reward_file needs FILE.py:FUNCTION, but there is no file no.py"),
     ([], ["my.py:long"], "my.py has no function long"),
     ([], ["broken.py:f"], "broken.py: SyntaxError"),

@@ -33,8 +33,8 @@ def dpo_loss(new: torch.Tensor, reference: torch.Tensor, beta: float) -> tuple[t
 
     new, reference (2, pairs): log-probabilities of whole replies, of the model now and of the model that the run began
     with; row 0: of the better replies, row 1: of the worse ones.
-    The implicit reward of a reply is beta times how much more probable it has become.  The margin is how much higher
-    that of the better reply is; the loss is the cross-entropy of choosing it.
+    The implicit reward of a reply is beta times the logarithm of how many times more probable it has become.  The
+    margin is how much higher that of the better reply is; the loss is the cross-entropy of choosing it.
     """
     implicit = beta * (new - reference)
     margin = implicit[0] - implicit[1]
@@ -106,7 +106,7 @@ def make_pairs(exam: Exam, replies_per_prompt: int, path: str) -> None:
     ended = 0  # prompts with at least two replies that ended
     for number in range(exam.for_training):
         replies = written[number * replies_per_prompt : (number + 1) * replies_per_prompt]
-        replies = [reply for reply in replies if reply[1].ended == "eos" and reply[1].text.strip()]
+        replies = [reply for reply in replies if reply.written.ended == "eos" and reply.written.text.strip()]
         if len(replies) < 2:
             continue
         ended += 1
@@ -117,7 +117,7 @@ def make_pairs(exam: Exam, replies_per_prompt: int, path: str) -> None:
             continue
         prompt = asker.prompts[number]
         row = {"prompt": prompt.prompt} | prompt.extra
-        row |= {"chosen": replies[best][1].text, "rejected": replies[worst][1].text}
+        row |= {"chosen": replies[best].written.text, "rejected": replies[worst].written.text}
         row |= {"chosen_reward": float(totals[best]), "rejected_reward": float(totals[worst])}
         rows.append(json.dumps(row, ensure_ascii=False))
     if not ended:
@@ -136,7 +136,7 @@ def make_pairs(exam: Exam, replies_per_prompt: int, path: str) -> None:
 class DpoSettings:
     """The settings of --method dpo; each field is a flag of the same name."""
 
-    beta: float = flag(0.1, "how much a reply counts that has become more probable; higher: closer to the first model")
+    beta: float = flag(0.1, "how strongly the model is held near the model that the run began with")
 
     def __post_init__(self):
         if not 0 < self.beta < math.inf:
@@ -158,10 +158,10 @@ class Dpo:
         self.precision = precision
         self.pad = exam.asker.writer.tokenizer.special["<pad>"]
         self.means = Means()
-        self.reference = torch.zeros(2, len(pairs), device=precision.device)  # log-probabilities of the replies
+        self.of_reference = torch.zeros(2, len(pairs), device=precision.device)  # its log-probabilities of the replies
         with torch.no_grad():
             for numbers in self.parts_of(list(range(len(pairs)))):
-                self.reference[:, numbers], _ = self.log_probabilities(reference, numbers)
+                self.of_reference[:, numbers], _ = self.log_probabilities(reference, numbers)
 
     def batches(self, step: int) -> list[list[int]]:
         """Return the numbers of a step's pairs, in parts; each epoch has its own order."""
@@ -200,14 +200,14 @@ class Dpo:
         tokens = 0
         for numbers in parts:
             new, count = self.log_probabilities(network, numbers)
-            losses, margins = dpo_loss(new, self.reference[:, numbers], self.beta)
+            losses, margins = dpo_loss(new, self.of_reference[:, numbers], self.beta)
             loss = losses.sum() / pairs
             self.precision.scaler.scale(loss).backward()
             total += loss.detach()
             tokens += count
             self.means.add("margin", margins.sum().item(), len(numbers))
             self.means.add("preferred", (margins > 0).sum().item(), len(numbers))
-        # The log divides by the tokens.  Its loss is the mean over the pairs, up to the lengths of the replies.
+        # The log divides by the tokens, so the loss is multiplied by them here.
         return update_weights(network, optimizers, self.precision, self.settings, total * tokens, tokens)
 
     def measured(self) -> dict[str, float]:

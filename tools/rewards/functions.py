@@ -1,6 +1,6 @@
 """The rewards: what is good about a reply, as a number that a few lines of Python can compute.
 
-Each function takes the prompt and the reply, and returns a number; most are from 0 to 1.
+Each function takes the prompt and the reply, and returns a number; all of these are from 0 to 1.
 
     prompt.prompt   the user's message, or a list of turns
     prompt.extra    the other keys of the prompt's row: {"words": ["cat", "ladder"]}
@@ -47,6 +47,6 @@ def length(prompt: Prompt, reply: Written) -> float:
 
 
 def sentences(prompt: Prompt, reply: Written) -> float:
-    """Return 1 if the reply begins with a capital letter and ends with a mark."""
+    """Return 1 if the reply begins with a capital letter and ends with a full stop, `!` or `?`."""
     text = reply.text.strip().strip("\"'")
     return float(text[:1].isupper() and text[-1:] in tuple(".!?"))

@@ -143,14 +143,14 @@ class Grpo:
         groups = totals.reshape(-1, size)
         advantages = advantages_of(groups, self.how.scale_rewards).flatten()
         is_equal = np.ptp(groups, axis=1) < SAME_REWARD  # such a group teaches nothing
-        self.tokens = sum(len(ids) for ids, _ in replies)
+        self.tokens = sum(len(reply.ids) for reply in replies)
         for name, value in means.items():
             self.means.add(name, value)
         self.means.add("reply_tokens", self.tokens, len(replies))
         self.means.add("equal_groups", is_equal.sum().item(), len(groups))
         used = np.flatnonzero(~np.repeat(is_equal, size))
         self.parts = self.parts_of(
-            [self.asker.ids[numbers[row]] for row in used], [replies[row][0] for row in used], advantages[used]
+            [self.asker.ids[numbers[row]] for row in used], [replies[row].ids for row in used], advantages[used]
         )
 
     def parts_of(self, prompts: list[list[int]], replies: list[list[int]], advantages: np.ndarray) -> list[Part]:
@@ -161,8 +161,9 @@ class Grpo:
         advantages = torch.from_numpy(advantages).float()
         parts = []
         for rows, width in parts_for(self.precision.device, targets, self.settings.batch_size):
-            columns = np.s_[rows, :width]
-            parts.append(Part(torch.from_numpy(inputs[columns]), torch.from_numpy(targets[columns]), advantages[rows]))
+            of_rows = torch.from_numpy(inputs[rows, :width])
+            predicted = torch.from_numpy(targets[rows, :width])
+            parts.append(Part(of_rows, predicted, advantages[rows]))
         return parts
 
     def step(self, network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], parts: list[Part]) -> StepResult:

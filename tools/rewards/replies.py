@@ -6,6 +6,7 @@ tensors; `log_probabilities`.  In the comments B is the number of rows in a part
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,13 @@ from training.lora import merged_weights
 from training.step import rows_together
 
 SAME_REWARD = 1e-9  # rewards that differ by less are equal, up to rounding
-Reply = tuple[list[int], Written]  # its ids, <eos> included, and its text
+
+
+class Reply(NamedTuple):
+    """What a model replied: its ids, <eos> included, and the same as text."""
+
+    ids: list[int]
+    written: Written
 
 
 def render_prompt(writer: Writer, prompt: Prompt) -> Rendered:
@@ -80,15 +87,15 @@ class Asker:
             together = slice(first, first + self.rows)
             prompts = [self.ids[number] for number in numbers[together]]
             for ids in self.writer.write_ids(prompts, row_seeds[together]):
-                replies.append((ids, self.writer.finished(ids)))
+                replies.append(Reply(ids, self.writer.finished(ids)))
         self.writer.sampling = usual
         return replies
 
     def score(self, numbers: list[int], replies: list[Reply], rewards: list[Reward]) -> tuple[np.ndarray, dict]:
         """Return (the total reward of each reply, the mean of each reward); numbers: those of the prompts."""
         values = []
-        for number, (_, text) in zip(numbers, replies, strict=True):
-            values.append(rewards_of(rewards, self.prompts[number], text))
+        for number, reply in zip(numbers, replies, strict=True):
+            values.append(rewards_of(rewards, self.prompts[number], reply.written))
         totals = np.array([weighted_sum(rewards, value) for value in values])
         means = {"reward": float(totals.mean())}
         for reward in rewards:
@@ -100,7 +107,7 @@ class Exam:
     """The prompts that are set aside, and the rewards that a model gets for them, one reply each."""
 
     def __init__(self, asker: Asker, rewards: list[Reward], for_training: int, seed: int):
-        """for_training: how many of the asker's prompts are not set aside; numbers: those of the others.
+        """for_training: the first so many of the asker's prompts are for training; numbers: those of the others.
 
         The replies are drawn as a chat draws them.
         """

@@ -65,7 +65,9 @@ def parse_rewards(ours: list[str], files: list[str]) -> list[Reward]:
         rewards.append(Reward(name, weight, OURS[name], f"--reward {name}"))
     for text in files:
         place, weight = split_weight("--reward_file", text)
-        path, _, name = place.rpartition(":")
+        path, colon, name = place.rpartition(":")
+        if not colon:
+            raise UserError(f"--reward_file {one_line(text)} names no function; write FILE.py:FUNCTION")
         rewards.append(Reward(name, weight, function_in(path, name), f"--reward_file {place}"))
     names = [reward.name for reward in rewards]
     for name in names:
@@ -83,15 +85,15 @@ def split_weight(flag: str, text: str) -> tuple[str, float]:
         number = finite_number(float(weight))
     except ValueError:
         number = None
-    if not number:
-        raise UserError(f"{flag} {one_line(text)}: the weight must be a number other than 0; write {name}=0.5")
+    if number is None:
+        raise UserError(f"{flag} {one_line(text)}: the weight must be a number; write {name}=0.5")
     return name, number
 
 
 def function_in(path: str, name: str) -> Callable:
     """Return the function with this name in a Python file; the file's code is run."""
-    if not path or not Path(path).is_file():
-        raise UserError(f"--reward_file needs FILE.py:FUNCTION, but there is no file {path or name}")
+    if not Path(path).is_file():
+        raise UserError(f"--reward_file needs FILE.py:FUNCTION, but there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"reward_file_{Path(path).stem}", path)
     if spec is None:
         raise UserError(f"--reward_file {path}: the name of a Python file ends in .py")
