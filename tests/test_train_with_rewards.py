@@ -143,7 +143,7 @@ def test_the_replies_to_learn_from_come_from_a_copy_with_the_newest_weights(fold
     write_replies = Grpo.write_replies
     monkeypatch.setattr(Grpo, "write_replies", lambda self, batch: tasks.append(self) or write_replies(self, batch))
     monkeypatch.setattr(replies.Asker, "ask", noted)
-    train(folder, *GRPO, *MINE, "--max_steps", 4, "--lr", 1e-2)
+    train(folder, *GRPO, *MINE, "--max_steps", 4, "--lr", 1e-2, "--eval_steps", 100)
     assert seen and all(seen)
     assert all(weight.dtype == torch.float32 for weight in tasks[0].model.parameters())
 
