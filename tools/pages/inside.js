@@ -1,5 +1,5 @@
-"use strict";
-// The page of look_inside.py. In reading order: small helpers, the text, attention. inside_tables.js follows this file.
+// The page of look_inside.py. In reading order: small helpers, the text, attention. helpers.js comes before this file,
+// inside_tables.js after it.
 const data = JSON.parse(document.getElementById("data").textContent);
 const tokens = data.tokens;
 const attention = data.attention;
@@ -9,28 +9,6 @@ let chosenToken = 0;
 let chosenHead = 0; // layer * heads + head
 
 // Helpers -------------------------------------------------------------------------------------------------------------
-
-// Return the first element that matches a CSS selector, or null.
-function find(selector) {
-  return document.querySelector(selector);
-}
-
-// Return all elements that match a CSS selector, as an array.
-function findAll(selector) {
-  return [...document.querySelectorAll(selector)];
-}
-
-// Return a new element with a text; texts are never read as HTML.
-function element(tag, text = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  return made;
-}
-
-// Return a token with a visible sign for each space, line break and tab.
-function signs(token) {
-  return token.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
-}
 
 // Return [token, number] pairs with signs in the tokens.
 function withSigns(pairs) {

@@ -9,9 +9,7 @@ or hide the text around them, and Jinja escapes the rest.  The page also forbids
 """
 
 import base64
-import hashlib
 import html
-import json
 import math
 import re
 from pathlib import Path
@@ -23,9 +21,10 @@ from common.files import written_atomically
 from common.numbers import finite_number
 from pages.report import DASHES, cut
 from pages.svg_plots import Axes, plot
-from pages.templates import TEMPLATES
+from pages.templates import TEMPLATES, as_json, hash_of, joined
 
-SCRIPTS = ("inside.js", "inside_tables.js")  # joined in this order
+SCRIPTS = ("helpers.js", "inside.js", "inside_tables.js")  # joined in this order
+STYLES = ("base.css", "inside.css")
 LONGEST_TEXT = 20_000  # characters
 HIGHEST_LOSS = 6  # nats: the strongest colour; a likelihood of 1 in 400
 MOST_LINES = 10  # in one plot
@@ -38,10 +37,7 @@ MOST_LABELS = 80  # words of the map that are named without pointing at them
 
 def inside_page(content: dict) -> str:
     """Return the page of what look_inside.py computed; all but model, tokens and loss may be missing."""
-    here = Path(__file__).parent
-    scripts = [(here / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    script = "\n".join(scripts)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = joined(SCRIPTS)
     attention = packed(content["attention"]) if content.get("attention") else None
     texts = cleaned({name: value for name, value in content.items() if name != "attention"})
     embeddings = texts.get("embeddings") or {}
@@ -60,10 +56,10 @@ def inside_page(content: dict) -> str:
         enough=ENOUGH,
         signs=signs,
         loss_shade=loss_shade,
-        style=(here / "inside.css").read_text(encoding="utf-8"),
+        style=joined(STYLES),
         data=as_json(for_script),
         script=script,
-        script_hash=f"sha256-{digest}",
+        script_hash=hash_of(script),
     )
 
 
@@ -102,11 +98,6 @@ def cleaned(value: object) -> object:
         number = finite_number(value)
         return None if number is None else float(f"{number:.5g}")
     return value
-
-
-def as_json(data: dict) -> str:
-    """Return data as JSON that cannot end the <script> element around it."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def signs(token: str) -> str:

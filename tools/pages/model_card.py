@@ -1,7 +1,7 @@
 """Write the model card of an exported model, its README.md: what it is, its numbers, and how to use it.
 
-In reading order: `run_records`, what is known about its training; cells of the table; `model_card`, which fills the
-template model_card.md.
+In reading order: `run_records`, what is known about its training; cells of the table; `facts_of`, its rows;
+`model_card`, which fills the template model_card.md.
 """
 
 import json
@@ -70,19 +70,34 @@ def measured(content: dict, summary: dict) -> list[tuple[str, str]]:
     return [(what, in_words(value)) for what, value, in_words in rows if finite_number(value) is not None]
 
 
-def model_card(name: str, model: Transformer, class_name: str, content: dict, summary: dict, args: dict) -> str:
-    """Return the README.md of the folder: the model, its numbers, and how to use it.  name: the name for loading it."""
+def facts_of(model: Transformer, content: dict, summary: dict, args: dict) -> list[tuple[str, object]]:
+    """Return what is known of a model and its training: [(name, value)].
+
+    content: its file; summary, args: from `run_records`.
+    """
     in_layers, in_all = model.num_parameters()
     rows = [
-        ("class", class_name),
         ("network", model.config.describe()),
         ("parameters", f"{in_layers:,} in the layers, {in_all:,} in all"),
         *measured(content, summary),
         ("trained with", args.get("program")),
         *((f"--{flag}", flag_text(args.get(flag))) for flag in FLAGS),
     ]
-    known = [(cell(what), cell(value)) for what, value in rows if value is not None]
-    is_chat = "train_tinystories_model" not in str(args.get("program"))
+    return [(what, value) for what, value in rows if value is not None]
+
+
+def kind_of(args: dict) -> str:
+    """Return which kind of model the records name, "story" or "chat"; "" if they name none."""
+    program = str(args.get("program") or "")
+    if "train_tinystories_model" in program:
+        return "story"
+    return "chat" if program else ""
+
+
+def model_card(name: str, model: Transformer, class_name: str, content: dict, summary: dict, args: dict) -> str:
+    """Return the README.md of the folder: the model, its numbers, and how to use it.  name: the name for loading it."""
+    rows = [("class", class_name), *facts_of(model, content, summary, args)]
+    known = [(cell(what), cell(value)) for what, value in rows]
     return TEMPLATES.get_template("model_card.md").render(
-        name=json.dumps(name), rows=known, is_chat=is_chat, has_summary=bool(summary)
+        name=json.dumps(name), rows=known, is_chat=kind_of(args) != "story", has_summary=bool(summary)
     )

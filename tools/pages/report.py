@@ -7,8 +7,6 @@ All text comes from strangers: Jinja escapes it, and `cut` removes the character
 around them.  The page also forbids every script except its own.
 """
 
-import base64
-import hashlib
 import html
 import math
 import statistics
@@ -20,7 +18,7 @@ from common.files import written_atomically
 from common.numbers import finite_number, number_or_gap
 from common.text import without_controls
 from pages.svg_plots import Axes, plot
-from pages.templates import TEMPLATES
+from pages.templates import TEMPLATES, hash_of, joined
 from training.curves import COLOURS
 
 MOST_STORIES = 25  # shown for each submission
@@ -56,9 +54,7 @@ class Entry:
 
 def write_report(entries: list[Entry], path: str | Path, title: str) -> None:
     """Write the report of all entries as one HTML file."""
-    here = Path(__file__).parent
-    script = (here / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = joined(["report.js"])
     looks = looks_of(entries)
     page = TEMPLATES.get_template("report.html").render(
         title=title,
@@ -74,7 +70,7 @@ def write_report(entries: list[Entry], path: str | Path, title: str) -> None:
         in_words=in_words,
         finite_number=finite_number,
         script=script,
-        script_hash=f"sha256-{digest}",
+        script_hash=hash_of(script),
     )
     with written_atomically(path) as file:
         file.write(page.encode(errors="replace"))

@@ -23,21 +23,27 @@ def holds_dialogues(split: Split, column: str) -> bool:
     return not isinstance(first, str) and (not isinstance(first, dict) or name_in(first, column) is None)
 
 
+def held_out_rows(
+    context: int, tokenizer: Tokenizer, splits: dict[str, Split], args: argparse.Namespace, dialogues: bool
+) -> Rows:
+    """Return the validation texts as rows for a model with this context, as the trainers make them."""
+    how = settings_from(args, ReadingFlags)
+
+    def read(split, limit):
+        if dialogues:
+            return cache_dialogues(split, tokenizer, args.cache_dir, context, how, limit)
+        return cache_stories(split, tokenizer, args.cache_dir, how, limit)
+
+    set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
+    cache = validation_texts(splits, read, args.max_eval_samples, set_aside)
+    return Rows(cache, context, tokenizer.special, packed=not dialogues, replies_only=dialogues)
+
+
 def held_out_scores(
     model: Transformer, tokenizer: Tokenizer, splits: dict[str, Split], args: argparse.Namespace, dialogues: bool,
     precision: Precision,
 ) -> dict:  # fmt: skip
     """Return {"loss", "perplexity", "bits_per_byte"} on the validation texts, computed as the trainers do."""
-    length = model.config.max_seq_len
-    how = settings_from(args, ReadingFlags)
-
-    def read(split, limit):
-        if dialogues:
-            return cache_dialogues(split, tokenizer, args.cache_dir, length, how, limit)
-        return cache_stories(split, tokenizer, args.cache_dir, how, limit)
-
-    set_aside = DIALOGUES_SET_ASIDE if dialogues else STORIES_SET_ASIDE
-    cache = validation_texts(splits, read, args.max_eval_samples, set_aside)
-    rows = Rows(cache, length, tokenizer.special, packed=not dialogues, replies_only=dialogues)
+    rows = held_out_rows(model.config.max_seq_len, tokenizer, splits, args, dialogues)
     result = evaluate(model, rows, precision)
     return {"loss": result["val_loss"], "perplexity": result["perplexity"], "bits_per_byte": result["bits_per_byte"]}

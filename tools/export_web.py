@@ -1,0 +1,171 @@
+"""Export a model as one HTML file that runs it in any browser, without a network: for friends, and for a phone.
+
+    python tools/export_web.py tinystories_chat_model/best_model.pth --output my_model.html
+    python tools/export_web.py tinystories_model/best_model.pth --output my_model.html --title "Ana's stories"
+
+The file contains the weights, the tokenizer and some 500 lines of plain JavaScript, tools/pages/web_model.js and
+web_page.js.  Open it with a double click, send it by e-mail, or put it on any web page.  The weights are rounded to
+8 bits (--weights float16: to 16 bits, twice the size).  So the model is measured before and after, on --dataset.
+
+In reading order: `check_tokenizer`, what can be exported; `Measured`; the program.  pages/web.py fills the page.
+"""
+
+import argparse
+import copy
+import json
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import tokenizers
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from formats.quantized import FLOAT16, round_weights
+from pages.model_card import facts_of, kind_of, run_records
+from pages.web import Page, web_page
+from scoring.held_out import held_out_rows, holds_dialogues
+
+from common.console import log
+from common.errors import UserError, one_line
+from common.files import check_outputs, written_atomically
+from common.flags import FlagParser
+from common.program import run_program
+from common.weights_files import load_model
+from corpus.notes import add_reading_flags
+from corpus.other_tokenizers import BYTE_LEVEL
+from corpus.sources import open_dataset
+from corpus.token_cache import default_cache_dir
+from data import Rows, Tokenizer, load_tokenizer
+from model import IGNORED, Transformer
+
+SAMPLES = Path(__file__).resolve().parents[1] / "sample_data"
+TITLE = "A small language model"
+ROWS = 16  # of the texts, at a time: a row has as many logits as 256 x 10,000
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = FlagParser(__doc__)
+    parser.usage = "python tools/export_web.py MODEL --output FILE [flags]"
+    parser.add_argument("model", metavar="MODEL", help="a model file, for example best_model.pth")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the .html file to write")
+    parser.add_argument("--tokenizer_path", default="bpe_tokenizer_tinystories.pkl", help="default: %(default)s")
+    parser.add_argument(
+        "--weights", choices=["int8", FLOAT16], default="int8",
+        help="how weights are stored: 8 bits and a scale for each row, or 16 bits (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--title", default=TITLE, help="the heading of the page (default: %(default)s)")
+    parser.add_argument(
+        "--license", default="none given: ask the author", metavar="TEXT",
+        help="what others may do with the model, at the foot of the page, for example MIT (default: %(default)s)",
+    )  # fmt: skip
+    group = parser.add_argument_group("the texts on which the model is measured before and after")
+    group.add_argument("--dataset", help="default: sample_data/conversations for a chat model, else stories")
+    group.add_argument("--max_eval_samples", type=int, default=50, help="how many texts (default: %(default)s)")
+    group.add_argument(
+        "--cache_dir", default=str(default_cache_dir()), help="for tokenized texts (default: %(default)s)"
+    )
+    add_reading_flags(group, stories=True, dialogues=True)
+    args = parser.parse_args(argv)
+    if args.max_eval_samples < 1:
+        raise UserError(f"--max_eval_samples must be at least 1, not {args.max_eval_samples}")
+    if Path(args.output).suffix != ".html":
+        raise UserError(f"--output {args.output}: browsers open a file by its ending; name it something.html")
+    check_outputs([args.output], [args.model, args.tokenizer_path, args.dataset])
+    return args
+
+
+# What can be exported -------------------------------------------------------------------------------------------------
+
+
+def check_tokenizer(tokenizer: Tokenizer, path: str) -> None:
+    """Raise UserError unless web_model.js cuts texts into the same tokens."""
+    if not isinstance(tokenizer.backend, tokenizers.Tokenizer):
+        raise UserError(f"{path} cannot be exported: it is not a byte-level BPE like those of step 1")
+    content = json.loads(tokenizer.backend.to_str())
+    if content["pre_tokenizer"] not in (BYTE_LEVEL, BYTE_LEVEL | {"use_regex": False}):
+        kind = one_line(content["pre_tokenizer"]["type"])
+        raise UserError(f"{path} cannot be exported: it cuts texts in another way than GPT-2 (pre-tokenizer: {kind})")
+    if content["model"].get("ignore_merges"):
+        raise UserError(f"{path} cannot be exported: it takes whole words before it merges (ignore_merges)")
+    typed = [token["content"] for token in content["added_tokens"] if not token["special"]]
+    if typed:
+        raise UserError(f"{path} cannot be exported: it finds the token {one_line(typed[0])} before it cuts a text")
+
+
+def check_network(model: Transformer, path: str) -> None:
+    """Raise UserError for a network that web_model.js does not compute."""
+    if model.config.mlp == "gelu_exact":
+        raise UserError(f"{path} cannot be exported: it was trained with --mlp gelu_exact; train it with --mlp gelu")
+
+
+# How much rounding changes --------------------------------------------------------------------------------------------
+
+
+class Measured(NamedTuple):
+    """Bits per byte before and after rounding; same: the share of positions with the same likeliest token."""
+
+    before: float
+    after: float
+    same: float
+
+
+@torch.inference_mode()
+def measured(model: Transformer, rounded: Transformer, rows: Rows) -> Measured:
+    """Compare a model with its rounded copy on the texts in rows, in float32 as in the browser."""
+    bits = torch.zeros(2)
+    same = 0
+    positions = 0
+    for first in range(0, rows.per_epoch, ROWS):
+        inputs, targets = map(torch.from_numpy, rows.batch(first, min(ROWS, rows.per_epoch - first)))
+        is_predicted = targets != IGNORED
+        targets = targets[is_predicted]
+        logits = [network(inputs)[is_predicted] for network in (model, rounded)]  # each (positions, V)
+        bits += torch.stack([F.cross_entropy(one, targets, reduction="sum") for one in logits]) / math.log(2)
+        same += int((logits[0].argmax(-1) == logits[1].argmax(-1)).sum())
+        positions += len(targets)
+    before, after = (bits / rows.bytes).tolist()
+    return Measured(before, after, same / positions)
+
+
+# The program ----------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    args = parse_args()
+    tokenizer = load_tokenizer(args.tokenizer_path)
+    check_tokenizer(tokenizer, args.tokenizer_path)
+    model, content = load_model(args.model, tokenizer)
+    check_network(model, args.model)
+    summary, flags = run_records(args.model, content.get("run_id"))
+    kind = kind_of(flags)
+    dataset = args.dataset or str(SAMPLES / ("conversations" if kind == "chat" else "stories"))
+    splits = open_dataset(dataset)
+    dialogues = holds_dialogues(splits["train"], args.text_column)
+    rows = held_out_rows(model.config.max_seq_len, tokenizer, splits, args, dialogues)
+
+    rounded = copy.deepcopy(model)
+    size = round_weights(rounded, args.weights)
+    change = measured(model, rounded, rows)
+    stored = f"{args.weights}, {size / 1e6:.1f} MB"
+    bits = f"bits per byte {change.before:.4f} before and {change.after:.4f} after"
+    same = f"the same likeliest token at {change.same:.1%} of positions"
+    log.info(f"weights: {stored}; on {rows.texts:,} texts of {dataset}: {bits}, {same}")
+
+    card = [
+        *facts_of(model, content, summary, flags),
+        ("weights", f"{stored}; {bits} rounding"),
+        ("licence", args.license),
+    ]
+    page = Page(args.title, kind, [(what, one_line(value, 200)) for what, value in card])
+    text = web_page(page, model, tokenizer, args.weights)
+    with written_atomically(args.output) as file:
+        file.write(text.encode(errors="replace"))
+    print(f"wrote {args.output} ({Path(args.output).stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+if __name__ == "__main__":
+    run_program(main)
