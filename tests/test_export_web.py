@@ -346,6 +346,26 @@ def test_writing_can_be_stopped_and_continued(page):
     assert text_of(page, "#story").startswith(stopped) and len(text_of(page, "#story")) > len(stopped)
 
 
+def test_a_new_text_ends_the_one_before_it(page):
+    put_value(page, "#length", "2000")
+    click(page, "#write")
+    assert wait_until(page, "find('#story').textContent.length > 40")
+    page.execute_script("find('#chat-tab').click(); find('#message').value = 'Hi'; find('#send').click()")
+    assert wait_until(page, "turns.length === 2 && turns[1].length > 20")
+    story = text_of(page, "#story")
+    assert wait_until(page, "turns[1].length > 60") and text_of(page, "#story") == story
+    page.execute_script("find('#new-chat').click()")
+    assert wait_until(page, "!isWriting") and page.execute_script("return turns.length") == 0
+
+
+def test_a_text_may_begin_with_a_chosen_token_and_end_with_one(page, tokenizer):
+    put_value(page, "#top-k", "0")
+    assert wait_until(page, "!find('#continue').disabled")
+    page.execute_script("addToken(arguments[0])", tokenizer.special["<eos>"])
+    assert wait_until(page, "growing.ended && find('#continue').disabled")
+    assert page.execute_script("return findAll('#next li').length") == 0
+
+
 def test_it_chats_and_remembers_the_conversation(page):
     click(page, "#chat-tab")
     put_value(page, "#length", "12")

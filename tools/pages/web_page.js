@@ -57,7 +57,7 @@ async function begin(request, content, show) {
 
 // Add one token; chosen: its id, else the model draws it.
 async function addToken(chosen) {
-  const grown = growing;
+  const grown = growing; // a new text may begin before the answer comes
   const answer = await ask("next", { settings: settings(), chosen });
   grown.text += answer.text;
   grown.ended = answer.ended;
@@ -65,27 +65,35 @@ async function addToken(chosen) {
   showNext(answer.next);
 }
 
-// Add tokens until the text ends, is long enough, or is stopped.
+// Add tokens until the text ends, is long enough, or is stopped, or until another text begins.
 async function grow() {
-  setWriting(true);
+  const grown = growing;
   const start = performance.now();
   const { length } = settings();
   let tokens = 0;
-  while (isWriting && !growing.ended && tokens < length) {
+  setWriting(true);
+  while (isWriting && growing === grown && !grown.ended && tokens < length) {
     await addToken();
     tokens += 1;
   }
-  const seconds = (performance.now() - start) / 1000;
-  find("#speed").textContent = `${tokens} tokens, ${(tokens / seconds).toFixed(0)} tokens/s`;
-  setWriting(false);
+  if (growing === grown) {
+    const seconds = (performance.now() - start) / 1000;
+    find("#speed").textContent = `${tokens} tokens, ${(tokens / seconds).toFixed(0)} tokens/s`;
+    setWriting(false);
+  }
 }
 
 function setWriting(yes) {
   isWriting = yes;
-  find("#write").disabled = yes;
-  find("#send").disabled = yes;
-  find("#stop").disabled = !yes;
-  find("#continue").disabled = yes || !growing || growing.ended;
+  showButtons();
+}
+
+// Let only those buttons be pressed that make sense now.
+function showButtons() {
+  find("#write").disabled = isWriting;
+  find("#send").disabled = isWriting;
+  find("#stop").disabled = !isWriting;
+  find("#continue").disabled = isWriting || !growing || growing.ended;
 }
 
 // Run an action of the page; show its error, if any, instead of losing it.
@@ -105,7 +113,7 @@ function showNext(tokens) {
   const rows = tokens.map(({ id, text, own, drawn }) => {
     const button = element("button", text === null ? "(end)" : signs(text));
     button.type = "button";
-    button.onclick = () => tried(() => isWriting || growing.ended || addToken(id));
+    button.onclick = () => isWriting || tried(() => addToken(id));
     const bars = element("div");
     for (const share of [own, drawn]) {
       const bar = element("i");
@@ -117,6 +125,15 @@ function showNext(tokens) {
     return row;
   });
   find("#next").replaceChildren(...rows);
+  showButtons();
+}
+
+// Show the bars for changed settings.
+async function updateBars() {
+  if (growing && !growing.ended && !isWriting) {
+    const answer = await ask("state", { settings: settings() });
+    showNext(answer.next);
+  }
 }
 
 // The story and the chat ----------------------------------------------------------------------------------------------
@@ -135,15 +152,15 @@ async function send() {
     return;
   }
   find("#message").value = "";
-  turns.push(message);
-  const asked = [...turns];
-  const reply = turns.push("") - 1;
+  const conversation = turns; // a new one may begin before the reply is complete
+  const asked = [...turns, message];
+  turns.push(message, "");
   const shown = element("p");
   shown.className = "reply";
   find("#chat").append(Object.assign(element("p", message), { className: "question" }), shown);
   await begin("reply", { turns: asked }, (text) => {
-    turns[reply] = text.trimStart();
-    shown.textContent = turns[reply];
+    conversation[asked.length] = text.trimStart();
+    shown.textContent = text.trimStart();
     shown.scrollIntoView({ block: "nearest" });
   });
   await grow();
@@ -155,7 +172,6 @@ function beginChat() {
   growing = null;
   find("#chat").replaceChildren();
   showNext([]);
-  setWriting(false);
 }
 
 function showTab(name) {
@@ -165,7 +181,7 @@ function showTab(name) {
   }
   find("#story-panel").hidden = name !== "story";
   find("#chat-panel").hidden = name !== "chat";
-  return name === "story" ? tried(beginStory) : beginChat();
+  return name === "story" ? beginStory() : beginChat();
 }
 
 // The start -----------------------------------------------------------------------------------------------------------
@@ -180,11 +196,25 @@ async function start() {
   }
   startWorker();
   await ask("load", { model, buffer }, [buffer]);
-  find("#write").onclick = () => tried(() => beginStory().then(grow));
-  find("#send").onclick = () => tried(send);
-  find("#continue").onclick = () => tried(grow);
-  find("#stop").onclick = () => (isWriting = false);
-  find("#new-chat").onclick = beginChat;
+  connect();
+  await showTab(model.is_chat ? "chat" : "story");
+  document.body.dataset.ready = "yes";
+}
+
+// Give every button and field its function.
+function connect() {
+  const actions = {
+    "#write": () => beginStory().then(grow),
+    "#send": send,
+    "#continue": grow,
+    "#stop": () => (isWriting = false),
+    "#new-chat": beginChat,
+    "#story-tab": () => showTab("story"),
+    "#chat-tab": () => showTab("chat"),
+  };
+  for (const [selector, action] of Object.entries(actions)) {
+    find(selector).onclick = () => tried(action);
+  }
   find("#message").onkeydown = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -193,14 +223,8 @@ async function start() {
   };
   find("#beginning").onchange = () => isWriting || tried(beginStory);
   for (const field of findAll("#settings input")) {
-    field.onchange = async () => isWriting || (growing && !growing.ended && showNext((await ask("state", { settings: settings() })).next));
+    field.onchange = () => tried(updateBars);
   }
-  for (const tab of findAll("[role=tab]")) {
-    tab.onclick = () => showTab(tab.id.replace("-tab", ""));
-  }
-  setWriting(false);
-  await showTab(model.is_chat ? "chat" : "story");
-  document.body.dataset.ready = "yes";
 }
 
 addEventListener("DOMContentLoaded", () => tried(start));
