@@ -3,6 +3,8 @@
     python tools/grade_runs.py submissions/ --report report.html --csv grades.csv
     python tools/grade_runs.py submissions/ --rubric rubric.toml
     python tools/grade_runs.py submissions/ --verify --dataset roneneldan/TinyStories
+    python tools/grade_runs.py submissions/ --rubric rubric.toml --feedback feedback/
+    python tools/grade_runs.py submissions/ --leaderboard rules.toml
 
 A submission is a run's folder, a .zip or .tar.gz of one, or a saved console log.  One person may hand in several runs
 in one folder.  A problem is visible in the records.  A question also comes up for honest runs: look before you judge.
@@ -29,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from grading.copies import Traces, pairs, traces_of
 from grading.edited_records import problem, problems_of
 from grading.facts import curves, facts_of, samples
+from grading.feedback import write_feedback
+from grading.leaderboard import PAGES, check_rules, read_rules, result_of, write_leaderboard
 from grading.rubric import read_rubric
 from grading.submissions import Submission, find, opened
 from grading.verify import verified
@@ -36,7 +40,7 @@ from pages.report import Entry, write_report
 from pages.svg_plots import thinned
 
 from common.errors import UserError
-from common.files import written_atomically
+from common.files import check_can_be_written, check_outputs, written_atomically
 from common.flags import FlagParser
 from common.program import run_program
 from corpus.sources import open_dataset
@@ -54,13 +58,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--csv", metavar="FILE", help="write a .csv file with the table, the findings and the points")
     parser.add_argument("--rubric", metavar="FILE", help="give points by the rules in a .toml file: docs/grading.md")
     parser.add_argument(
+        "--feedback", metavar="FOLDER", help="write a page and a results.json for each student into this folder"
+    )
+    parser.add_argument(
+        "--leaderboard", metavar="FILE",
+        help="rank the runs within a budget by the rules in a .toml file: docs/grading.md (slow)",
+    )  # fmt: skip
+    parser.add_argument(
         "--verify", action="store_true", help="recompute the validation loss of each best_model.pth (slow)"
     )
     parser.add_argument("--dataset", help="with --verify: the stories on which the runs were evaluated")
     parser.add_argument("--chat_dataset", metavar="TEXT", help="with --verify: the dialogues of chat runs")
     parser.add_argument(
         "--tokenizer_path", default="bpe_tokenizer_tinystories.pkl",
-        help="with --verify: the tokenizer for submissions without one (default: %(default)s)",
+        help="with --verify or --leaderboard: the tokenizer for submissions without one (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--cache_dir", default=str(default_cache_dir()), help="for tokenized texts (default: %(default)s)"
@@ -69,6 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.processes < 1:
         raise UserError(f"--processes must be at least 1, not {args.processes}")
+    if args.verify or args.leaderboard:
+        check_can_be_written("--cache_dir", args.cache_dir)
     if args.verify and not (args.dataset or args.chat_dataset):
         raise UserError("--verify needs the texts: pass --dataset for stories, --chat_dataset for dialogues")
     for name in ("dataset", "chat_dataset"):
@@ -80,7 +93,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}; create it first")
         if path and Path(path).is_dir():
             raise UserError(f"--{name} {path} is a folder; name a file")
+    if args.feedback:
+        check_feedback(args.feedback, args.folder)
+    pages = []
+    if args.leaderboard:
+        pages = [Path(args.leaderboard).with_name(name) for name in PAGES]
+    check_outputs([args.report, args.csv, *pages], [args.rubric, args.leaderboard])
     return args
+
+
+def check_feedback(feedback: str, submissions: str) -> None:
+    """Raise UserError if the feedback cannot be written, or would be next to the submissions and count as one."""
+    if Path(feedback).exists() and not Path(feedback).is_dir():
+        raise UserError(f"--feedback {feedback} is a file; name a folder")
+    if Path(feedback).resolve().is_relative_to(Path(submissions).resolve()):
+        raise UserError(f"--feedback {feedback} is in the folder of the submissions; choose a folder outside of it")
+    check_can_be_written("--feedback", feedback)
 
 
 # Grading --------------------------------------------------------------------------------------------------------------
@@ -131,10 +159,12 @@ def grade(name: str, path: Path, args: argparse.Namespace) -> list[tuple[Entry, 
 
 def grade_run(run: Submission, args: argparse.Namespace) -> tuple[Entry, Traces]:
     try:
-        entry = Entry(run.name, facts_of(run), problems_of(run), samples=samples(run))
+        entry = Entry(run.name, facts_of(run), problems_of(run), samples=samples(run), person=run.person)
         entry.curves = {what: thinned(curve) for what, curve in curves(run).items()}
         if args.verify:
             entry.flags.extend(verified(run, args))
+        if args.leaderboard:
+            entry.result = result_of(run, entry, read_rules(args.leaderboard), args)
         return entry, traces_of(run)
     except Exception as error:  # an unforeseen error in one submission must not stop the others
         return unreadable(run.name, run.person, f"its records have values that no run writes ({type(error).__name__})")
@@ -142,7 +172,7 @@ def grade_run(run: Submission, args: argparse.Namespace) -> tuple[Entry, Traces]
 
 def unreadable(name: str, person: str, reason: str) -> tuple[Entry, Traces]:
     run = Submission(person=person)
-    return Entry(name, facts_of(run), [problem(f"cannot be read: {reason}")]), traces_of(run)
+    return Entry(name, facts_of(run), [problem(f"cannot be read: {reason}")], person=person), traces_of(run)
 
 
 # Output ---------------------------------------------------------------------------------------------------------------
@@ -233,7 +263,11 @@ def main() -> None:
     for dataset in (args.dataset, args.chat_dataset):
         if dataset:
             open_dataset(dataset)  # report a wrong name once, before any run is read
-    entries = grade_all(find(args.folder), args)
+    submissions = find(args.folder)
+    if args.leaderboard:
+        rules = read_rules(args.leaderboard)
+        texts = check_rules(rules, submissions)
+    entries = grade_all(submissions, args)
     for entry in entries:
         facts = row_of(entry) | {"finished": entry.facts["state"] == "finished"}
         entry.points = [criterion.points_for(facts) for criterion in rubric]
@@ -246,6 +280,13 @@ def main() -> None:
     if args.report:
         write_report(entries, args.report, f"Grading of the folder {Path(args.folder).resolve().name}")
         print(f"wrote {args.report}", file=sys.stderr)
+    if args.feedback:
+        write_feedback(entries, args.feedback)
+        print(f"wrote the feedback into {args.feedback}", file=sys.stderr)
+    if args.leaderboard:
+        folder = Path(args.leaderboard).parent
+        write_leaderboard(entries, rules, texts, folder)
+        print(f"wrote {' and '.join(PAGES)} into {folder}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -54,12 +54,16 @@ def pairs(named: dict[str, Traces]) -> dict[str, list[Flag]]:
             groups[tuple(telling or reasons)].append(other)
         for reasons, names in groups.items():
             more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-            text = f"the same {' and the same '.join(reasons)} as {', '.join(names[:MOST_NAMED])}{more}"
+            same = f"the same {' and the same '.join(reasons)} as"
+            named_others = f"{', '.join(names[:MOST_NAMED])}{more}"
+            others = "other submissions" if len(names) > 1 else "another submission"
             if reasons[0] in TELLING:
-                flag = problem(f"{text}: these are copies of one run")
+                finding = problem
+                why = "these are copies of one run"
             else:
-                flag = question(f"{text}: the same seed on the same kind of machine does this; is that the reason?")
-            flags[name].append(flag)
+                finding = question
+                why = "the same seed on the same kind of machine does this; is that the reason?"
+            flags[name].append(finding(f"{same} {named_others}: {why}", f"{same} {others}: {why}"))
     return flags
 
 

@@ -55,18 +55,24 @@ KILLED = ": was the run killed after it saved that model and before its next che
 
 @dataclass
 class Flag:
-    """A finding; kind: "problem", visible in the records, or "question", which also comes up for honest runs."""
+    """A finding; kind: "problem", visible in the records, or "question", which also comes up for honest runs.
+
+    for_student: the text without the names of others and the instructor's files, if it has some.
+    fix: what the student can do; only in the feedback.
+    """
 
     kind: str
     text: str
+    for_student: str = ""
+    fix: str = ""
 
 
-def problem(text: str) -> Flag:
-    return Flag("problem", text)
+def problem(text: str, for_student: str = "") -> Flag:
+    return Flag("problem", text, for_student)
 
 
-def question(text: str) -> Flag:
-    return Flag("question", text)
+def question(text: str, for_student: str = "") -> Flag:
+    return Flag("question", text, for_student)
 
 
 def problems_of(run: Submission) -> list[Flag]:

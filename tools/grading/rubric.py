@@ -43,15 +43,19 @@ class Criterion:
 
 def read_rubric(path: str) -> list[Criterion]:
     """Read the criteria of a .toml file.  Raises UserError that names the wrong criterion."""
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except ValueError as error:
-        raise UserError(f"{path} is not TOML in UTF-8: {error}") from None
-    entries = content.get("criterion")
+    entries = read_toml(path).get("criterion")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path} has no [[criterion]]; docs/grading.md has an example")
     return [read_criterion(entry, f"{path}, criterion {number}") for number, entry in enumerate(entries, start=1)]
+
+
+def read_toml(path: str) -> dict:
+    """Read a .toml file.  Raises UserError if it is something else."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except ValueError as error:
+        raise UserError(f"{path} is not TOML in UTF-8: {error}") from None
 
 
 def read_criterion(entry: dict, where: str) -> Criterion:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from grading.unpacking import (
 )
 from training.run_folder import RECORDS
 
-OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # files that may be next to the submissions
+OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl", ".md")  # files that may be next to the submissions
 MOST_TEXTS = 50  # text files of one submission that are searched for logs
 
 
@@ -72,8 +72,7 @@ def find(folder: str | Path) -> dict[str, Path]:
         if path.name in RECORDS:
             return {folder.resolve().name: folder}
         if not is_ignored(path.name) and path.suffix.lower() not in OF_THE_GRADER:
-            name = name_of(path)
-            found[path.name if name in found else name] = path
+            found[free_name(path, found)] = path
     if not found:
         raise UserError(f"{folder} contains no submissions; pass the folder that contains them")
     return found
@@ -81,6 +80,18 @@ def find(folder: str | Path) -> dict[str, Path]:
 
 def name_of(path: Path) -> str:
     return path.name if path.is_dir() else without_suffix(path.name)
+
+
+def free_name(path: Path, taken: Container[str]) -> str:
+    """Return the name of a submission, which is not taken: names on disk may differ only in invisible letters."""
+    name = one_line(name_of(path), 255)
+    number = 1
+    while name in taken:
+        name = one_line(path.name, 255)
+        if number > 1:
+            name = f"{name} ({number})"
+        number += 1
+    return name
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from grading.submissions import Submission
 from grading.unpacking import TOKENIZER
 from training.step import evaluate
 
+NOT_RECOMPUTED = "the validation loss could not be recomputed"
 TOLERANCE = 0.005  # nats per token; evaluating in half precision, as a run may do, changed it by less than 0.001
 
 
@@ -40,14 +41,14 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
             texts = validation_texts(dataset, is_chat, tokenizer, args.cache_dir, length, run.args or {})
     except UserError as error:
         reason, *_ = re.split("(?:;|, or) pass --", str(error))  # without advice about flags of the trainers
-        yield question(f"the validation loss could not be recomputed: {reason}")
+        yield question(f"{NOT_RECOMPUTED}: {reason}", NOT_RECOMPUTED)
         return
     data = run.first_row.get("fingerprints", {}).get("data")
     if isinstance(data, list) and data[1:] != [texts.fingerprint()]:  # training texts, validation texts
         is_known = len(data) > 1 and isinstance(data[1], list) and data[1]
         count = one_line(data[1][0]) if is_known else "unknown"
         text = f"the run was evaluated on {count} texts, which are not the {len(texts):,} validation texts of {dataset}"
-        yield question(f"the validation loss could not be recomputed: {text}")
+        yield question(f"{NOT_RECOMPUTED}: {text}", f"{NOT_RECOMPUTED}: the run was evaluated on other texts")
         return
     rows = Rows(texts, length, tokenizer.special, packed=not is_chat, replies_only=is_chat)
     loss = evaluate(network, rows, Precision(torch.device("cpu")))["val_loss"]

@@ -37,6 +37,8 @@ class Entry:
     curves: dict = field(default_factory=dict)  # val_loss, train_loss, lr, tokens_per_second: [(step, value)]
     samples: list = field(default_factory=list)  # [(step, text)]
     points: list = field(default_factory=list)  # [(criterion, points given, points possible)]; empty without a rubric
+    person: str = ""  # who handed it in; one person may hand in several runs
+    result: object = None  # a `leaderboard.Result`, which the report does not show; None without a leaderboard
 
     @property
     def problems(self) -> int:
