@@ -130,6 +130,7 @@ def rotary_table(head_size: int, length: int, base: float) -> tuple[torch.Tensor
     form the pairs (x0, x2) and (x1, x3).  A pair (a, b) becomes (a cos - b sin, b cos + a sin).  The minus sign is in
     this table: its sines are (-s0, -s1, s0, s1), so `rotate` only multiplies and adds.
     """
+    # assignment: rotary, 5 points
     # On the CPU even if the network is made on the meta device, which knows only shapes and computes slowly.
     frequencies = base ** -(torch.arange(0, head_size, 2, device="cpu") / head_size)  # (D / 2,)
     angles = torch.outer(torch.arange(length, device="cpu"), frequencies)  # (length, D / 2)
@@ -138,6 +139,7 @@ def rotary_table(head_size: int, length: int, base: float) -> tuple[torch.Tensor
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate queries or keys x (B, H, T, D) by the angles of their positions; cos and sin are (B or 1, 1, T, D)."""
+    # assignment: rotary, 5 points
     halves_swapped = x.roll(x.size(-1) // 2, -1)
     return (x * cos + halves_swapped * sin).type_as(x)
 
@@ -158,6 +160,7 @@ class Attention(nn.Module):
         rotary: cosines and sines of the positions.  mask: which tokens each one may see; None: no later ones.
         cache: a `KVCache`, whose keys and values of earlier tokens are seen, too.
         """
+        # assignment: attention, 5 points
         B, T, C = x.shape
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (B, T, C)
         q = q.view(B, T, self.num_heads, -1).transpose(1, 2)  # (B, H, T, D)
@@ -188,7 +191,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
 def attend_in_bfloat16_on_cpu(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, causal: bool
 ) -> torch.Tensor:  # fmt: skip
-    """Compute the same step by step: on a CPU with bfloat16 units, PyTorch's kernel takes 2.5 times as long."""
+    """Do what `attend` does, step by step: on a CPU with bfloat16 units, PyTorch's kernel takes 2.5 times as long."""
+    # assignment: attention, 10 points
     scores = (q * q.size(-1) ** -0.5) @ k.transpose(-1, -2)  # (B, H, T, S)
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
@@ -383,6 +387,7 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        # assignment: cross_entropy, 20 points
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         needs_weight_gradient = ctx.needs_input_grad[1]  # LoRA trains only adapters, not the head

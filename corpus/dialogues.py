@@ -147,6 +147,7 @@ def reply_mask(ids: np.ndarray, special: dict[str, int]) -> np.ndarray:
         ended before       0      0  0           0     0     0      1   1           1   1     1
         learned            0      0  0           0     1     1      0   0           0   1     1
     """
+    # assignment: reply_mask, 5 points
     begins = ids == special["<assistant>"]
     ends = ids == special["<eos>"]
     begun_before = begins.cumsum() - begins

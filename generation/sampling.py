@@ -94,6 +94,7 @@ def probabilities(
     Each row's tokens are sorted by their ids.  Without top_k and top_p, all rows have the same tokens, 0 to V - 1, and
     only one row of tokens is returned, int64 (1, V).
     """
+    # assignment: sampling, 10 points
     if temperature == 0:
         likeliest = logits.argmax(-1, keepdim=True)
         return torch.ones_like(likeliest, dtype=torch.float32), likeliest
@@ -121,6 +122,7 @@ def draw(chances: torch.Tensor, tokens: torch.Tensor, random_numbers: torch.Tens
 
     Inverse transform sampling: the first token whose cumulative probability is greater than the number.
     """
+    # assignment: sampling, 5 points
     cumulative = chances.cumsum(-1)
     total = cumulative[:, -1:]  # 1, up to rounding
     # Stay just below the total: if rounding reached it, no token would be found.

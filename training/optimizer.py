@@ -109,6 +109,7 @@ def learning_rate(step: int, total_steps: int, settings: TrainingSettings) -> fl
 
     It rises linearly during the warm-up, then falls to min_lr along a cosine or a line.
     """
+    # assignment: schedule, 5 points
     warmup = settings.warmup_steps
     if warmup is None:
         warmup = min(1000, round(0.02 * total_steps))
