@@ -13,11 +13,10 @@ from formats.quantized import round_weights
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pages.web import Page, for_script, packed, web_page
-from pages_seen import Seen
+from pages_seen import Seen, show_at
 from programs import ROOT, run
 from refusals import error_of
 from scoring.held_out import held_out_rows
-from test_report import show_at
 from tiny import TEXTS, make_model
 from tokenizers import pre_tokenizers
 

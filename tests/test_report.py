@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import svg_plots
 from pages.report import MOST_STORIES, Entry, cut, write_report
-from pages_seen import Seen
+from pages_seen import Seen, show_at
 
 HOSTILE = (
     "</bdi></td><script>alert(1)</script>\"'&<img src=http://x.example/y onerror=alert(1)>\x00\x1b[31m\u202e{{table}}"
@@ -180,16 +180,6 @@ def shown(browser, tmp_path):
     browser.get_log("performance"), browser.get_log("browser")
     browser.get((tmp_path / "report.html").as_uri())
     return browser
-
-
-def show_at(browser, width, height):
-    """Set the size of the page in pixels, as on a phone if it is narrow."""
-    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    for _ in range(200):
-        if browser.execute_script("return innerWidth") == width:
-            break
-        time.sleep(0.05)
 
 
 def printed(browser, tries=3):

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from pages.model_card import cell
 from pages.report import Entry, cut
-from pages.templates import TEMPLATES
+from pages.templates import TEMPLATES, joined
 
 from common.console import silence
 from common.devices import Precision
@@ -335,7 +335,7 @@ def write_leaderboard(entries: list[Entry], rules: Rules, texts: int, folder: Pa
     for name in PAGES:
         page = TEMPLATES.get_template(name).render(
             rules=rules, texts=texts, places=places, disqualified=disqualified, numbers=numbers, cut=cut, cell=cell,
-            script_hash="none",
+            style=joined(["base.css"]), script_hash="none",
         )  # fmt: skip
         with written_atomically(folder / name) as file:
             file.write(page.encode(errors="replace"))
