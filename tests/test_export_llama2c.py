@@ -12,7 +12,6 @@ from formats.llama2c_writer import encode, pieces_of
 from llama2c_in_python import CONTEXT, HEADS, INNER, LAYERS, SIZE, original_ids, original_logits, read_rows
 from programs import ROOT, main, story
 from refusals import error_of
-from test_llama2c import SHARED
 from tiny import make_model
 
 from common.errors import UserError
@@ -23,6 +22,7 @@ from data import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer, wra
 SHAPE = {
     "num_layers": LAYERS, "hidden_size": SIZE, "num_heads": HEADS, "intermediate_size": INNER, "max_seq_len": CONTEXT,
 }  # fmt: skip
+SHARED = ROOT.parent / "shared"
 BROKEN = "“Zoé” saw a fox… 🦊"  # its characters have several bytes
 
 
