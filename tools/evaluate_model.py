@@ -238,7 +238,7 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
             one.answers = answers(items, partial(log_probabilities, model, tokenizer))
             one.skills = skill_scores(one.answers)
         if prompts:
-            one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
+            one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.path), prompts, chat)
     return scored, chat, dialogues
 
 
