@@ -49,6 +49,7 @@ def refuse_other_networks(config: ModelConfig, path: str) -> None:
         )
 
 
+@torch.no_grad()
 def write_model(path: Path, model: Transformer, order: list[int]) -> None:
     """Write a model; order: our id for each id of llama2.c, from `pieces_of`.
 
@@ -70,16 +71,16 @@ def write_model(path: Path, model: Transformer, order: list[int]) -> None:
         "seq_len": config.max_seq_len,
     }
     middle = config.head_size // 2
+    # Only old versions of llama2.c read these.  The first half of model.py's sines has another sign.
+    angles = torch.stack((model.cos[:, middle:], model.sin[:, middle:]))
     weights = llama_weights(model)
     parts = {
         "tokens": model.tokens.weight[order],
         "norm": model.norm.weight,
-        "cosines and sines": torch.stack(
-            (model.cos[:, middle:], model.sin[:, middle:])
-        ),  # for old versions of llama2.c
+        "cosines and sines": angles,
         "head": model.head_weight()[head_order],
     }
-    with written_atomically(path) as file, torch.no_grad():
+    with written_atomically(path) as file:
         file.write(HEADER.pack(*header.values()))
         for name, shape in shapes_in(header).items():
             if name in parts:
