@@ -409,6 +409,29 @@ def test_models_and_samples_are_compared_each_model_with_its_tokenizer(run, tmp_
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+def test_each_model_is_also_scored_with_rounded_weights(run, trained, tmp_path):
+    flags = ["--dataset", "stories", "--prompts_file", "prompts.jsonl", "--max_new_tokens", 6]
+    flags += ["--tokenizer_path", "1.pkl", "0.pkl", "--output", tmp_path / "s.json", "--csv", tmp_path / "s.csv"]
+    status, out, err = run("0.pth", "samples.jsonl", "1.pth", *flags, "--weights", "int8", "int4")
+    assert status == 0, err
+    names = ["0.pth", "0.pth int8", "0.pth int4", "samples.jsonl", "1.pth", "1.pth int8", "1.pth int4"]
+    models = json.loads((tmp_path / "s.json").read_text())["models"]
+    assert [model["model"] for model in models] == names
+    whole, int8, int4 = (model["scores"] for model in models[:3])
+    parameters = sum(tensor.numel() for tensor in torch.load(trained / "0.pth", weights_only=True)["model"].values())
+    assert whole["megabytes"] == parameters * 4 / 1e6
+    assert whole["megabytes"] / 4 < int8["megabytes"] < whole["megabytes"] / 3.5
+    assert whole["megabytes"] / 8 < int4["megabytes"] < int8["megabytes"]
+    assert len({whole["loss"], int8["loss"], int4["loss"]}) == 3
+    assert all(len(model["samples"]) == 2 for model in models[:3])
+    assert "megabytes" not in models[3]["scores"]
+    assert "B: 0.pth int8" in out and "size of the weights, MB" in out
+    rows = list(csv.reader((tmp_path / "s.csv").read_text().splitlines()))
+    assert rows[0] == ["measure", *names] and rows[1][0] == "megabytes"
+    status, out, err = run("0.pth", "--dataset", "stories", "--tokenizer_path", "0.pkl")
+    assert status == 0 and "size of the weights" not in out
+
+
 def test_with_dialogues_or_prompts_of_turns_models_count_as_chat_models(run, trained):
     flags = ["--tokenizer_path", "0.pkl", "--max_new_tokens", 3]
     asked = ["--prompts_file", "prompts.jsonl"]
@@ -432,6 +455,9 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["0.pth"], "nothing to score"),
         (["no.pth", "--dataset", "stories"], "no file no.pth"),
         (["samples.jsonl", "--dataset", "stories"], "--dataset is for model files"),
+        (["samples.jsonl", "--weights", "int8"], "--weights is for model files"),
+        (["0.pth", "--dataset", "stories", "--weights", "int8", "int8"], "names a format twice"),
+        (["0.pth", "--dataset", "stories", "--weights", "int3"], "int3"),
         (["0.pth", "--dataset", "stories", "--judge", "http://x", "--judge_model", "m"], "pass --prompts_file"),
         (["0.pth", "--dataset", "stories", "--training_set", "stories"], "pass --prompts_file"),
         (["samples.jsonl", "samples.jsonl"], "named twice"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import mutated
+from llama2c_in_python import CONTEXT, HEADS, INNER, LAYERS, SIZE, original_ids, original_logits, read_rows
 from programs import main
 
 import generate_tinystories_text
@@ -19,7 +20,6 @@ from common.weights_files import load_model
 from data import load_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
-SIZE, INNER, LAYERS, HEADS, CONTEXT = 16, 20, 2, 4, 12
 # The highest score first; "theo" needs three merges, "aaa" can be split in two ways.
 MERGED = [" t", "he", " the", "in", "re", "aa", "aaa", "é!", "theo", "the", " “", "\n\n"]
 CHARACTERS = [*" etahinorsd.!“”’é埦🦊…"]
@@ -69,58 +69,6 @@ def write_model(folder, groups=2, own_head=False):
     (folder / "model.bin").write_bytes(header + b"".join(array.tobytes() for array in written))
     write_tokenizer(folder / "tokenizer.bin", rows)
     return weights
-
-
-def original_logits(weights, ids, groups):
-    """Compute llama2.c's forward pass token by token: ids [T] -> logits (T, V)."""
-    norm = lambda x, weight: weight * x / np.sqrt((x * x).mean() + 1e-5)
-    head_size = SIZE // HEADS
-    keys, values = [[] for _ in range(LAYERS)], [[] for _ in range(LAYERS)]
-    rows = []
-    for position, token in enumerate(ids):
-        turn = np.exp(1j * position / 10000.0 ** (np.arange(0, head_size, 2) / head_size))
-
-        def turned(x, turn=turn):
-            pairs = x.reshape(-1, head_size // 2, 2)
-            product = (pairs[..., 0] + 1j * pairs[..., 1]) * turn
-            return np.stack([product.real, product.imag], -1).reshape(-1, head_size)
-
-        x = weights["token_embedding_table"][token].astype(np.float64)
-        for layer in range(LAYERS):
-            y = norm(x, weights["rms_att_weight"][layer])
-            q = turned(weights["wq"][layer] @ y)
-            keys[layer].append(turned(weights["wk"][layer] @ y))
-            values[layer].append((weights["wv"][layer] @ y).reshape(-1, head_size))
-            heads = []
-            for head in range(HEADS):
-                group = head // (HEADS // groups)
-                scores = np.array([q[head] @ key[group] for key in keys[layer]]) / math.sqrt(head_size)
-                shares = np.exp(scores - scores.max())
-                seen = np.array([value[group] for value in values[layer]])
-                heads.append(shares @ seen / shares.sum())
-            x = x + weights["wo"][layer] @ np.concatenate(heads)
-            y = norm(x, weights["rms_ffn_weight"][layer])
-            gate = weights["w1"][layer] @ y
-            x = x + weights["w2"][layer] @ (gate / (1 + np.exp(-gate)) * (weights["w3"][layer] @ y))
-        rows.append(weights["wcls"] @ norm(x, weights["rms_final_weight"]))
-    return np.array(rows)
-
-
-def original_ids(text, rows):
-    """Return llama2.c's ids of a text, without <s>."""
-    numbers = {piece: number for number, (_, piece) in enumerate(rows)}
-    ids = [numbers[" "]] if text else []
-    for character in text:
-        ids += [numbers[character]] if character in numbers else [byte + 3 for byte in character.encode()]
-    while True:
-        best, place = -math.inf, None
-        for at, (one, other) in enumerate(zip(ids, ids[1:], strict=False)):
-            number = numbers.get(rows[one][1] + rows[other][1])
-            if number is not None and rows[number][0] > best:
-                best, place, merged = rows[number][0], at, number
-        if place is None:
-            return ids
-        ids[place : place + 2] = [merged]
 
 
 def imported(source, out, *flags):
@@ -293,18 +241,6 @@ def published(tmp_path_factory):
     return folder, *imported(folder / "stories260K.bin", folder / "ours")
 
 
-def published_rows():
-    """Return [(score, text), ...] of tok512.bin."""
-    content = (SHARED / "llama2c/tok512.bin").read_bytes()
-    rows = []
-    place = 4
-    while place < len(content):
-        score, length = struct.unpack_from("<fi", content, place)
-        rows.append((score, content[place + 8 : place + 8 + length].decode()))
-        place += 8 + length
-    return rows
-
-
 def real_stories(count):
     path = SHARED / "tinystories_10k/validation.jsonl"
     if not path.is_file():
@@ -327,7 +263,7 @@ def test_it_writes_the_published_text(published, capsys):
 
 def test_real_stories_have_llama2cs_ids(published):
     _, _, tokenizer = published
-    rows = published_rows()
+    rows = read_rows(SHARED / "llama2c/tok512.bin")
     for text in real_stories(40):
         assert tokenizer.encode(f" {text}") == original_ids(text, rows)
 

@@ -13,6 +13,8 @@ override this.  Only the text that a model wrote is scored, not the prompt.
 --skills asks a model file which of two texts is more probable: "The dog was happy." or "The dog were happy."  It takes
 seconds, and needs no prompts, no judge and no network; docs/skills.md describes it.
 
+--weights int8 int4 scores each model file again with its weights rounded to 8 and to 4 bits, in columns next to it.
+
 The table goes to stdout, everything else to stderr.
 """
 
@@ -24,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from formats.quantized import FORMATS, round_weights
 from scoring.held_out import held_out_scores, holds_dialogues
 from scoring.judge import Judge, endpoint, key_from
 from scoring.results import LABEL_WIDTH, MEASURES, Scored, table, write_csv, write_output
@@ -74,6 +77,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--chat", action=argparse.BooleanOptionalAction,
         help="prompts are user messages, not beginnings of stories (default: if --dataset or they have dialogues)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", nargs="+", default=[], choices=FORMATS,
+        help="score each model file also with its weights rounded to 8 or 4 bits, as in formats/quantized.py",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto uses cuda, else mps, else cpu (default: %(default)s)")
     group = parser.add_argument_group("text")
@@ -149,6 +156,8 @@ def check(args: argparse.Namespace) -> None:
         "--dataset is for model files, but only samples were given": args.dataset and not asked,
         "--skills is for model files, but only samples were given": args.skills and not asked,
         "--prompts_file is for model files, but only samples were given": args.prompts_file and not asked,
+        "--weights is for model files, but only samples were given": args.weights and not asked,
+        "--weights names a format twice; name each one once": len(set(args.weights)) < len(args.weights),
         "--training_set scores the texts that models write; pass --prompts_file too": args.training_set and not texts,
         "--judge scores the texts that models write; pass --prompts_file too": args.judge and not texts,
         "--judge needs --judge_model, the name of the model that grades": args.judge and not args.judge_model,
@@ -188,9 +197,18 @@ def load_with_its_tokenizer(path: str, tokenizers: list[Tokenizer], device) -> t
 
 
 def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Scored], bool | None, bool]:
-    """Return (a Scored for each path, whether they are chat models, whether the held-out text is dialogues)."""
-    scored = [Scored(path, read_samples(path) if is_samples(path) else []) for path in paths]
-    asked = [one for one in scored if not is_samples(one.name)]
+    """Return (the scores, whether they are chat models, whether the held-out text is dialogues).
+
+    The scores are a Scored for each path, and after that of a model file one for each format in args.weights.
+    """
+    scored = []
+    for path in paths:
+        if is_samples(path):
+            scored.append(Scored(path, samples=read_samples(path)))
+        else:
+            scored.append(Scored(path))
+            scored += [Scored(path, rounded=name) for name in args.weights]
+    asked = [one for one in scored if not is_samples(one.path)]
     if not asked:
         return scored, args.chat, False
     sampling = settings_from(args, Sampling)
@@ -206,7 +224,12 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
         log.info(f"asked as {'chat' if chat else 'story'} models; if that is wrong, pass --{'no-' if chat else ''}chat")
     device = choose_device(args.device)
     for one in asked:
-        model, tokenizer = load_with_its_tokenizer(one.name, tokenizers, device)
+        model, tokenizer = load_with_its_tokenizer(one.path, tokenizers, device)
+        size = 4 * model.num_parameters()[1]  # bytes
+        if one.rounded:
+            size = round_weights(model, one.rounded)
+        if args.weights:
+            one.scores["megabytes"] = size / 1e6
         if splits:
             precision = Precision(device, amp=None)  # as in the trainers without flags
             one.scores |= held_out_scores(model, tokenizer, splits, args, dialogues, precision)
@@ -215,7 +238,7 @@ def score_models(paths: list[str], args: argparse.Namespace) -> tuple[list[Score
             one.answers = answers(items, partial(log_probabilities, model, tokenizer))
             one.skills = skill_scores(one.answers)
         if prompts:
-            one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.name), prompts, chat)
+            one.samples = ask(Writer(ready_to_write(model, BATCH_SIZE), tokenizer, sampling, one.path), prompts, chat)
     return scored, chat, dialogues
 
 

@@ -5,6 +5,7 @@ Llama; `read_tokenizer`, which converts a vocabulary with merge scores to a byte
 """
 
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -24,6 +25,7 @@ FIRST_BYTE = len(SPECIAL)  # the id of <0x00>; the other bytes follow in order
 FIRST_PIECE = FIRST_BYTE + 256
 LONGEST_PIECE = 1000  # bytes
 LETTERS = {byte: letter for letter, byte in BYTES.items()}
+NOT_ASCII = {bytes([byte]) for byte in range(128, 256)}
 
 
 # The model ------------------------------------------------------------------------------------------------------------
@@ -153,37 +155,46 @@ def read_tokenizer(path: Path, vocab_size: int) -> dict:
       parts get the ids of bytes that never occur, for example <0x61> if "a" is a token.  If there are not enough such
       ids, the character stays split into bytes.
     - Of two pieces with the same score, the one with the lower id is merged first; in llama2.c, the one further left.
+
+    In the files of `llama2c_writer.py`, the ASCII bytes are pieces themselves, and a piece can be part of a character.
     """
     scores, names = read_pieces(path, vocab_size)
-    pieces = {name: number for number, name in enumerate(names) if number >= FIRST_PIECE}
-    vocabulary = {written(piece.encode()): number for piece, number in pieces.items()}
+    pieces = {}
+    for number, name in enumerate(names):
+        if number >= FIRST_PIECE or (number >= FIRST_BYTE and len(name) == 1):
+            pieces[content_of(name)] = number
+    vocabulary = {written(piece): number for piece, number in pieces.items()}
     special = {SPECIAL[name.strip("\n")]: number for number, name in enumerate(names[:FIRST_BYTE])}
     never_written = {}  # bytes that are also a piece
     for byte, letter in LETTERS.items():
         number = FIRST_BYTE + byte
-        if letter in vocabulary:
+        if vocabulary.setdefault(letter, number) != number:
             never_written[names[number]] = number
-        else:
-            vocabulary[letter] = number
-    merges = merges_of_bytes(pieces, vocabulary, never_written)
-    merges += merges_of_pieces(pieces, scores)
+    characters = [name.encode() for name in names[FIRST_PIECE:] if len(name) == 1 and not name.isascii()]
+    merges = merges_of_bytes(characters, vocabulary, never_written)
+    known = {tuple(merge) for merge in merges}
+    merges += [merge for merge in merges_of_pieces(pieces, scores) if tuple(merge) not in known]
     if len(vocabulary.keys() | special.keys() | never_written.keys()) != vocab_size:
         raise UserError(f"{path}: two of its tokens have the same text; pass another tokenizer")
     whole_text = BYTE_LEVEL | {"use_regex": False}  # the pieces decide where words end
     return byte_level(vocabulary, merges, special | never_written, whole_text)
 
 
+def content_of(name: str) -> bytes:
+    """Return the bytes of a piece; a byte that is not part of a whole character is written like <0xE2>."""
+    return re.sub(rb"<0x([0-9A-F]{2})>", lambda byte: bytes.fromhex(byte[1].decode()), name.encode())
+
+
 def written(content: bytes) -> str:
     return "".join(LETTERS[byte] for byte in content)
 
 
-def merges_of_bytes(pieces: dict[str, int], vocabulary: dict, never_written: dict) -> list[list[str]]:
+def merges_of_bytes(characters: list[bytes], vocabulary: dict, never_written: dict) -> list[list[str]]:
     """Return the merges that form characters of several bytes; move the ids of their parts to vocabulary.
 
     A character is merged from its end, because different characters share their first bytes more often than their last.
     """
     merges = []
-    characters = [piece.encode() for piece in pieces if len(piece) == 1 and not piece.isascii()]
     # Four bytes before three: else a merge for three bytes could match the middle of four.
     for character in sorted(characters, key=len, reverse=True):
         ends = [character[start:] for start in range(len(character) - 2, -1, -1)]
@@ -197,15 +208,16 @@ def merges_of_bytes(pieces: dict[str, int], vocabulary: dict, never_written: dic
     return merges
 
 
-def merges_of_pieces(pieces: dict[str, int], scores: list[float]) -> list[list[str]]:
+def merges_of_pieces(pieces: dict[bytes, int], scores: list[float]) -> list[list[str]]:
     """Return all ways to split a piece into two pieces, those with the highest scores first."""
     merges = []
+    parts = pieces.keys() | NOT_ASCII
     for piece in sorted(pieces, key=lambda piece: -scores[pieces[piece]]):
         for place in range(1, len(piece)):
             one = piece[:place]
             other = piece[place:]
-            if one in pieces and other in pieces:
-                merges.append([written(one.encode()), written(other.encode())])
+            if one in parts and other in parts:
+                merges.append([written(one), written(other)])
     return merges
 
 
@@ -233,8 +245,16 @@ def read_pieces(path: Path, vocab_size: int) -> tuple[list[float], list[str]]:
         raise UserError(f"{wrong}: token {len(names)} is truncated or damaged; pass another file") from None
     if place != len(content):
         raise UserError(f"{wrong}: there is more data after them; pass another file")
-    expected = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
-    found = [name.strip("\n") for name in names[:FIRST_PIECE]]
-    if found != expected:
+    special = [name.strip("\n") for name in names[:FIRST_BYTE]]
+    bytes_found = [name in names_of_byte(byte) for byte, name in enumerate(names[FIRST_BYTE:FIRST_PIECE])]
+    if special != [*SPECIAL] or len(bytes_found) < 256 or not all(bytes_found):
         raise UserError(f"{wrong}: it does not begin with <unk>, <s>, </s> and the 256 bytes; pass another file")
     return scores, names
+
+
+def names_of_byte(byte: int) -> list[str]:
+    """Return what the token of a byte may be called: <0x61>, and in an export of this course also "a"."""
+    names = [f"<0x{byte:02X}>"]
+    if 0 < byte < 128:
+        names.append(chr(byte))
+    return names

@@ -25,6 +25,7 @@ PASSAGE_SHOWN = 200  # characters
 
 # name: (label, format, definition), in the order of the table
 MEASURES = {
+    "megabytes": ("size of the weights, MB", "{:.2f}", "with --weights: 4 bytes each, or rounded, with the scales"),
     "loss": ("loss", "{:.4f}", "mean cross-entropy on held-out text in nats per token; the trainers' val_loss"),
     "perplexity": ("perplexity", "{:.5g}", "e^loss"),
     "bits_per_byte": ("bits per byte", "{:.4f}", "the same loss per byte of text; comparable across tokenizers"),
@@ -75,16 +76,22 @@ SECTIONS = {"loss": "held-out text", "texts": "generated texts", "graded": "grad
 class Scored:
     """A model or a file of samples.
 
+    path: of the file; rounded: the format that the model's weights are rounded to (None: they stay as they are).
     samples: as from `read_samples`; scores: {name in MEASURES: value}; answers: to the items of the test of skills, as
     from `answers`; skills: as from `skill_scores`.
     """
 
-    name: str
+    path: str
+    rounded: str | None = None
     samples: list[dict] = field(default_factory=list)
     scores: dict = field(default_factory=dict)
     passage: str = ""  # the longest copied passage
     answers: list[dict] = field(default_factory=list)
     skills: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.path} {self.rounded}" if self.rounded else self.path
 
 
 def rows_of(scored: list[Scored]) -> Iterator[tuple[str, list]]:
@@ -147,7 +154,7 @@ def columns_of(one: Scored) -> dict:
 
 
 def write_output(scored: list[Scored], args: argparse.Namespace, chat: bool | None) -> None:
-    names = ["dataset", "training_set", "prompts_file", "skills"]
+    names = ["dataset", "training_set", "prompts_file", "skills", "weights"]
     names += ["max_eval_samples", "max_train_samples", "judge_model"]
     names += [item.name for item in dataclasses.fields(Sampling)]
     content = {
