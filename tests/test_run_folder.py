@@ -29,6 +29,11 @@ def test_a_run_writes_its_records_and_nothing_else(finished):
     assert names - checkpoints == kept
 
 
+def test_windows_accepts_the_names_of_the_files(finished):
+    for path in finished[0].iterdir():
+        assert not set('<>:"/\\|?*') & set(path.name) and not path.name.endswith((".", " ")), path.name
+
+
 def test_args_json_contains_the_flags(finished):
     args = json.loads((finished[0] / "args.json").read_text())
     assert args["output_dir"] == str(finished[0]) and args["overwrite"] is False
