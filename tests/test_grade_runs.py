@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -155,7 +156,7 @@ def test_an_honest_run_has_no_problem(made, graded, name):
     ("name", "said"),
     [
         ("unfinished", "not finished: the records end at step "),
-        ("unfinished", "(SIGTERM)"),
+        ("unfinished", "(they do not say why)" if os.name == "nt" else "(SIGTERM)"),
         ("unfinished", "summary.json and final_model.pth were not handed in"),
         ("lowered_in_all_texts", " in TensorBoard's file but "),
         ("lowered_in_all_texts", "the validation loss at step "),
