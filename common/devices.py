@@ -76,7 +76,22 @@ def refuse_old_card(device: torch.device) -> None:
 def best_device_name() -> str:
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "mps" if mps_works() else "cpu"
+
+
+def mps_works() -> bool:
+    """Return whether Apple's MPS is here and can compute.
+
+    In a virtual machine it may be available, but without memory (github.com/actions/runner-images/issues/9918).
+    """
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        ones = torch.ones(8, 8, device="mps")
+        return (ones @ ones).sum().item() == 8 * 8 * 8
+    except RuntimeError as error:
+        log.info(f"mps cannot be used here: {reason_of(error)}")
+        return False
 
 
 def describe_device(device: torch.device) -> str:

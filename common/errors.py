@@ -12,6 +12,7 @@ ADVICE = {
     "EACCES": "; choose a file or folder that you have access to",
     "EMFILE": "; too many files are open (`ulimit -n`)",
 }
+IN_USE = (5, 32)  # Windows' numbers for a file that another program has open (5: or that is protected)
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: ", "STATUS_ALLOC_FAILED")  # of CUDA or MPS, CPU, cuBLAS
 
 
@@ -55,6 +56,8 @@ def file_error(error: OSError) -> str:
     """Return one line: which file, what went wrong, and what to do."""
     place = error.filename or "while reading or writing"
     advice = ADVICE.get(errno.errorcode.get(error.errno), "")
+    if getattr(error, "winerror", None) in IN_USE:
+        advice += ", or close the program that has it open"
     return f"{place}: {error.strerror or error}{advice}"
 
 

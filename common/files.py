@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from common.errors import UserError, reason_of
 
 LARGEST_JSON = 100 << 20  # bytes of a JSON file that is read into memory
+PATIENCE = 5 if os.name == "nt" else 0  # seconds to wait for a file that another program has open; see `patiently`
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
@@ -44,13 +46,30 @@ def written_atomically(path: str | Path, check: Callable[[Path], None] | None = 
         if check:
             check(partial)
         with naming(path):
-            os.replace(partial, path)
+            patiently(os.replace, partial, path)
         with contextlib.suppress(OSError):  # Windows cannot flush a folder to the disk, and need not
             folder = os.open(path.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def patiently(move: Callable, *places: Path) -> None:
+    """Move a file or folder with os.replace or Path.rename; if another program has it open, try again for a while.
+
+    Windows does not move a file that is open, or replace one: a virus scanner reads each new file, and step 3 may read
+    best_model.pth while step 2 writes the next one.
+    """
+    ends = time.monotonic() + PATIENCE
+    while True:
+        try:
+            move(*places)
+            return
+        except PermissionError:
+            if time.monotonic() >= ends:
+                raise
+            time.sleep(0.1)
 
 
 def on_disk(file: BinaryIO) -> None:
@@ -109,9 +128,9 @@ def locked(file: BinaryIO) -> bool | None:
 
 
 def existing_part(path: str | Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
+    """Return the path, or the nearest folder above it that exists; the path if there is none (a missing drive)."""
     path = Path(path).absolute()
-    return next(place for place in (path, *path.parents) if os.path.exists(place))
+    return next((place for place in (path, *path.parents) if os.path.exists(place)), path)
 
 
 def check_can_be_written(flag: str, folder: str | Path) -> None:

@@ -1,6 +1,7 @@
 """What every program does at the shell: exit statuses, one-line errors, signals."""
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -35,10 +36,10 @@ def run_program(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         log.error("interrupted")
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
+        if reader_has_left(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         log.error(f"error: {file_error(error)}")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
@@ -46,6 +47,15 @@ def run_program(main: Callable[[], None]) -> None:
             raise
         log.error("error: out of memory; use a smaller model, or process less at a time")
         sys.exit(1)
+
+
+def reader_has_left(error: OSError) -> bool:
+    """Return whether an error means that nobody reads the output any more.
+
+    On Windows it may be an invalid argument, without the name of a file (github.com/python/cpython/issues/79935).
+    """
+    on_windows = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or on_windows
 
 
 def prepare_streams() -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from common.console import log
 from common.errors import UserError
-from common.files import cache_folder, locked, naming, on_disk, write_json, written_atomically
+from common.files import cache_folder, locked, naming, on_disk, patiently, write_json, written_atomically
 from common.prefetch import computed_ahead
 from corpus.dialogue_rows import read_dialogues
 from corpus.dialogues import render_dialogues
@@ -246,7 +246,7 @@ class TokenCacheWriter:
             self.file.close()  # Windows cannot move a folder with an open file
         shutil.rmtree(self.folder, ignore_errors=True)  # an incomplete cache, which `open_cache` refused
         with contextlib.suppress(OSError):  # another run was faster
-            self.partial.rename(self.folder)
+            patiently(self.partial.rename, self.folder)
 
     def result(self) -> TokenCache:
         """Open the finished cache.  Raises UserError if it cannot be read back."""
@@ -280,7 +280,7 @@ def remove_abandoned(folders: Iterable[Path]) -> None:
 def open_cache(folder: Path) -> TokenCache | None:
     """Return the TokenCache in a folder, or None if it is missing or incomplete."""
     try:
-        description = json.loads((folder / "description.json").read_text())
+        description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         tokens = np.memmap(folder / "tokens.bin", dtype=description["dtype"], mode="r")
         with np.load(folder / "lengths.npz") as counts:
             starts, sizes = np.concatenate([[0], counts["lengths"].cumsum()]), counts["sizes"]

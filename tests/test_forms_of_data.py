@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -356,6 +357,7 @@ def test_stories_are_read_unchanged(case, tmp_path, said):
     check(case, tmp_path, said, stories_of)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, creating links needs special rights")
 def test_a_folder_may_consist_of_links(tmp_path, said):
     files = {"elsewhere/a.jsonl": lines({"text": CAT}), "elsewhere/b.jsonl": lines({"text": DOG}), "blob": LINES}
     write(tmp_path, files)

@@ -3,9 +3,9 @@
 import contextlib
 import csv
 import json
+import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import zipfile
@@ -47,13 +47,13 @@ def made(tmp_path_factory):
         main(step2, *STORIES, "--seed", 1, "--output_dir", "twin")
         main(step2, *STORIES, "--seed", 7, "--output_dir", "pilot", "--pilot_run")
         main(step4, *TALKS, "--pretrained_model_path", "1/best_model.pth", "--output_dir", "chat")
-    for name, signum, seed in (("killed", signal.SIGKILL, 8), ("stopped", signal.SIGTERM, 9)):
+    for name, seed in (("killed", 8), ("stopped", 9)):
         flags = [*STORIES, "--seed", seed, "--output_dir", name, "--save_steps", 2, "--epochs", 30]
         process = subprocess.Popen(command("train_tinystories_model", *flags), cwd=folder, stdout=subprocess.PIPE)
         with process:
             while b" step 20/" not in process.stdout.readline():
                 assert process.poll() is None
-            process.send_signal(signum)
+            process.kill() if name == "killed" else process.terminate()  # the same on Windows
             process.stdout.read()
     again = ["--epochs", 30, "--resume_from_checkpoint", "latest"]
     for log, flags in (("killed.log", ["--seed", 8, "--output_dir", "killed", *again]), ("alone.log", ["--seed", 10])):
@@ -156,7 +156,7 @@ def test_an_honest_run_has_no_problem(made, graded, name):
     ("name", "said"),
     [
         ("unfinished", "not finished: the records end at step "),
-        ("unfinished", "(SIGTERM)"),
+        ("unfinished", "(they do not say why)" if os.name == "nt" else "(SIGTERM)"),
         ("unfinished", "summary.json and final_model.pth were not handed in"),
         ("lowered_in_all_texts", " in TensorBoard's file but "),
         ("lowered_in_all_texts", "the validation loss at step "),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from programs import run
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 import chat_with_tinystories_model as chat
@@ -126,8 +126,13 @@ def test_a_context_as_long_as_the_local_window_is_kept(tmp_path):
     assert_same_logits(model, original, original.config.vocab_size)
 
 
+def tensors_in(path):
+    """Read the weights into memory: Windows does not delete or replace a file that is mapped into it."""
+    return load(path.read_bytes())
+
+
 def split_into_two(folder, suffix, write):
-    tensors = load_file(folder / "model.safetensors")
+    tensors = tensors_in(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names, index = sorted(tensors), {}
     stem = {"safetensors": "model", "bin": "pytorch_model"}[suffix]
@@ -142,7 +147,7 @@ def split_into_two(folder, suffix, write):
 def test_every_form_of_weights_gives_the_same_model(tmp_path, form):
     folder = tmp_path / "theirs"
     original = foreign(folder, "gpt2")
-    tensors = load_file(folder / "model.safetensors")
+    tensors = tensors_in(folder / "model.safetensors")
     if form == "bin":
         (folder / "model.safetensors").unlink()
         tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
@@ -246,14 +251,14 @@ def test_unsupported_configs_get_one_line_that_names_the_field(tmp_path, kind, c
 def test_unknown_weights_are_named(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     path = tmp_path / "theirs/model.safetensors"
-    save_file(load_file(path) | {"transformer.h.0.adapter.weight": torch.ones(2)}, path)
+    save_file(tensors_in(path) | {"transformer.h.0.adapter.weight": torch.ones(2)}, path)
     assert "transformer.h.0.adapter.weight" in refusal(tmp_path / "theirs", tmp_path / "ours")
 
 
 def test_integer_weights_are_refused(tmp_path):
     foreign(tmp_path / "theirs", "gpt2")
     path = tmp_path / "theirs/model.safetensors"
-    tensors = load_file(path)
+    tensors = tensors_in(path)
     tensors["transformer.h.1.mlp.c_fc.weight"] = tensors["transformer.h.1.mlp.c_fc.weight"].to(torch.int8)
     save_file(tensors, path)
     message = refusal(tmp_path / "theirs", tmp_path / "ours")
@@ -266,7 +271,7 @@ def test_integer_weights_are_refused(tmp_path):
 def test_a_separate_head_in_a_model_with_tied_embeddings_is_refused(tmp_path, kind, table):
     foreign(tmp_path / "theirs", kind, tie_word_embeddings=True)
     path = tmp_path / "theirs/model.safetensors"
-    tensors = load_file(path)
+    tensors = tensors_in(path)
     save_file(tensors | {"lm_head.weight": tensors[table] + 1}, path)
     message = refusal(tmp_path / "theirs", tmp_path / "ours")
     assert "lm_head.weight" in message and "tie_word_embeddings" in message
@@ -276,7 +281,7 @@ def test_a_separate_head_in_a_model_with_tied_embeddings_is_refused(tmp_path, ki
 def test_weights_files_with_other_names_are_not_read(tmp_path, form):
     folder = tmp_path / "theirs"
     original = foreign(folder, "gpt2")
-    others = {name: torch.zeros_like(tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
+    others = {name: torch.zeros_like(tensor) for name, tensor in tensors_in(folder / "model.safetensors").items()}
     if form == "shards":
         split_into_two(folder, "safetensors", save_file)
     for name in ("model_quantized.safetensors", "model.fp16.safetensors", "model-old.safetensors"):

@@ -84,6 +84,7 @@ def test_a_pilot_run_writes_a_best_model_and_may_be_replaced(chain, tmp_path, ca
 # Signals and terminals ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, SIGTERM ends another process at once")
 def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
     folder, _ = chain
     flags = ["--dataset", "stories", "--cache_dir", "cache", *TINY, "--epochs", 300, "--eval_steps", 100_000]
@@ -94,7 +95,7 @@ def test_sigterm_saves_a_checkpoint_from_which_auto_resumes(chain, tmp_path):
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == (143 if os.name != "nt" else process.returncode)
+    assert process.returncode == 143
     assert "to resume: python" in errors and list(tmp_path.glob("checkpoint-*.pth"))
     stopped = max(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint-*.pth"))
     refused = run(folder, "train_tinystories_model", *flags, "--lr", 0.5, status=2)

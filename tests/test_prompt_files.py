@@ -27,7 +27,7 @@ FILES = {
 def test_prompts_are_read_from_every_kind_of_file(tmp_path, name):
     content, expected = FILES[name]
     for mark in ("", "\ufeff"):
-        (tmp_path / name).write_text(mark + content, encoding="utf-8")
+        (tmp_path / name).write_text(mark + content, encoding="utf-8", newline="\n")
         assert [(p.id, p.prompt, p.extra) for p in read_prompts(tmp_path / name)] == expected
 
 

@@ -1,5 +1,6 @@
 """Two processes on a CPU train the same as one; `torchrun` starts them, as it does on several GPUs."""
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from tiny_runs import metrics, weights
 import train_bpe_tokenizer_hf as step1
 import train_tinystories_chat_model as step4
 import train_tinystories_model as step2
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="torchrun on Windows needs USE_LIBUV=0, and was not tested")
 
 SHAPE = ["--num_layers", "1", "--hidden_size", "32", "--num_heads", "2", "--intermediate_size", "64"]
 SHAPE += ["--max_seq_len", "48", "--dropout", "0"]

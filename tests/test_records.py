@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 from argparse import Namespace
@@ -49,6 +50,8 @@ def misfits(content, kinds):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Return (folder, [console output before and after a resume]): a run interrupted once, and a chat run after it."""
+    if os.name == "nt":
+        pytest.skip("on Windows, SIGTERM ends another process at once, without a checkpoint")
     folder = tmp_path_factory.mktemp("runs")
     write_data(folder)
     data = ["--cache_dir", "cache", "--logging_steps", 2]

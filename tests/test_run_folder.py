@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import re
 import sys
 from argparse import Namespace
@@ -27,6 +28,11 @@ def test_a_run_writes_its_records_and_nothing_else(finished):
     assert f"checkpoint-{last}.pth" in checkpoints
     kept = {"args.json", "train.log", "metrics.jsonl", "best_model.pth", "final_model.pth", "summary.json"}
     assert names - checkpoints == kept
+
+
+def test_windows_accepts_the_names_of_the_files(finished):
+    for path in finished[0].iterdir():
+        assert not set('<>:"/\\|?*') & set(path.name) and not path.name.endswith((".", " ")), path.name
 
 
 def test_args_json_contains_the_flags(finished):
@@ -211,7 +217,8 @@ def test_no_two_runs_have_the_same_id(tmp_path):
 def test_the_command_to_resume_repeats_the_user_s_flags(tmp_path, monkeypatch):
     words = ["step2.py", "--dataset", "my stories", "--overwrite", "--resume_from_checkpoint", "auto", "--amp"]
     monkeypatch.setattr(sys, "argv", words)
-    expected = "python step2.py --dataset 'my stories' --amp --resume_from_checkpoint latest"
+    quoted = '"my stories"' if os.name == "nt" else "'my stories'"
+    expected = f"python step2.py --dataset {quoted} --amp --resume_from_checkpoint latest"
     assert run_folder.command_to_resume() == expected
 
 

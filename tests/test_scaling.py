@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -225,6 +226,7 @@ def test_an_error_of_the_trainer_ends_the_program_with_its_message(course, tmp_p
     assert "--minutes must be at least 1" in error_of(scaling.parse_args, ["--minutes", "0"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, SIGINT from another process kills")
 def test_ctrl_c_lets_the_run_save_its_checkpoint_and_ends_in_one_line(course, tmp_path, stub, said):
     grid = tmp_path / "grid"
     runs = scaling.lay_out(STEPS, 60, OVERHEAD)

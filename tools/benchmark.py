@@ -80,7 +80,7 @@ def main() -> None:
             result |= ratios_to(other, kind, result) | {"other": other}
         print_row(label, result)
         results[label] = result
-        Path(args.json).write_text(json.dumps({"about": about, "results": results}, indent=1))
+        Path(args.json).write_text(json.dumps({"about": about, "results": results}, indent=1), encoding="utf-8")
 
 
 def parse_args() -> argparse.Namespace:

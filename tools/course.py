@@ -71,7 +71,7 @@ def install_course(for_tests):
     """Make .venv if there is none, and install what is missing; for_tests: what lint and test need, too."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     usable = VENV_PYTHON.exists() and any(VENV_PYTHON.parent.glob("pip*"))
-    installed = STAMP.read_text().split() if usable and STAMP.exists() else []
+    installed = STAMP.read_text(encoding="utf-8").split() if usable and STAMP.exists() else []
     kind = "cpu" if takes_cpu_torch() else "default"
     other_kind = "default" if kind == "cpu" else "cpu"
     other_torch = other_kind in installed
@@ -95,7 +95,7 @@ def install_course(for_tests):
         install("what the tests need", "-e", ".", "--group", "dev")
     else:
         install("what the five steps need", "-e", ".")
-    STAMP.write_text(f"{digest} {kind} tests" if for_tests else f"{digest} {kind}")
+    STAMP.write_text(f"{digest} {kind} tests" if for_tests else f"{digest} {kind}", encoding="utf-8")
 
 
 def requirements():

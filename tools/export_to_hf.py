@@ -30,7 +30,7 @@ from pages.model_card import model_card, run_records
 
 from common.console import log
 from common.errors import UserError, one_line, reason_of
-from common.files import naming, on_disk
+from common.files import naming, on_disk, patiently
 from common.flags import FlagParser
 from common.program import run_program
 from common.weights_files import load_model
@@ -235,8 +235,8 @@ def write_folder(folder: Path, files: dict[str, Iterable[bytes]]) -> None:
                     file.writelines(pieces)
                     on_disk(file)
             if folder.exists():
-                folder.rename(old)
-            partial.rename(folder)
+                patiently(folder.rename, old)
+            patiently(partial.rename, folder)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)  # the new folder could not be put in its place

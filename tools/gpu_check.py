@@ -224,7 +224,7 @@ def final_loss(device: torch.device, folder: Path, name: str, most: float, *flag
     done = subprocess.run(trainer(device, folder, name, *flags), capture_output=True, text=True, timeout=most)
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-300:])
-    summary = json.loads((folder / name / "summary.json").read_text())
+    summary = json.loads((folder / name / "summary.json").read_text(encoding="utf-8"))
     return summary["final_val_loss"], summary["skipped_steps"]
 
 
@@ -271,7 +271,8 @@ def wait_for_rows(process: subprocess.Popen, metrics: Path, count: int, most: fl
     """Wait until a running trainer has logged at least count training losses, and return them."""
     while process.poll() is None and clock() < most:
         time.sleep(0.5)
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""
+        rows = [json.loads(line) for line in text.splitlines()]
         losses = [row["train_loss"] for row in rows if row["event"] == "train"]
         if len(losses) >= count:
             return losses

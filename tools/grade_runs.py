@@ -47,6 +47,7 @@ from corpus.sources import open_dataset
 from corpus.token_cache import default_cache_dir
 
 OLDER_NAMES = {"differs from the default flags": "differs from the handout"}  # in CSV files and rubrics
+MOST_PROCESSES = 61  # Windows cannot wait for more
 IN_TABLE = ("model", "state", "steps", "tokens", "validation loss", "perplexity", "bits per byte", "hours", "device")
 
 
@@ -128,7 +129,7 @@ def grade_all(submissions: dict[str, Path], args: argparse.Namespace) -> list[En
 
 def grade_each(submissions: dict[str, Path], args: argparse.Namespace) -> Iterator[list[tuple[Entry, Traces]]]:
     """Yield the runs of each submission; several submissions are read in parallel."""
-    processes = min(args.processes, len(submissions))
+    processes = min(args.processes, len(submissions), MOST_PROCESSES)
     if processes == 1:
         for name, path in submissions.items():
             yield grade(name, path, args)

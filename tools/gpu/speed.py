@@ -166,7 +166,7 @@ def measure_time_to_loss(device: torch.device, folder: Path, dataset: str) -> li
     done = subprocess.run([sys.executable, str(TRAINER), *map(str, flags)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-300:])
-    rows = [json.loads(line) for line in (folder / "to_loss/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "to_loss/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     evaluations = [(row["seconds"], row["bits_per_byte"]) for row in rows if row["event"] == "eval"]
     reached = next((f"{seconds:.1f} s" for seconds, bits in evaluations if bits <= 1.30), "not reached")
     return [reached, *(f"{seconds:7.1f} s {bits:.4f}" for seconds, bits in evaluations)]
