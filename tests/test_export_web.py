@@ -57,6 +57,13 @@ def tiny(tokenizer, **changes):
     return make_model(vocab_size=tokenizer.vocab_size, max_seq_len=CONTEXT, **changes)
 
 
+@torch.no_grad()
+def endless(model, tokenizer):
+    """Return the network with a row of zeros for <eos>: it is never among the 50 likeliest tokens."""
+    model.head_weight()[tokenizer.special["<eos>"]] = 0
+    return model
+
+
 def exported(tmp_path, model, tokenizer, weights="float16", **changes):
     """Write a page; return its path."""
     page = dataclasses.replace(Page("A model", "story", [("network", "tiny")]), **changes)
@@ -70,10 +77,11 @@ def exported(tmp_path, model, tokenizer, weights="float16", **changes):
 
 @pytest.fixture(scope="module")
 def javascript(browser, tmp_path_factory):
-    """Return a function that runs a script in a page that has web_model.js, and returns its value."""
+    """Return a function that runs a script in a page with the worker's code, and returns its value."""
     page = tmp_path_factory.mktemp("javascript") / "page.html"
-    source = (ROOT / "tools/pages/web_model.js").as_uri()
-    page.write_text(f'<!doctype html><meta charset="utf-8"><script src="{source}"></script>')
+    sources = [(ROOT / "tools/pages" / name).as_uri() for name in ("web_model.js", "web_writer.js")]
+    scripts = "".join(f'<script src="{source}"></script>' for source in sources)
+    page.write_text(f'<!doctype html><meta charset="utf-8">{scripts}')
 
     def call(script, *arguments):
         if not browser.current_url.endswith("page.html"):
@@ -85,30 +93,24 @@ def javascript(browser, tmp_path_factory):
 
 MAKE_WRITER = """
 const [model, content] = arguments;
-const buffer = Uint8Array.from(content).buffer;
-writer = new Writer({ ...model, weights: unpack(model.tensors, buffer) });
+REQUESTS.load({ model, buffer: Uint8Array.from(content).buffer });
+writer = writers.story;
 """
 
 
 def put(javascript, model, tokenizer, weights="float16"):
-    """Make a model the page's `writer`, as the worker does."""
+    """Make a `writer` of a model, as the worker does."""
     tensors, content = packed(model, weights)
     javascript(MAKE_WRITER, for_script(model, tokenizer) | {"tensors": tensors}, list(content))
 
 
-def in_browser(javascript, text, count):
-    """Write a story greedily; return the ids that the network has read, the oldest dropped."""
+def greedy_ids(javascript, text, count):
+    """Return the ids of a story's first tokens, each the likeliest."""
     return javascript(
         """
         const [text, settings, count] = arguments;
         writer.beginStory(text, settings);
-        const read = [];
-        for (let i = 0; i < count; i++) {
-          const [id] = ranked(writer.network.logits(writer.hidden)).filter((id) => !writer.banned.includes(id));
-          read.push(id);
-          writer.read(id);
-        }
-        return read;
+        return Array.from({ length: count }, () => writer.next(settings).id);
         """,
         text,
         GREEDY,
@@ -149,10 +151,10 @@ def test_the_logits_are_those_of_the_rounded_weights_past_the_context_too(
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_greedy_text_is_the_same_unless_two_logits_are_nearly_equal(javascript, tokenizer, no_gradients, name):
-    model = tiny(tokenizer, **SHAPES[name])
+    model = endless(tiny(tokenizer, **SHAPES[name]), tokenizer)
     put(javascript, model, tokenizer)
     round_weights(model, "float16")
-    found = in_browser(javascript, TEXTS[0][:12], 2 * CONTEXT)
+    found = greedy_ids(javascript, TEXTS[0][:12], 2 * CONTEXT)
     ids = [tokenizer.special["<bos>"], *tokenizer.encode(TEXTS[0][:12]), *found]
     banned = [token for token in tokenizer.never_written if token != tokenizer.special["<eos>"]]
     after = list(logits_after(model, ids))[-len(found) - 1 : -1]
@@ -208,7 +210,9 @@ def test_tokens_are_drawn_with_the_same_probabilities(javascript, changes):
     chances, tokens = probabilities(logits[None], asked["temperature"], asked["topK"], asked["topP"])
     expected = torch.zeros(40).scatter(0, tokens[0], chances[0])
     found = javascript(
-        "return [...chancesOf(arguments[0], ranked(arguments[0]), arguments[1])]", logits.tolist(), asked
+        "const [logits, settings] = arguments;return [...probabilitiesToDrawFrom(logits, ranked(logits), settings)]",
+        logits.tolist(),
+        asked,
     )
     dense = torch.zeros(40)
     for token, chance in found:
@@ -240,10 +244,10 @@ def test_the_page_loads_nothing_and_strangers_texts_are_never_html(tokenizer):
 
 def test_a_vocabulary_with_html_in_it_stays_text(tokenizer):
     content = json.loads(tokenizer.backend.to_str())
-    content["model"]["vocab"]["</script>"] = tokenizer.vocab_size
+    content["model"]["vocab"][HOSTILE] = tokenizer.vocab_size
     hostile = Tokenizer(type(tokenizer.backend).from_str(json.dumps(content)))
-    page = web_page(Page("A model", "", []), make_model(vocab_size=hostile.vocab_size), hostile, "int8")
-    assert Seen(page).elements.count("script") == 4
+    seen = Seen(web_page(Page("A model", "chat", []), make_model(vocab_size=hostile.vocab_size), hostile, "int8"))
+    assert seen.elements.count("script") == 4 and "img" not in seen.elements
 
 
 def open_page(browser, path):
@@ -251,7 +255,7 @@ def open_page(browser, path):
     browser.set_script_timeout(60)
     browser.get_log("performance"), browser.get_log("browser")
     browser.get(path.as_uri())
-    assert wait_until(browser, "document.body.dataset.ready || !find('#note').textContent.includes('unpacked')")
+    assert wait_until(browser, "document.body.dataset.ready || find('#note').textContent.startsWith('This file')")
 
 
 def wait_until(browser, condition):
@@ -283,17 +287,19 @@ def put_value(browser, selector, value):
 
 def write_story(browser):
     click(browser, "#write")
-    assert wait_until(browser, "!isWriting && find('#speed').textContent")
+    wait_until_idle(browser)
     return text_of(browser, "#story")
+
+
+def wait_until_idle(browser):
+    """Wait until all actions have ended."""
+    browser.execute_async_script("const done = arguments[0]; lastAction.then(done)")
 
 
 @pytest.fixture
 def page(browser, tmp_path, tokenizer):
     """Return the browser with a page that contains a tiny model."""
-    model = tiny(tokenizer)
-    with torch.no_grad():
-        model.tokens.weight[tokenizer.special["<eos>"]] = 0  # never among the 50 likeliest, so texts do not end
-    open_page(browser, exported(tmp_path, model, tokenizer))
+    open_page(browser, exported(tmp_path, endless(tiny(tokenizer), tokenizer), tokenizer))
     return browser
 
 
@@ -313,22 +319,40 @@ def test_it_writes_a_story_the_same_one_for_a_seed_without_any_request(page):
     put_value(page, "#length", "5")
     write_story(page)
     assert text_of(page, "#speed").startswith("5 tokens")
-    assert all(url.startswith(("file:", "blob:")) for url in requests_of(page))
     assert page.get_log("browser") == []
+
+
+def test_the_only_requests_are_the_file_itself_and_the_worker_in_it(page):
+    write_story(page)
+    first, *others = requests_of(page)
+    assert first == page.current_url
+    assert len(others) <= 1 and all(url.startswith("blob:") for url in others)
 
 
 def test_a_clicked_bar_is_the_next_token_and_settings_change_the_bars(page):
     before = text_of(page, "#story")
     bar = page.execute_script("return find('#next li:nth-child(3) button').textContent")
     click(page, "#next li:nth-child(3) button")
-    assert wait_until(page, "find('#story').textContent.length > 0")
+    wait_until_idle(page)
     assert before == "" and len(text_of(page, "#story")) > len("Once upon a time, there was a")
     assert text_of(page, "#story").endswith(bar.replace("␣", " ")) or "\ufffd" in bar
     widths = "return findAll('#next i').map((bar) => bar.style.width)"
     wide = page.execute_script(widths)
     put_value(page, "#temperature", "0")
-    assert wait_until(page, "find('#next i:nth-child(2)').style.width === '100%'")
+    wait_until_idle(page)
+    assert page.execute_script(widths)[1] == "100%"
     assert page.execute_script(widths)[::2] == wide[::2]  # the model's own probabilities stay
+
+
+def test_a_second_click_before_the_bars_have_changed_adds_nothing(page):
+    added = []
+    for clicks in (1, 2):
+        page.execute_script("run(beginStory)")
+        wait_until_idle(page)
+        page.execute_script("for (let i = 0; i < arguments[0]; i++) find('#next button').click()", clicks)
+        wait_until_idle(page)
+        added.append(page.execute_script("return texts.story.text"))
+    assert added[0] == added[1] != ""
 
 
 def test_writing_can_be_stopped_and_continued(page):
@@ -336,55 +360,106 @@ def test_writing_can_be_stopped_and_continued(page):
     click(page, "#write")
     assert wait_until(page, "find('#story').textContent.length > 40")
     click(page, "#stop")
-    assert wait_until(page, "!isWriting && !find('#continue').disabled")
-    assert page.execute_script("return Number.parseInt(find('#speed').textContent)") < 2000
+    wait_until_idle(page)
+    assert 0 < page.execute_script("return Number.parseInt(find('#speed').textContent)") < 2000
     stopped = text_of(page, "#story")
     put_value(page, "#length", "10")
     click(page, "#continue")
-    assert wait_until(page, "find('#speed').textContent.startsWith('10 tokens')")
+    wait_until_idle(page)
+    assert text_of(page, "#speed").startswith("10 tokens")
     assert text_of(page, "#story").startswith(stopped) and len(text_of(page, "#story")) > len(stopped)
 
 
-def test_a_new_text_ends_the_one_before_it(page):
-    put_value(page, "#length", "2000")
+def test_a_text_may_end_with_a_chosen_token(page, tokenizer):
+    page.execute_script("run(() => addToken(texts.story, arguments[0]))", tokenizer.special["<eos>"])
+    wait_until_idle(page)
+    assert page.execute_script("return [open.ended, find('#continue').disabled, open.next.length]") == [True, True, 0]
+
+
+@pytest.mark.parametrize(
+    "clicks",
+    [
+        ["#write", "#write"], ["#write", "#chat-tab"], ["#chat-tab", "#send", "#story-tab"],
+        ["#chat-tab", "#send", "#new-chat"], ["#chat-tab", "#send", "#send"], ["#write", "#stop", "#continue"],
+        ["#continue", "#continue"],
+    ],
+)  # fmt: skip
+def test_quick_clicks_do_no_harm(page, clicks):
+    put_value(page, "#length", "6")
+    wait_until_idle(page)
+    page.execute_script(
+        "find('#message').value = 'Hi'; for (const selector of arguments[0]) find(selector).click();", clicks
+    )
+    wait_until_idle(page)
+    story, chat, note = page.execute_script("return [texts.story.text, turns, find('#note').textContent]")
+    assert "stopped" not in note and page.get_log("browser") == []
+    shown = text_of(page, "#story")
+    assert shown == ("Once upon a time, there was a" + story if story else "")
+    assert page.execute_script("return findAll('#chat p').map((p) => p.textContent)") == chat
+    assert not page.execute_script("return isWriting")
+    page.execute_script("run(() => showTab('story'))")
     click(page, "#write")
-    assert wait_until(page, "find('#story').textContent.length > 40")
-    page.execute_script("find('#chat-tab').click(); find('#message').value = 'Hi'; find('#send').click()")
-    assert wait_until(page, "turns.length === 2 && turns[1].length > 20")
-    story = text_of(page, "#story")
-    assert wait_until(page, "turns[1].length > 60") and text_of(page, "#story") == story
-    page.execute_script("find('#new-chat').click()")
-    assert wait_until(page, "!isWriting") and page.execute_script("return turns.length") == 0
+    wait_until_idle(page)
+    assert text_of(page, "#speed").startswith("6 tokens")
 
 
-def test_a_text_may_begin_with_a_chosen_token_and_end_with_one(page, tokenizer):
-    put_value(page, "#top-k", "0")
-    assert wait_until(page, "!find('#continue').disabled")
-    page.execute_script("addToken(arguments[0])", tokenizer.special["<eos>"])
-    assert wait_until(page, "growing.ended && find('#continue').disabled")
-    assert page.execute_script("return findAll('#next li').length") == 0
+def test_both_tabs_keep_their_texts(page):
+    put_value(page, "#length", "8")
+    story = write_story(page)
+    click(page, "#chat-tab")
+    page.execute_script("find('#message').value = 'Hi'")
+    click(page, "#send")
+    wait_until_idle(page)
+    chat = page.execute_script("return turns")
+    click(page, "#story-tab")
+    click(page, "#continue")
+    wait_until_idle(page)
+    assert text_of(page, "#story").startswith(story) and len(text_of(page, "#story")) > len(story)
+    click(page, "#chat-tab")
+    wait_until_idle(page)
+    assert page.execute_script("return [turns, findAll('#chat p').map((p) => p.textContent)]") == [chat, chat]
+
+
+@pytest.mark.parametrize(
+    ("selector", "typed", "used"),
+    [("#top-p", "", 1), ("#top-p", "0", 0.05), ("#temperature", "-1", 0), ("#length", "0", 1), ("#top-k", "-5", 0)],
+)
+def test_an_impossible_setting_becomes_a_possible_one(page, selector, typed, used):
+    put_value(page, selector, typed)
+    assert page.execute_script("return Number(find(arguments[0]).value)", selector) == used
+    assert len(write_story(page)) > 0 and "stopped" not in text_of(page, "#note")
 
 
 def test_it_chats_and_remembers_the_conversation(page):
     click(page, "#chat-tab")
     put_value(page, "#length", "12")
-    for number, message in enumerate(["Hello!", " Who are you?\n"], start=1):
+    for message in ("Hello!", " Who are you?\n"):
         page.execute_script("find('#message').value = arguments[0]", message)
         click(page, "#send")
-        assert wait_until(page, f"!isWriting && turns.length === {2 * number} && turns.at(-1)")
+        wait_until_idle(page)
     turns = page.execute_script("return turns")
-    assert [turns[0], turns[2]] == ["Hello!", "Who are you?"]
+    assert [turns[0], turns[2]] == ["Hello!", "Who are you?"] and turns[1] and turns[3]
     shown = page.execute_script("return findAll('#chat p').map((p) => p.textContent)")
     assert shown == turns
     click(page, "#new-chat")
+    wait_until_idle(page)
     assert page.execute_script("return [turns.length, findAll('#chat p').length]") == [0, 0]
     assert page.get_log("browser") == []
 
 
-def test_a_truncated_file_says_so(browser, tmp_path, tokenizer):
+@pytest.mark.parametrize(
+    ("place", "further"),
+    [
+        ('id="weights"', 0),
+        *(('id="weights">', 400 + more) for more in range(4)),
+        ('id="model">', 300),
+        ("</html>", -60),
+    ],
+)
+def test_a_truncated_file_says_so(browser, tmp_path, tokenizer, place, further):
     path = exported(tmp_path, tiny(tokenizer), tokenizer)
     whole = path.read_text(encoding="utf-8")
-    path.write_text(whole[: len(whole) - 400], encoding="utf-8")
+    path.write_text(whole[: whole.rindex(place) + len(place) + further], encoding="utf-8")
     open_page(browser, path)
     assert text_of(browser, "#note") == "This file is incomplete: copy it again."
 
@@ -421,7 +496,8 @@ def test_it_prints_what_rounding_changed_and_writes_the_card(monkeypatch, capsys
         "--license", "MIT", "--title", "Ana's",
     )  # fmt: skip
     (line,) = [line for line in said if line.startswith("weights: int8")]
-    before, after, same = re.search(r"([\d.]+) before and ([\d.]+) after, .* ([\d.]+)% of positions", line).groups()
+    numbers = re.search(r"([\d.]+) before and ([\d.]+) after rounding, .* ([\d.]+)% of positions", line)
+    before, after, same = numbers.groups()
     assert float(before) == pytest.approx(float(after), rel=0.01) and float(same) > 95
     summary = json.loads((golden / "story/summary.json").read_text())
     assert float(before) == pytest.approx(summary["best_bits_per_byte"], rel=1e-3)
@@ -446,7 +522,7 @@ def test_rounding_keeps_the_likeliest_token_of_the_golden_model(tmp_path, weight
     model, tokenizer, rows = golden_rows(tmp_path)
     rounded = copy.deepcopy(model)
     round_weights(rounded, weights)
-    change = export_web.measured(model, rounded, rows)
+    change = export_web.compare(model, rounded, rows)
     assert change.same > 0.95 and change.before != change.after
     assert rows.texts >= 20
 
@@ -454,7 +530,7 @@ def test_rounding_keeps_the_likeliest_token_of_the_golden_model(tmp_path, weight
 def test_bits_per_byte_are_those_of_the_trainers(tmp_path):
     model, _, rows = golden_rows(tmp_path)
     expected = evaluate(model, rows, Precision(torch.device("cpu"), amp=False))
-    assert export_web.measured(model, model, rows)[:2] == pytest.approx([expected["bits_per_byte"]] * 2, rel=1e-5)
+    assert export_web.compare(model, model, rows)[:2] == pytest.approx([expected["bits_per_byte"]] * 2, rel=1e-5)
 
 
 def test_unusable_input_gets_one_line(monkeypatch, tmp_path, tokenizer):
@@ -485,6 +561,17 @@ def test_a_tokenizer_that_cuts_texts_in_another_way_is_refused(tokenizer, change
     if "typed" in changes:
         backend.add_tokens([changes["typed"]])
     assert part in error_of(export_web.check_tokenizer, Tokenizer(backend), "t.pkl")
+
+
+def test_a_model_without_records_is_taken_for_a_story_model_unless_the_shell_says_chat(
+    monkeypatch, said, tmp_path, tokenizer
+):
+    flags = [*saved(tmp_path, tokenizer), "--output", tmp_path / "my.html", "--max_eval_samples", "2"]
+    for kind in ([], ["--kind", "chat"]):
+        main(monkeypatch, *flags, *kind)
+        page = (tmp_path / "my.html").read_text(encoding="utf-8")
+        assert f'"is_chat":{"true" if kind else "false"}' in page
+    assert sum("pass --kind chat" in line for line in said) == 1
 
 
 def test_it_runs_from_a_shell(tmp_path, tokenizer):

@@ -3,11 +3,11 @@
     python tools/export_web.py tinystories_chat_model/best_model.pth --output my_model.html
     python tools/export_web.py tinystories_model/best_model.pth --output my_model.html --title "Ana's stories"
 
-The file contains the weights, the tokenizer and some 500 lines of plain JavaScript, tools/pages/web_model.js and
-web_page.js.  Open it with a double click, send it by e-mail, or put it on any web page.  The weights are rounded to
-8 bits (--weights float16: to 16 bits, twice the size).  So the model is measured before and after, on --dataset.
+The file contains the weights, the tokenizer and plain JavaScript: tools/pages/web_model.js, web_writer.js, web_page.js.
+Open it with a double click, send it by e-mail, or put it on any web page.  The weights are rounded to 8 bits (--weights
+float16: to 16 bits, twice the size).  So the model is measured before and after, on --dataset.
 
-In reading order: `check_tokenizer`, what can be exported; `Measured`; the program.  pages/web.py fills the page.
+In reading order: what can be exported; `compare`, what rounding changes; the program.  pages/web.py fills the page.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from formats.quantized import FLOAT16, round_weights
-from pages.model_card import facts_of, kind_of, run_records
+from pages.model_card import facts_of, flag_text, kind_of, run_records
 from pages.web import Page, web_page
 from scoring.held_out import held_out_rows, holds_dialogues
 
@@ -44,7 +44,8 @@ from model import IGNORED, Transformer
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sample_data"
 TITLE = "A small language model"
-ROWS = 16  # of the texts, at a time: a row has as many logits as 256 x 10,000
+ROWS = 16  # of the texts, at a time: a row has 256 x 10,000 logits
+LARGE = 50  # MB
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,6 +58,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--weights", choices=["int8", FLOAT16], default="int8",
         help="how weights are stored: 8 bits and a scale for each row, or 16 bits (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--kind", choices=["story", "chat"], help="which tab is open at first (default: by args.json next to the model)"
+    )
     parser.add_argument("--title", default=TITLE, help="the heading of the page (default: %(default)s)")
     parser.add_argument(
         "--license", default="none given: ask the author", metavar="TEXT",
@@ -72,8 +76,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.max_eval_samples < 1:
         raise UserError(f"--max_eval_samples must be at least 1, not {args.max_eval_samples}")
-    if Path(args.output).suffix != ".html":
+    if Path(args.output).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {args.output}: browsers open a file by its ending; name it something.html")
+    if not args.title.strip():
+        raise UserError("--title is empty")
     check_outputs([args.output], [args.model, args.tokenizer_path, args.dataset])
     return args
 
@@ -102,10 +108,10 @@ def check_network(model: Transformer, path: str) -> None:
         raise UserError(f"{path} cannot be exported: it was trained with --mlp gelu_exact; train it with --mlp gelu")
 
 
-# How much rounding changes --------------------------------------------------------------------------------------------
+# What rounding changes ------------------------------------------------------------------------------------------------
 
 
-class Measured(NamedTuple):
+class Change(NamedTuple):
     """Bits per byte before and after rounding; same: the share of positions with the same likeliest token."""
 
     before: float
@@ -114,21 +120,23 @@ class Measured(NamedTuple):
 
 
 @torch.inference_mode()
-def measured(model: Transformer, rounded: Transformer, rows: Rows) -> Measured:
-    """Compare a model with its rounded copy on the texts in rows, in float32 as in the browser."""
-    bits = torch.zeros(2)
+def compare(model: Transformer, rounded: Transformer, rows: Rows) -> Change:
+    """Compare a model with its rounded copy on the texts in rows, in float32; each of them runs once."""
+    bits_before = 0.0
+    bits_after = 0.0
     same = 0
     positions = 0
     for first in range(0, rows.per_epoch, ROWS):
         inputs, targets = map(torch.from_numpy, rows.batch(first, min(ROWS, rows.per_epoch - first)))
         is_predicted = targets != IGNORED
         targets = targets[is_predicted]
-        logits = [network(inputs)[is_predicted] for network in (model, rounded)]  # each (positions, V)
-        bits += torch.stack([F.cross_entropy(one, targets, reduction="sum") for one in logits]) / math.log(2)
-        same += int((logits[0].argmax(-1) == logits[1].argmax(-1)).sum())
+        logits = model(inputs)[is_predicted]  # (positions, V)
+        logits_after = rounded(inputs)[is_predicted]
+        bits_before += F.cross_entropy(logits, targets, reduction="sum").item() / math.log(2)
+        bits_after += F.cross_entropy(logits_after, targets, reduction="sum").item() / math.log(2)
+        same += int((logits.argmax(-1) == logits_after.argmax(-1)).sum())
         positions += len(targets)
-    before, after = (bits / rows.bytes).tolist()
-    return Measured(before, after, same / positions)
+    return Change(bits_before / rows.bytes, bits_after / rows.bytes, same / positions)
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -141,7 +149,10 @@ def main() -> None:
     model, content = load_model(args.model, tokenizer)
     check_network(model, args.model)
     summary, flags = run_records(args.model, content.get("run_id"))
-    kind = kind_of(flags)
+    kind = args.kind or kind_of(flags)
+    if not kind:
+        log.info("no args.json of its run next to the model: taken for a story model; if it is not, pass --kind chat")
+        kind = "story"
     dataset = args.dataset or str(SAMPLES / ("conversations" if kind == "chat" else "stories"))
     splits = open_dataset(dataset)
     dialogues = holds_dialogues(splits["train"], args.text_column)
@@ -149,22 +160,26 @@ def main() -> None:
 
     rounded = copy.deepcopy(model)
     size = round_weights(rounded, args.weights)
-    change = measured(model, rounded, rows)
-    stored = f"{args.weights}, {size / 1e6:.1f} MB"
-    bits = f"bits per byte {change.before:.4f} before and {change.after:.4f} after"
+    change = compare(model, rounded, rows)
+    stored = f"{args.weights}, {size / 1e6:.3g} MB"
+    bits = f"bits per byte {change.before:.4f} before and {change.after:.4f} after rounding"
     same = f"the same likeliest token at {change.same:.1%} of positions"
-    log.info(f"weights: {stored}; on {rows.texts:,} texts of {dataset}: {bits}, {same}")
+    measured_on = f"on {rows.texts:,} texts of {flag_text(dataset)}"
+    log.info(f"weights: {stored}; {measured_on}: {bits}, {same}")
 
     card = [
         *facts_of(model, content, summary, flags),
-        ("weights", f"{stored}; {bits} rounding"),
+        ("weights", f"{stored}; {measured_on}: {bits}"),
         ("licence", args.license),
     ]
     page = Page(args.title, kind, [(what, one_line(value, 200)) for what, value in card])
     text = web_page(page, model, tokenizer, args.weights)
     with written_atomically(args.output) as file:
         file.write(text.encode(errors="replace"))
-    print(f"wrote {args.output} ({Path(args.output).stat().st_size / 1e6:.1f} MB); open it in a browser")
+    megabytes = Path(args.output).stat().st_size / 1e6
+    if megabytes > LARGE:
+        log.info(f"a file of {megabytes:.0f} MB may be too large for phones: the page needs five times as much memory")
+    print(f"wrote {args.output} ({megabytes:.3g} MB); open it in a browser")
 
 
 if __name__ == "__main__":

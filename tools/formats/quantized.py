@@ -7,8 +7,9 @@ integer, and each weight becomes the nearest multiple of its scale (Dettmers et 
     integers    79    -29      5   -127        0.30 / 0.00378 = 79.4, and so on
     rounded   0.299 -0.110  0.019 -0.480
 
-Norms and biases stay float32: they are few.  In reading order: `Format`, how to round; `quantize` and `dequantize`;
-`round_weights`, for a whole model.
+Norms and biases stay float32: they are few.  In float16 all numbers have 16 bits, and there are no scales.
+
+In reading order: `Format`, how to round; `quantize` and `dequantize`; `round_weights`, for a whole model.
 """
 
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ class Format:
         return 2 ** (self.bits - 1) - 1
 
 
+# With 4 bits there are only 15 values, so fewer weights share a scale.
 FORMATS = {"int8": Format(8), "int4": Format(4, group=64)}
-FLOAT16 = "float16"  # no integers and no scales: 16 bits for each weight
+FLOAT16 = "float16"
 
 
 def quantize(weight: torch.Tensor, how: Format) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Fill the page of export_web.py: one HTML file with a model in it, and the JavaScript that runs it.
 
 In reading order: `web_page`, which fills the Jinja template web.html; `for_script`, everything but the weights, as
-web_model.js reads it; `packed`, the weights as bytes.  web_model.js computes, web_page.js shows.
+the worker reads it; `packed`, the weights as bytes.  web_model.js and web_writer.js compute, web_page.js shows.
 """
 
 import base64
@@ -24,10 +24,7 @@ ALIGNMENT = 4  # bytes: JavaScript reads float32 numbers only at multiples of th
 
 @dataclass
 class Page:
-    """What the page shows.
-
-    kind: "chat" (then the page opens with the chat), "story" or ""; card: [(what, value)], at its foot.
-    """
+    """What the page shows.  kind: "story" or "chat", the tab that opens first; card: [(what, value)], at its foot."""
 
     title: str
     kind: str
@@ -52,7 +49,7 @@ def web_page(page: Page, model: Transformer, tokenizer: Tokenizer, weights: str)
             ("length", "Tokens at most", settings.max_new_tokens, 1, 2000, 1),
         ],
         style=joined(["base.css", "web.css"]),
-        worker=joined(["web_model.js"]),
+        worker=joined(["web_model.js", "web_writer.js"]),
         script=script,
         script_hash=hash_of(script),
         has_worker=True,

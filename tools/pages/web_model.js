@@ -1,17 +1,18 @@
 "use strict";
-// The model in JavaScript: the same computation as in Python, one position at a time.
-// In reading order: the tokenizer (data.py), the network (model.py), the choice of a token (generation/sampling.py),
-// the form of stories and dialogues (generation/prompts.py), and the requests of the page.
-// This file runs in a Web Worker, a second thread: the page stays usable while the model computes.
+// The model in JavaScript: the same computation as in Python, one position at a time. Numbers are stored in float32;
+// JavaScript adds and multiplies them in float64, so the last digits differ.
+// In reading order: the tokenizer (data.py), and the network (model.py). web_writer.js follows this file.
 // In the comments, C is the hidden size, D the size of a head, V the size of the vocabulary.
 
 // The tokenizer -------------------------------------------------------------------------------------------------------
 
-// GPT-2's rule for cutting a text into words; tokens never cross the border of a word.
+// GPT-2's rule for cutting a text into words; tokens never cross the border of a word. \p{White_Space} is what Python's
+// library means by \s; JavaScript's own \s has one character less (U+0085) and one more (U+FEFF).
 const WORDS =
   /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
-// A byte-level BPE tokenizer.  A token is written as one letter for each of its bytes.
+// A byte-level BPE tokenizer. A token is written as one visible letter for each of its bytes: the space is Ġ, so the
+// token " cat" is written Ġcat.
 class Tokenizer {
   constructor({ tokens, letters, merges, cuts_words }) {
     this.tokens = tokens; // [the letters of token 0, of token 1, ...]; null for those that are not text
@@ -32,16 +33,16 @@ class Tokenizer {
   encodeWord(word) {
     const parts = [...new TextEncoder().encode(word)].map((byte) => this.letters[byte]);
     for (;;) {
-      let first = Infinity;
+      let bestRank = Infinity;
       let place = 0;
       for (let i = 0; i + 1 < parts.length; i++) {
         const rank = this.ranks.get(`${parts[i]} ${parts[i + 1]}`) ?? Infinity;
-        if (rank < first) {
-          first = rank;
+        if (rank < bestRank) {
+          bestRank = rank;
           place = i;
         }
       }
-      if (first === Infinity) {
+      if (bestRank === Infinity) {
         return parts.map((part) => this.ids.get(part));
       }
       parts.splice(place, 2, parts[place] + parts[place + 1]);
@@ -69,7 +70,7 @@ class Transformer {
     }
   }
 
-  // Read the token with this id at a position -> (C,), the input of the head.
+  // Read the token with this id at a position -> (C,), the input of the head: `hidden` in model.py, for one position.
   read(id, position) {
     let x = this.row("tokens.weight", id).slice();
     if (this.config.positions === "learned") {
@@ -126,12 +127,12 @@ class Transformer {
     return y;
   }
 
-  // RMSNorm or LayerNorm: (C,) -> (C,).
+  // LayerNorm, or RMSNorm, which does not subtract the mean: (C,) -> (C,).
   norm(x, name) {
     const isLayerNorm = this.config.norm === "layer";
     const mean = isLayerNorm ? sum(x) / x.length : 0;
-    const variance = sum(x.map((value) => (value - mean) ** 2)) / x.length;
-    const scale = 1 / Math.sqrt(variance + this.config.norm_epsilon);
+    const meanSquare = sum(x.map((value) => (value - mean) ** 2)) / x.length; // the variance, in a LayerNorm
+    const scale = 1 / Math.sqrt(meanSquare + this.config.norm_epsilon);
     const weight = this.weights[`${name}.weight`];
     const y = x.map((value, i) => (value - mean) * scale * weight[i]);
     const bias = this.weights[`${name}.bias`];
@@ -156,22 +157,22 @@ class Transformer {
     const values = this.values[layer];
     keys.set(k, position * size);
     values.set(qkv.subarray(2 * size), position * size);
-    const first = Math.max(0, position + 1 - (this.config.window_size ?? Infinity)); // the first position it may see
+    const firstSeen = Math.max(0, position + 1 - (this.config.window_size ?? Infinity));
     const y = new Float32Array(size);
     for (let begin = 0; begin < size; begin += headSize) {
       // One head: its queries, keys and values are the numbers from `begin` to `begin + headSize`.
-      const scores = new Float32Array(position + 1 - first);
+      const scores = new Float32Array(position + 1 - firstSeen);
       for (let s = 0; s < scores.length; s++) {
-        const start = (first + s) * size;
+        const start = (firstSeen + s) * size;
         for (let i = begin; i < begin + headSize; i++) {
           scores[s] += (q[i] * keys[start + i]) / Math.sqrt(headSize);
         }
       }
-      const shares = softmax(scores);
-      for (let s = 0; s < shares.length; s++) {
-        const start = (first + s) * size;
+      const weights = softmax(scores); // how much of each position's values is taken
+      for (let s = 0; s < weights.length; s++) {
+        const start = (firstSeen + s) * size;
         for (let i = begin; i < begin + headSize; i++) {
-          y[i] += shares[s] * values[start + i];
+          y[i] += weights[s] * values[start + i];
         }
       }
     }
@@ -216,12 +217,12 @@ function sum(x) {
   return x.reduce((total, value) => total + value, 0);
 }
 
-// Turn scores into shares that sum to 1; the largest score is subtracted first, so that no exponential is infinite.
+// Turn scores into probabilities; the largest score is subtracted first, so that no exponential is infinite.
 function softmax(scores) {
   const largest = scores.reduce((one, other) => Math.max(one, other), -Infinity);
-  const shares = scores.map((score) => Math.exp(score - largest));
-  const total = sum(shares);
-  return shares.map((share) => share / total);
+  const exponentials = scores.map((score) => Math.exp(score - largest));
+  const total = sum(exponentials);
+  return exponentials.map((value) => value / total);
 }
 
 function silu(value) {
@@ -231,195 +232,3 @@ function silu(value) {
 function gelu(value) {
   return 0.5 * value * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (value + 0.044715 * value ** 3)));
 }
-
-// The choice of a token -----------------------------------------------------------------------------------------------
-
-// Return the ids of tokens, the likeliest first.
-function ranked(logits) {
-  return Uint32Array.from(logits, (_, id) => id).sort((one, other) => logits[other] - logits[one]);
-}
-
-// Return {id: probability} of the tokens to draw from: temperature, then top-k, then top-p.
-// ranking: from `ranked`; settings: {temperature (0: only the likeliest), topK (0: all), topP}.
-function chancesOf(logits, ranking, { temperature, topK, topP }) {
-  if (temperature === 0) {
-    return new Map([[ranking[0], 1]]);
-  }
-  const kept = ranking.subarray(0, topK || ranking.length);
-  const shares = softmax(Float64Array.from(kept, (id) => logits[id] / temperature));
-  const chances = new Map();
-  let total = 0;
-  for (let i = 0; i < kept.length && total < topP; i++) {
-    chances.set(kept[i], shares[i]);
-    total += shares[i];
-  }
-  return new Map([...chances].map(([id, share]) => [id, share / total]));
-}
-
-// Draw a token: the first at which the sum of the probabilities is greater than a random number.
-function draw(chances, random) {
-  let total = 0;
-  let drawn;
-  for (const [id, chance] of chances) {
-    total += chance;
-    drawn = id;
-    if (random < total) {
-      break;
-    }
-  }
-  return drawn;
-}
-
-// Return a function that gives random numbers in [0, 1), always the same ones for a seed (mulberry32).
-// Math.random has no seed.  Python's generator gives other numbers, so the same seed gives another text there.
-function randomNumbers(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-// A text that grows ---------------------------------------------------------------------------------------------------
-
-// Stories and dialogues have the form of the training texts: <bos> text, or <bos> <user> text <assistant> text <eos> ...
-class Writer {
-  constructor({ config, weights, tokenizer, special, never_written }) {
-    this.network = new Transformer(config, weights);
-    this.tokenizer = new Tokenizer(tokenizer);
-    this.special = special; // {"<bos>": id, ...}
-    this.banned = never_written.filter((id) => id !== special["<eos>"]);
-    this.context = config.max_seq_len;
-  }
-
-  // Begin a story.  Returns what `state` returns; note: what the reader should know.
-  beginStory(text, settings) {
-    let ids = this.tokenizer.encode(text);
-    let note = "";
-    if (ids.length >= this.context) {
-      ids = ids.slice(1 - this.context);
-      note = "The text does not fit the model’s context: the model sees only its end.";
-    }
-    return this.begin([this.special["<bos>"], ...ids], settings, note);
-  }
-
-  // Begin a reply.  turns: [user's text, reply, user's text, ...], and the last one is the user's.
-  // At most a quarter of the context is kept free for the reply.
-  beginReply(turns, settings) {
-    const room = this.context - Math.min(settings.length, Math.floor(this.context / 4));
-    const parts = turns.map((text, i) => {
-      const ids = this.tokenizer.encode(text.trim());
-      return i % 2 ? [this.special["<assistant>"], ...ids, this.special["<eos>"]] : [this.special["<user>"], ...ids];
-    });
-    let note = "";
-    while (parts.length > 1 && parts.flat().length + 2 > room) {
-      parts.splice(0, 2);
-      note = "The conversation no longer fits the model’s context: it forgets the oldest turns.";
-    }
-    const [question] = parts.slice(-1);
-    if (question.length + 2 > room) {
-      question.splice(1, question.length + 2 - room);
-      note = "The message does not fit the model’s context: its beginning is left out.";
-    }
-    return this.begin([this.special["<bos>"], ...parts.flat(), this.special["<assistant>"]], settings, note);
-  }
-
-  begin(ids, settings, note) {
-    this.ids = [];
-    this.random = randomNumbers(settings.seed);
-    this.decoder = new TextDecoder(); // keeps the bytes of an incomplete character until the next ones come
-    for (const id of ids) {
-      this.read(id);
-    }
-    return { ...this.state(settings), note };
-  }
-
-  // Read a token; a full context keeps its newest half, whose positions are computed again.
-  read(id) {
-    if (this.ids.length === this.context) {
-      const kept = this.ids.slice(Math.floor(this.context / 2));
-      kept.forEach((earlier, position) => this.network.read(earlier, position));
-      this.ids = kept;
-    }
-    this.hidden = this.network.read(id, this.ids.length);
-    this.ids.push(id);
-  }
-
-  // Return {next}: the ten likeliest next tokens, each {id, text, own, drawn}.
-  // own: the model's probability; drawn: that after temperature, top-k and top-p.
-  state(settings) {
-    const logits = this.network.logits(this.hidden);
-    this.banned.forEach((id) => (logits[id] = -Infinity));
-    const ranking = ranked(logits);
-    const own = softmax(logits);
-    this.chances = chancesOf(logits, ranking, settings);
-    const next = [...ranking.subarray(0, 10)].map((id) => ({
-      id,
-      text: id === this.special["<eos>"] ? null : new TextDecoder().decode(this.tokenizer.bytesOf(id)),
-      own: own[id],
-      drawn: this.chances.get(id) ?? 0,
-    }));
-    return { next };
-  }
-
-  // Add one token, drawn or chosen.  Returns its text and what `state` returns; at the end of the text: {ended: true}.
-  next(settings, chosen) {
-    const id = chosen ?? draw(this.chances, this.random());
-    if (id === this.special["<eos>"]) {
-      return { text: this.decoder.decode(), ended: true, next: [] };
-    }
-    this.read(id);
-    return { text: this.decoder.decode(this.tokenizer.bytesOf(id), { stream: true }), ended: false, ...this.state(settings) };
-  }
-}
-
-// The weights and the requests of the page ----------------------------------------------------------------------------
-
-// Return {name: Float32Array} from the bytes that tools/export_web.py packed.
-function unpack(tensors, buffer) {
-  const weights = {};
-  for (const { name, format, rows, size, start } of tensors) {
-    if (format === "float32") {
-      weights[name] = new Float32Array(buffer, start, size);
-    } else if (format === "float16") {
-      weights[name] = Float32Array.from(new Uint16Array(buffer, start, size), (bits) => HALVES[bits]);
-    } else {
-      const scales = new Float32Array(buffer, start, rows); // one for each row
-      const integers = new Int8Array(buffer, start + 4 * rows, size);
-      weights[name] = Float32Array.from(integers, (integer, i) => integer * scales[Math.floor(i / (size / rows))]);
-    }
-  }
-  return weights;
-}
-
-// The value of each float16: 1 bit for the sign, 5 for the exponent, 10 for the fraction.
-const HALVES = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
-  const sign = bits >> 15 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = (bits & 1023) / 1024;
-  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
-});
-
-let writer;
-
-const REQUESTS = {
-  load: ({ model, buffer }) => {
-    writer = new Writer({ ...model, weights: unpack(model.tensors, buffer) });
-    return {};
-  },
-  story: ({ text, settings }) => writer.beginStory(text, settings),
-  reply: ({ turns, settings }) => writer.beginReply(turns, settings),
-  next: ({ settings, chosen }) => writer.next(settings, chosen),
-  state: ({ settings }) => writer.state(settings),
-};
-
-// The page asks for one token at a time.  So it can stop at any token, and change the settings while the text grows.
-self.onmessage = ({ data }) => {
-  try {
-    postMessage(REQUESTS[data.request](data));
-  } catch (error) {
-    postMessage({ error: String(error) });
-  }
-};

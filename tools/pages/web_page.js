@@ -1,230 +1,297 @@
-// The page of export_web.py: it shows texts, and asks the worker (web_model.js) for one token at a time.
-// In reading order: the worker; a growing text; the bars; the story and the chat; the start. helpers.js comes first.
+// The page of export_web.py: it shows texts, and asks the worker (web_writer.js) for one token at a time.
+// In reading order: the worker; the settings; a growing text; the bars; the story and the chat; the start.
+// helpers.js comes before this file.
 
 // The worker ----------------------------------------------------------------------------------------------------------
 
-const waiting = []; // functions that take the worker's next answers, in the order of the requests
 let worker;
+const waiting = []; // for each request without an answer: [what to do with the answer, what to do with an error]
 
 // Start the worker from the code in this page: a page on a disk may not load a second file.
 function startWorker() {
   const code = new Blob([find("#worker").textContent], { type: "text/javascript" });
   worker = new Worker(URL.createObjectURL(code));
-  worker.onmessage = ({ data }) => waiting.shift()(data);
+  worker.onmessage = ({ data }) => {
+    const [resolve, reject] = waiting.shift();
+    if (data.error) {
+      reject(data.error);
+    } else {
+      resolve(data);
+    }
+  };
+  worker.onerror = (event) => {
+    for (const [, reject] of waiting.splice(0)) {
+      reject(event.message || "this browser allows no second thread");
+    }
+  };
 }
 
-// Send a request; return a promise of the answer.
+// Send a request; return a promise of the answer. given: buffers that the worker gets without copying them.
 function ask(request, content, given = []) {
   return new Promise((resolve, reject) => {
-    waiting.push((answer) => (answer.error ? reject(answer.error) : resolve(answer)));
+    waiting.push([resolve, reject]);
     worker.postMessage({ request, ...content }, given);
   });
 }
 
-// Return the bytes of the weights, which are in the page as base64.
-function weightsInPage() {
-  const letters = atob(find("#weights").textContent.trim());
-  const bytes = new Uint8Array(letters.length);
-  for (let i = 0; i < letters.length; i++) {
-    bytes[i] = letters.charCodeAt(i);
-  }
-  return bytes.buffer;
+// Actions run one after the other: an action of the reader stops the one before it, and begins when that has ended.
+let lastAction = Promise.resolve();
+let isStopped = false;
+
+function run(action) {
+  isStopped = true;
+  lastAction = lastAction.then(async () => {
+    isStopped = false;
+    try {
+      await action();
+    } catch (error) {
+      find("#note").textContent = `The model stopped (${error}). Load the page again.`;
+    }
+    setWriting(false);
+  });
+}
+
+// The settings --------------------------------------------------------------------------------------------------------
+
+// Return the number in a field, within its limits; an empty field has its default value.
+function numberIn(selector) {
+  const field = find(selector);
+  const number = Number.isNaN(field.valueAsNumber) ? Number(field.defaultValue) : field.valueAsNumber;
+  return Math.min(Math.max(number, Number(field.min)), Number(field.max));
+}
+
+function settings() {
+  return {
+    length: numberIn("#length"),
+    temperature: numberIn("#temperature"),
+    topK: numberIn("#top-k"),
+    topP: numberIn("#top-p"),
+    seed: numberIn("#seed"),
+  };
 }
 
 // A growing text ------------------------------------------------------------------------------------------------------
 
-let growing = null; // {text, ended, show: a function that shows the text}
+// The story and the reply that is written last. next: the likeliest next tokens; show: a function that shows the text.
+const texts = {
+  story: { kind: "story", text: "", hasBegun: false, ended: false, next: [], show: showStory },
+  chat: { kind: "chat", text: "", hasBegun: false, ended: false, next: [], show: () => {} },
+};
+let open = texts.story; // the one in the open tab
 let isWriting = false;
 
-function settings() {
-  const number = (selector) => find(selector).valueAsNumber || 0;
-  return {
-    length: number("#length"),
-    temperature: number("#temperature"),
-    topK: number("#top-k"),
-    topP: number("#top-p"),
-    seed: number("#seed"),
-  };
-}
-
-// Begin a text.  request: "story" or "reply", with its content; show: a function that shows the text.
-async function begin(request, content, show) {
-  growing = { text: "", ended: false, show };
-  const answer = await ask(request, { ...content, settings: settings() });
+// Begin a text. content: what the worker needs to begin it.
+async function begin(text, content) {
+  text.text = "";
+  text.show("");
+  const answer = await ask(text.kind, { ...content, settings: settings() });
+  text.hasBegun = true;
+  text.ended = false;
+  text.next = answer.next;
   find("#note").textContent = answer.note;
-  showNext(answer.next);
+  showNext();
 }
 
 // Add one token; chosen: its id, else the model draws it.
-async function addToken(chosen) {
-  const grown = growing; // a new text may begin before the answer comes
-  const answer = await ask("next", { settings: settings(), chosen });
-  grown.text += answer.text;
-  grown.ended = answer.ended;
-  grown.show(grown.text);
-  showNext(answer.next);
+async function addToken(text, chosen) {
+  const answer = await ask("next", { kind: text.kind, settings: settings(), chosen });
+  text.text += answer.text;
+  text.ended = answer.ended;
+  text.next = answer.next;
+  text.show(text.text);
+  showNext();
 }
 
-// Add tokens until the text ends, is long enough, or is stopped, or until another text begins.
-async function grow() {
-  const grown = growing;
+// Add tokens until the text ends, is long enough, or is stopped.
+async function grow(text) {
   const start = performance.now();
   const { length } = settings();
   let tokens = 0;
   setWriting(true);
-  while (isWriting && growing === grown && !grown.ended && tokens < length) {
-    await addToken();
+  while (!isStopped && !text.ended && tokens < length) {
+    await addToken(text);
     tokens += 1;
   }
-  if (growing === grown) {
+  if (tokens > 0) {
     const seconds = (performance.now() - start) / 1000;
     find("#speed").textContent = `${tokens} tokens, ${(tokens / seconds).toFixed(0)} tokens/s`;
-    setWriting(false);
   }
 }
 
 function setWriting(yes) {
   isWriting = yes;
+  find("main").setAttribute("aria-busy", yes); // a screen reader waits for the whole text
   showButtons();
 }
 
 // Let only those buttons be pressed that make sense now.
 function showButtons() {
-  find("#write").disabled = isWriting;
-  find("#send").disabled = isWriting;
   find("#stop").disabled = !isWriting;
-  find("#continue").disabled = isWriting || !growing || growing.ended;
-}
-
-// Run an action of the page; show its error, if any, instead of losing it.
-async function tried(action) {
-  try {
-    await action();
-  } catch (error) {
-    setWriting(false);
-    find("#note").textContent = `The model stopped (${error}). Load the page again.`;
-  }
+  find("#continue").disabled = isWriting || !open.hasBegun || open.ended;
 }
 
 // The likeliest next tokens -------------------------------------------------------------------------------------------
 
 // Show the bars: grey is the model's probability, blue the one after temperature, top-k and top-p.
-function showNext(tokens) {
-  const rows = tokens.map(({ id, text, own, drawn }) => {
-    const button = element("button", text === null ? "(end)" : signs(text));
-    button.type = "button";
-    button.onclick = () => isWriting || tried(() => addToken(id));
-    const bars = element("div");
-    for (const share of [own, drawn]) {
-      const bar = element("i");
-      bar.style.width = `${100 * share}%`;
-      bars.append(bar);
-    }
-    const row = element("li");
-    row.append(button, bars, element("span", `${(100 * own).toFixed(1)}%`));
-    return row;
-  });
-  find("#next").replaceChildren(...rows);
+function showNext() {
+  const { next } = open;
+  find("#next").replaceChildren(...next.map((token) => barsOf(token, next)));
   showButtons();
+}
+
+// Return the line of a token; a click on it adds this token. next: all tokens that are shown.
+function barsOf({ id, text, own, drawn }, next) {
+  const button = element("button", text === null ? "(end)" : signs(text));
+  button.type = "button";
+  button.onclick = () =>
+    run(async () => {
+      const isStillNext = open.next === next; // a quick second click was meant for the same place
+      if (isStillNext) {
+        await addToken(open, id);
+      }
+    });
+  const bars = element("div");
+  for (const probability of [own, drawn]) {
+    const bar = element("i");
+    bar.style.width = `${100 * probability}%`;
+    bars.append(bar);
+  }
+  const line = element("li");
+  line.append(button, bars, element("span", `${(100 * own).toFixed(1)}%`));
+  return line;
 }
 
 // Show the bars for changed settings.
 async function updateBars() {
-  if (growing && !growing.ended && !isWriting) {
-    const answer = await ask("state", { settings: settings() });
-    showNext(answer.next);
+  if (open.hasBegun && !open.ended) {
+    const answer = await ask("state", { kind: open.kind, settings: settings() });
+    open.next = answer.next;
+    showNext();
   }
 }
 
 // The story and the chat ----------------------------------------------------------------------------------------------
 
+let beginning = ""; // of the story that is shown
+
+function showStory(text) {
+  find("#story").textContent = text && beginning + text;
+}
+
 function beginStory() {
-  const beginning = find("#beginning").value;
-  find("#story").textContent = "";
-  return begin("story", { text: beginning }, (text) => (find("#story").textContent = beginning + text));
+  beginning = find("#beginning").value;
+  return begin(texts.story, { text: beginning });
 }
 
 let turns = []; // [user's text, reply, user's text, reply, ...]
 
+// Send the message, and write a reply.
 async function send() {
   const message = find("#message").value.trim();
   if (!message) {
     return;
   }
   find("#message").value = "";
-  const conversation = turns; // a new one may begin before the reply is complete
+  const question = element("p", message);
+  const reply = element("p");
+  question.className = "question";
+  reply.className = "reply";
+  find("#chat").append(question, reply);
   const asked = [...turns, message];
   turns.push(message, "");
-  const shown = element("p");
-  shown.className = "reply";
-  find("#chat").append(Object.assign(element("p", message), { className: "question" }), shown);
-  await begin("reply", { turns: asked }, (text) => {
-    conversation[asked.length] = text.trimStart();
-    shown.textContent = text.trimStart();
-    shown.scrollIntoView({ block: "nearest" });
-  });
-  await grow();
+  texts.chat.show = (text) => {
+    turns[asked.length] = text.trimStart();
+    reply.textContent = text.trimStart();
+    find("#chat").scrollTop = find("#chat").scrollHeight;
+  };
+  await begin(texts.chat, { turns: asked });
+  await grow(texts.chat);
 }
 
 function beginChat() {
-  isWriting = false;
   turns = [];
-  growing = null;
+  Object.assign(texts.chat, { text: "", hasBegun: false, next: [] });
   find("#chat").replaceChildren();
-  showNext([]);
+  showNext();
 }
 
-function showTab(name) {
-  isWriting = false;
-  for (const tab of findAll("[role=tab]")) {
-    tab.setAttribute("aria-selected", tab.id === `${name}-tab`);
+function showTab(kind) {
+  open = texts[kind];
+  for (const name of ["story", "chat"]) {
+    find(`#${name}-tab`).setAttribute("aria-selected", name === kind);
+    find(`#${name}-panel`).hidden = name !== kind;
   }
-  find("#story-panel").hidden = name !== "story";
-  find("#chat-panel").hidden = name !== "chat";
-  return name === "story" ? beginStory() : beginChat();
+  find("#note").textContent = "";
+  find("#speed").textContent = "";
+  showNext();
 }
 
 // The start -----------------------------------------------------------------------------------------------------------
 
+// Return {model, buffer} from the page: a description, and the bytes of the weights. null: the file is incomplete.
+function modelInPage() {
+  try {
+    const model = JSON.parse(find("#model").textContent);
+    const letters = atob(find("#weights").textContent.trim());
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) {
+      bytes[i] = letters.charCodeAt(i);
+    }
+    return bytes.length === model.bytes ? { model, buffer: bytes.buffer } : null;
+  } catch {
+    return null;
+  }
+}
+
 async function start() {
-  find("#note").textContent = "The model is being unpacked …";
-  const model = JSON.parse(find("#model").textContent);
-  const buffer = weightsInPage();
-  if (buffer.byteLength !== model.bytes) {
+  const content = modelInPage();
+  if (content === null) {
     find("#note").textContent = "This file is incomplete: copy it again.";
     return;
   }
   startWorker();
-  await ask("load", { model, buffer }, [buffer]);
+  await ask("load", content, [content.buffer]);
   connect();
-  await showTab(model.is_chat ? "chat" : "story");
+  showTab(content.model.is_chat ? "chat" : "story");
+  await beginStory();
   document.body.dataset.ready = "yes";
 }
 
 // Give every button and field its function.
 function connect() {
   const actions = {
-    "#write": () => beginStory().then(grow),
+    "#write": () => beginStory().then(() => grow(texts.story)),
     "#send": send,
-    "#continue": grow,
-    "#stop": () => (isWriting = false),
+    "#continue": () => grow(open),
+    "#stop": () => {}, // every action stops the one before it
     "#new-chat": beginChat,
     "#story-tab": () => showTab("story"),
     "#chat-tab": () => showTab("chat"),
   };
   for (const [selector, action] of Object.entries(actions)) {
-    find(selector).onclick = () => tried(action);
+    find(selector).onclick = () => run(action);
+    find(selector).disabled = false;
   }
   find("#message").onkeydown = (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    const isComposing = event.isComposing || event.keyCode === 229; // 229: the same in Safari
+    if (event.key === "Enter" && !event.shiftKey && !isComposing) {
       event.preventDefault();
       find("#send").click();
     }
   };
-  find("#beginning").onchange = () => isWriting || tried(beginStory);
+  find("#beginning").onchange = () => {
+    if (!texts.story.text) {
+      run(beginStory);
+    }
+  };
   for (const field of findAll("#settings input")) {
-    field.onchange = () => tried(updateBars);
+    field.onchange = () => {
+      field.value = numberIn(`#${field.id}`);
+      if (!isWriting) {
+        run(updateBars);
+      }
+    };
   }
 }
 
-addEventListener("DOMContentLoaded", () => tried(start));
+addEventListener("DOMContentLoaded", () => run(start));
