@@ -96,8 +96,10 @@ def check_outputs(written: Iterable[str | None], read: Iterable[str | None]) -> 
     for path in written:
         if used.count(Path(path).resolve()) > 1:
             raise UserError(f"{path} would be overwritten, but has another use in this command; choose another file")
-        if not Path(path).parent.is_dir() or Path(path).is_dir():
-            raise UserError(f"cannot write {path}: it is a folder, or its folder does not exist")
+        if Path(path).is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; name a file")
+        if not Path(path).parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {Path(path).parent}; create it first")
 
 
 def locked(file: BinaryIO) -> bool | None:

@@ -23,8 +23,10 @@ from common.text import without_surrogates
 from corpus.other_tokenizers import BYTES
 from corpus.sources import open_dataset
 from corpus.stories import read_stories
+from data import SPECIAL_TOKENS
 
 STORIES = Path(__file__).resolve().parents[1] / "sample_data/stories"
+FIRST_ID = len(SPECIAL_TOKENS) + 256  # the id of the first merged token in a tokenizer of step 1
 Word = tuple[bytes, ...]
 Pair = tuple[bytes, bytes]
 # GPT-2's rule: a space belongs to the word after it, and no token contains parts of two words.  The library's rule has
@@ -97,12 +99,12 @@ def main() -> None:
     parser.add_argument("--merges", type=int, default=50, help="how many at most (default: %(default)s)")
     args = parser.parse_args()
     if not Path(args.file).exists():
-        raise UserError(f"no file or folder {args.file}; pass stories in a form that step 1 reads")
+        raise UserError(f"no file or folder {args.file}; pass stories on this computer, in a form that step 1 reads")
     if args.merges < 1:
         raise UserError(f"--merges must be at least 1, not {args.merges}")
     texts = read_stories(open_dataset(str(args.file))["train"])
-    for number, (pair, count) in enumerate(learn_merges(texts, args.merges), start=1):
-        print(f"{number:5}  {pair[0] + pair[1]!s:20} = {pair[0]} + {pair[1]}, {count:,} times")
+    for token, (pair, count) in enumerate(learn_merges(texts, args.merges), start=FIRST_ID):
+        print(f"{token:5}  {pair[0] + pair[1]!s:20} = {pair[0]} + {pair[1]}, {count:,} times")
 
 
 if __name__ == "__main__":

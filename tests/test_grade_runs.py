@@ -620,7 +620,10 @@ def test_nonsense_is_refused_in_one_line(tmp_path):
         (["x", "--dataset", "stories"], "--dataset is for --verify"),
         (["x", "--processes", "0"], "--processes"),
         (["x", "--csv", str(tmp_path / "none/g.csv")], "there is no folder"),
-        (["x", "--report", str(tmp_path)], "is a folder; name a file"),
+        (["x", "--report", str(tmp_path)], "must end in .html"),
+        (["x", "--csv", "anna/args.json"], "must end in .csv"),
+        (["x", "--leaderboard", str(tmp_path)], "no file"),
+        (["x", "--rubric", "none.toml"], "no file none.toml"),
     ):
         with pytest.raises(UserError, match=said):
             grade_runs.parse_args(words)

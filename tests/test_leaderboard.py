@@ -10,13 +10,23 @@ import torch
 from grading import leaderboard
 from grading.edited_records import problem
 from grading.facts import facts_of
-from grading.leaderboard import Disqualified, Result, Rules, read_rules, result_of, standings, write_leaderboard
+from grading.leaderboard import (
+    Disqualified,
+    Result,
+    Rules,
+    pages_of,
+    read_rules,
+    result_of,
+    standings,
+    write_leaderboard,
+)
 from grading.submissions import Submission, opened
 from pages.report import Entry
 from pages_seen import Seen
 from programs import ROOT, main, write_rows
 from refusals import error_of
 
+from common.errors import UserError
 from common.weights_files import load_model, save_model
 from corpus.sources import open_dataset
 from data import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
@@ -228,6 +238,17 @@ def test_the_best_run_of_a_person_counts_and_chat_runs_are_left_out():
     assert place.runs == 3
 
 
+def test_a_fault_of_the_instructor_s_machine_is_not_the_student_s_problem(tmp_path, monkeypatch):
+    def broken(*_):
+        raise UserError("the hub does not answer")
+
+    tokenizer = load_tokenizer(TOKENIZER)
+    network, _ = load_model(GOLDEN / "story/best_model.pth")
+    monkeypatch.setattr(leaderboard, "load", lambda *_: (network, tokenizer))
+    monkeypatch.setattr(leaderboard, "held_out", broken)
+    assert reason(make_run()) == "it could not be evaluated here; make the leaderboard again"
+
+
 def test_a_run_with_a_problem_is_disqualified_until_the_instructor_allows_it():
     entries = [make_entry("anna", 0.7, problems=1), make_entry("ben", 0.6, problems=2), make_entry("cy", 0.8)]
     unread = Entry("dora", {}, [problem("cannot be read")], person="dora")
@@ -242,9 +263,10 @@ def test_the_pages_are_for_the_whole_class_and_a_name_is_never_markup(tmp_path):
     bad = "<b>a|b</b>\u202e"
     entries = [make_entry("anna", 0.61), make_entry(bad, 0.5, person=bad), make_entry("carl|x", problems=1)]
     rules = Rules("/home/instructor/held", title="Best <i>model</i>", minutes=45, device="Tesla T4", tokens=2e7)
-    write_leaderboard(entries, rules, 500, tmp_path)
-    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
-    table = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    printed = write_leaderboard(entries, rules, 500, pages_of(str(tmp_path / "rules.toml")))
+    page = (tmp_path / "rules.html").read_text(encoding="utf-8")
+    table = (tmp_path / "rules.md").read_text(encoding="utf-8")
+    assert printed == table
     seen = Seen(page)
     assert not {"b", "i", "script", "img"} & set(seen.elements) and "\u202e" not in page + table
     assert r"\<b\>a\|b\</b\>?" in table and r"| carl\|x | 1 problem in its records |" in table
@@ -301,12 +323,12 @@ def test_a_wrong_name_or_text_is_refused_before_a_run_is_read(tmp_path, monkeypa
     flags = [tmp_path / "class", "--cache_dir", tmp_path / "cache", "--leaderboard", tmp_path / "rules.toml"]
     for rules, said in (
         ({"text": "allow = ['bob']"}, "the rules allow bob, but there is no submission with this name"),
-        ({"texts": tmp_path / "missing.jsonl"}, "no file or folder"),
+        ({"texts": tmp_path / "missing.jsonl"}, "the texts of the rules"),
         ({"texts": bad}, "bad.jsonl"),
     ):
         write_rules(tmp_path, **rules)
         assert said in error_of(main, grade_runs, *flags)
-    taken = tmp_path / "leaderboard.html"
+    taken = tmp_path / "rules.html"
     assert "another use in this command" in error_of(grade_runs.parse_args, [*map(str, flags), "--report", str(taken)])
 
 
@@ -320,12 +342,12 @@ def test_the_command_writes_both_pages_for_a_class(tmp_path, capsys):
     flags = [folder, "--leaderboard", rules, "--tokenizer_path", TOKENIZER, "--cache_dir", tmp_path / "cache"]
     for _ in range(2):  # the pages in the folder of the submissions do not count as submissions
         main(grade_runs, *flags, "--processes", 1)
-        table = (folder / "leaderboard.md").read_text(encoding="utf-8")
+        table = (folder / "rules.md").read_text(encoding="utf-8")
         _, _, best, *rest = [line for line in table.splitlines() if line.startswith("|")]
         assert best.startswith("| 1 | anna | 3.9382 | 0.0 | 5,496 | 7,024 | cpu") and best.endswith("| 1 |")
         reasons = "\n".join(rest)
         assert "| ben | 1 problem in its records |" in reasons and "| copied | 1 problem in its records |" in reasons
         assert "| carl | 2 problems in its records |" in reasons and "leaderboard" not in reasons
-        assert "3.9382" in (folder / "leaderboard.html").read_text(encoding="utf-8")
+        assert "3.9382" in (folder / "rules.html").read_text(encoding="utf-8")
     captured = capsys.readouterr()
-    assert "wrote leaderboard.html and leaderboard.md into" in captured.err
+    assert f"wrote {folder / 'rules.html'} and {folder / 'rules.md'}" in captured.err and table in captured.out

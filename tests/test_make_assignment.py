@@ -107,8 +107,8 @@ def test_a_copy_has_the_whole_course_and_in_place_of_each_body_an_error(assignme
     copy, _ = assignment
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     added = {"ASSIGNMENT.md", "assignment.json"}
-    assert {name for name in files if "__pycache__" not in name} == {*FILES, *added} - {make_assignment.LEFT_OUT}
-    for name in {*FILES} - {task.file for task in TASKS} - {"Makefile", make_assignment.LEFT_OUT}:
+    assert {name for name in files if "__pycache__" not in name} == {*FILES, *added} - {*make_assignment.LEFT_OUT}
+    for name in {*FILES} - {task.file for task in TASKS} - {"Makefile", *make_assignment.LEFT_OUT}:
         assert (copy / name).read_bytes() == (ROOT / name).read_bytes(), name
     for task in TASKS:
         text = (copy / task.file).read_text(encoding="utf-8")

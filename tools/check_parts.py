@@ -43,16 +43,16 @@ def find_python():
 
 def failure_of(python, part):
     """Run the tests of a part, and return the first failure in one line, or None if all pass"""
-    command = [python, "-m", "pytest", f"tests/test_part_{part}.py", "--noconftest", "-x", "-q", "--tb=short", "-rfE"]
+    command = [python, "-m", "pytest", f"tests/test_part_{part}.py", "--noconftest", "-x", "-vv", "--tb=short", "-rfE"]
     command += ["-p", "no:cacheprovider"]
     environment = os.environ | ENVIRONMENT
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=SECONDS
+            command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS
         )
     except subprocess.TimeoutExpired:
         return f"the tests did not end within {SECONDS} seconds: is there an endless loop?"
-    if done.returncode == 0:
+    if done.returncode == 0 and " passed in " in done.stdout:
         return None
     return first_failure(done.stdout) or f"pytest ended with exit status {done.returncode}"
 
@@ -88,6 +88,8 @@ def main():
             print(f"{part:15} {got:3} of {points[part]:3}  {failure or 'works'}", flush=True)
     total = sum(points[part] for part in parts)
     print(f"{'total':15} {reached:3} of {total:3}")
+    if reached < total:
+        print("more about a part: python -m pytest --noconftest -x -vv tests/test_part_PART.py", file=sys.stderr)
     sys.exit(0 if reached == total else 1)
 
 

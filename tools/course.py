@@ -36,7 +36,7 @@ NEXT = f"""
 == Next
 {ACTIVATE}
 python chat_with_tinystories_model.py --model_path {CHAT_MODEL}/best_model.pth --tokenizer_path {TOKENIZER}
-docs/labs.md has 23 small experiments, and the order in which to read the code."""
+docs/labs.md has 25 small experiments, and the order in which to read the code."""
 
 
 def fail(message, code=1):

@@ -80,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--weights", nargs="+", default=[], choices=FORMATS,
-        help="score each model file also with its weights rounded to 8 or 4 bits, as in formats/quantized.py",
+        help="score each model file again with its weights rounded to 8 or 4 bits; write MODEL before this flag",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto uses cuda, else mps, else cpu (default: %(default)s)")
     group = parser.add_argument_group("text")

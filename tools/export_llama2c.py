@@ -1,10 +1,11 @@
 """Export a model as the two files of llama2.c, a C program of one file that runs Llama models, and of its many ports.
 
     python tools/export_llama2c.py tinystories_model/best_model.pth exported_c
-    gcc -O3 -o run run.c -lm
+    git clone https://github.com/karpathy/llama2.c
+    gcc -O3 -o run llama2.c/run.c -lm
     ./run exported_c/model.bin -z exported_c/tokenizer.bin -t 0.8 -i "Once upon a time"
 
-run.c is llama2.c's.  Only --arch llama can be exported, because llama2.c computes no other network.  docs/export.md
+Only --arch llama can be exported, because llama2.c computes no other network.  docs/export.md
 describes what is the same as in step 3, and what is not.
 
 In reading order: `compare_ids`; `main`.  formats/llama2c_writer.py writes the files.
@@ -18,7 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from formats.llama2c_writer import Pieces, encode, pieces_of, refuse_other_networks, write_model, write_tokenizer
+from pages.model_card import kind_of, run_records
 
+from common.console import log
 from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
@@ -76,11 +79,13 @@ def compare_ids(tokenizer: Tokenizer, pieces: Pieces, prompts: list[str]) -> str
 def main() -> None:
     args = parse_args()
     paths = [Path(args.out_dir, name) for name in (MODEL_FILE, TOKENIZER_FILE)]
+    if Path(args.out_dir).is_file():
+        raise UserError(f"{args.out_dir} is a file; name a folder as OUT_DIR")
     for path in paths:
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} already exists; pass --overwrite to replace it, or use another OUT_DIR")
     tokenizer = load_tokenizer(args.tokenizer_path)
-    model, _ = load_model(args.model, tokenizer)
+    model, content = load_model(args.model, tokenizer)
     refuse_other_networks(model.config, args.model)
     pieces = pieces_of(tokenizer, args.tokenizer_path)
     line = compare_ids(tokenizer, pieces, sample_prompts())
@@ -90,6 +95,11 @@ def main() -> None:
     for path in paths:
         print(f"wrote {path} ({path.stat().st_size:,} bytes)")
     print(line)
+    _, flags = run_records(args.model, content.get("run_id"))
+    if kind_of(flags) == "chat":
+        log.info(
+            "a chat model: llama2.c does not write <user> and <assistant>, so it will not answer; it writes stories"
+        )
     print(f'./run {paths[0]} -z {paths[1]} -t 0.8 -i "Once upon a time"')
 
 

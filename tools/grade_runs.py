@@ -32,7 +32,7 @@ from grading.copies import Traces, pairs, traces_of
 from grading.edited_records import problem, problems_of
 from grading.facts import curves, facts_of, samples
 from grading.feedback import write_feedback
-from grading.leaderboard import PAGES, check_rules, read_rules, result_of, write_leaderboard
+from grading.leaderboard import check_rules, pages_of, read_rules, result_of, write_leaderboard
 from grading.rubric import read_rubric
 from grading.submissions import Submission, find, opened
 from grading.verify import verified
@@ -88,17 +88,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("dataset", "chat_dataset"):
         if getattr(args, name) and not args.verify:
             raise UserError(f"--{name} is for --verify; pass both, or neither")
-    for name in ("report", "csv"):
+    for name, ending in (("report", ".html"), ("csv", ".csv")):
         path = getattr(args, name)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}; create it first")
-        if path and Path(path).is_dir():
-            raise UserError(f"--{name} {path} is a folder; name a file")
+        if path and Path(path).suffix.lower() != ending:
+            raise UserError(f"--{name} {path}: the name must end in {ending}")
+    for name in ("rubric", "leaderboard"):
+        path = getattr(args, name)
+        if path and not Path(path).is_file():
+            raise UserError(f"--{name}: no file {path}; docs/grading.md has an example")
     if args.feedback:
         check_feedback(args.feedback, args.folder)
-    pages = []
-    if args.leaderboard:
-        pages = [Path(args.leaderboard).with_name(name) for name in PAGES]
+    pages = pages_of(args.leaderboard) if args.leaderboard else []
     check_outputs([args.report, args.csv, *pages], [args.rubric, args.leaderboard])
     return args
 
@@ -285,9 +285,9 @@ def main() -> None:
         write_feedback(entries, args.feedback)
         print(f"wrote the feedback into {args.feedback}", file=sys.stderr)
     if args.leaderboard:
-        folder = Path(args.leaderboard).parent
-        write_leaderboard(entries, rules, texts, folder)
-        print(f"wrote {' and '.join(PAGES)} into {folder}", file=sys.stderr)
+        pages = pages_of(args.leaderboard)
+        print(write_leaderboard(entries, rules, texts, pages))
+        print(f"wrote {' and '.join(map(str, pages))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

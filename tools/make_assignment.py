@@ -29,7 +29,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.console import log
 from common.errors import UserError
 from common.flags import FlagParser
 from common.program import run_program
@@ -37,9 +36,24 @@ from common.program import run_program
 ROOT = Path(__file__).resolve().parents[1]
 BEGINS = "# assignment:"
 MARK = re.compile(r"# assignment: (\w+), (\d+) points?")
-LEFT_OUT = "tests/test_make_assignment.py"  # it needs the marks
+LEFT_OUT = (
+    "tests/test_make_assignment.py",
+    ".github/workflows/ci.yml",
+)  # the first needs the marks, the second all parts
 # Which files to copy if git does not tell: no data, notes or submissions that somebody keeps beside the course.
-FOLDERS = (".ci", "common", "corpus", "docs", "generation", "sample_data", "tests", "tools", "training")
+FOLDERS = (
+    ".ci",
+    ".devcontainer",
+    ".github",
+    "common",
+    "corpus",
+    "docs",
+    "generation",
+    "sample_data",
+    "tests",
+    "tools",
+    "training",
+)
 AT_THE_TOP = ("*.py", "*.md", "*.toml", "*.lock", "*.cff", "LICENSE", "Makefile", ".gitignore", ".gitattributes")
 CHECK = """
 # Which parts of the assignment work; one of them: `make check ARGS=attention`.
@@ -53,15 +67,16 @@ Write the bodies of these functions, {points} points in all. For now, each of th
 replace that line. Keep the names and the arguments; the docstring says what goes in and what comes out.
 
 | part | points | write | in | what it does |
-|---|---|---|---|---|
+|---|--:|---|---|---|
 {rows}
+
+A part has its points when all of its tests pass. Until a part is written, the programs that use it stop with its name.
 
     make check                                       # which parts work, and your points
     make check ARGS=PART                             # only this part
 
 Without `make` (Windows): `python tools/check_parts.py`, or `python tools/check_parts.py PART`. The tests of a part are
-in `tests/test_part_PART.py`, and a part has its points when all of them pass. Each part works without the others:
-begin with any.
+in `tests/test_part_PART.py`. Each part works without the others: begin with any.
 """
 
 
@@ -215,7 +230,7 @@ def write(out: Path, solution: Path, files: list[str], tasks: list[Task], chosen
         new_out = Path(partial, "out")
         new_solution = Path(partial, "solution")
         for name in files:
-            if name != LEFT_OUT:
+            if name not in LEFT_OUT:
                 copy(ROOT / name, new_out / name)
         for name in sorted({task.file for task in tasks}):
             text = (ROOT / name).read_text(encoding="utf-8")
@@ -231,7 +246,6 @@ def write(out: Path, solution: Path, files: list[str], tasks: list[Task], chosen
             if folder.exists():
                 folder.rmdir()  # it is empty
             new.rename(folder)
-    log.info(f"copied {len(files)} files of the course")
 
 
 def copy(path: Path, target: Path) -> None:
@@ -261,10 +275,12 @@ def without_bodies(text: str, tasks: list[Task], missing: list[Task]) -> str:
 
 def page(tasks: list[Task]) -> str:
     """Return ASSIGNMENT.md."""
-    rows = [
-        f"| {task.part} | {task.points} | `{task.function}` | `{task.file}` | {task.purpose.replace('|', '&#124;')} |"
-        for task in tasks
-    ]
+    rows = []
+    left = points_of(tasks)  # each part's points stand in its first row
+    for task in tasks:
+        points = left.pop(task.part, "")
+        purpose = task.purpose.replace("|", "&#124;")
+        rows.append(f"| {task.part} | {points} | `{task.function}` | `{task.file}` | {purpose} |")
     return PAGE.format(points=sum(task.points for task in tasks), rows="\n".join(rows))
 
 

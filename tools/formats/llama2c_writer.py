@@ -39,8 +39,8 @@ def refuse_other_networks(config: ModelConfig, path: str) -> None:
         has = ", ".join(f"{name} {getattr(config, name)}" for name in wrong)
         needs = ", ".join(f"{name} {value}" for name, value in wrong.items())
         raise UserError(
-            f"{path} cannot be exported: its network has {has}, but llama2.c computes only {needs}; "
-            "export a model that was trained with --arch llama, the default"
+            f"{path} cannot be exported: its network has {has}, but llama2.c computes only {needs}; train one without "
+            "these flags, with --arch llama, the default"
         )
     if config.window_size is not None and config.window_size < config.max_seq_len:
         raise UserError(
@@ -188,7 +188,9 @@ def encode(text: str, pieces: Pieces) -> list[int]:
     """Return the ids that llama2.c gives a text, without <s>: the same steps as in its function `encode`."""
     numbers = {piece: number for number, piece in enumerate(pieces.texts)}
     ids = []
-    for character in " " + text if text else "":
+    if not text:
+        return []
+    for character in " " + text:
         if character in numbers:
             ids.append(numbers[character])
         else:

@@ -51,7 +51,7 @@ from training.step import evaluate
 FIELDS = ("title", "texts", "allow", "budget")
 LIMITS = ("minutes", "tokens", "parameters")
 DIGITS = 4  # of bits per byte; runs that are equal in these share a rank
-PAGES = ("leaderboard.html", "leaderboard.md")  # written next to the rules
+TEMPLATE_NAMES = ("leaderboard.html", "leaderboard.md")
 
 
 # Rules ----------------------------------------------------------------------------------------------------------------
@@ -104,7 +104,8 @@ def read_rules(path: str) -> Rules:
     if not isinstance(allowed, list) or not all(map(is_text, allowed)):
         raise UserError(f'{path}: allow must be a list of submissions, like ["anna", "ben"]')
     for name in LIMITS:
-        if name in budget and (finite_number(budget[name]) or 0) <= 0:
+        number = finite_number(budget.get(name, 1))
+        if number is None or number <= 0:
             raise UserError(f"{path}, [budget]: {name} must be a number above 0")
     if not is_text(budget.get("device", "any")):
         raise UserError(f'{path}, [budget]: device must be a part of a device\'s name, like "Tesla T4"')
@@ -128,7 +129,10 @@ def check_rules(rules: Rules, submissions: Container[str]) -> int:
     for name in rules.allow:
         if name not in submissions:
             raise UserError(f"the rules allow {one_line(name)}, but there is no submission with this name")
-    return sum(1 for _ in read_stories(held_out(rules.texts)))
+    try:
+        return sum(1 for _ in read_stories(held_out(rules.texts)))
+    except UserError as error:
+        raise UserError(f'the texts of the rules, "{one_line(rules.texts)}": {error}') from None
 
 
 def held_out(dataset: str) -> Split:
@@ -175,6 +179,13 @@ def result_of(run: Submission, entry: Entry, rules: Rules, args: Namespace) -> R
         result.bits_per_byte = bits_per_byte(network, tokenizer, held_out(rules.texts), args.cache_dir)
     except Disqualified as reason:
         result.reason = str(reason)
+    except (
+        UserError,
+        OSError,
+        MemoryError,
+        RuntimeError,
+    ):  # the texts, the disk or the memory: not the student's fault
+        result.reason = "it could not be evaluated here; make the leaderboard again"
     return result
 
 
@@ -329,13 +340,19 @@ def numbers(place: Place) -> dict[str, str]:
     }
 
 
-def write_leaderboard(entries: list[Entry], rules: Rules, texts: int, folder: Path) -> None:
-    """Write the leaderboard as an HTML page and as a Markdown table.  texts: how many were held out."""
+def pages_of(rules: str) -> list[Path]:
+    """Return the two pages of a leaderboard, next to its rules: rules.html and rules.md."""
+    return [Path(rules).with_suffix(Path(name).suffix) for name in TEMPLATE_NAMES]
+
+
+def write_leaderboard(entries: list[Entry], rules: Rules, texts: int, pages: list[Path]) -> str:
+    """Write the leaderboard as HTML and as Markdown, and return the Markdown.  texts: how many were held out."""
     places, disqualified = standings(entries, rules)
-    for name in PAGES:
+    for name, path in zip(TEMPLATE_NAMES, pages, strict=True):
         page = TEMPLATES.get_template(name).render(
             rules=rules, texts=texts, places=places, disqualified=disqualified, numbers=numbers, cut=cut, cell=cell,
             style=joined(["base.css"]), script_hash="none",
         )  # fmt: skip
-        with written_atomically(folder / name) as file:
+        with written_atomically(path) as file:
             file.write(page.encode(errors="replace"))
+    return page

@@ -29,7 +29,7 @@ from grading.unpacking import (
 )
 from training.run_folder import RECORDS
 
-OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl", ".md")  # files that may be next to the submissions
+OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # files that may be next to the submissions
 MOST_TEXTS = 50  # text files of one submission that are searched for logs
 
 
@@ -71,7 +71,8 @@ def find(folder: str | Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name in RECORDS:
             return {folder.resolve().name: folder}
-        if not is_ignored(path.name) and path.suffix.lower() not in OF_THE_GRADER:
+        is_leaderboard = path.suffix == ".md" and path.with_suffix(".toml").exists()
+        if not is_ignored(path.name) and path.suffix.lower() not in OF_THE_GRADER and not is_leaderboard:
             found[free_name(path, found)] = path
     if not found:
         raise UserError(f"{folder} contains no submissions; pass the folder that contains them")

@@ -25,7 +25,7 @@ PASSAGE_SHOWN = 200  # characters
 
 # name: (label, format, definition), in the order of the table
 MEASURES = {
-    "megabytes": ("size of the weights, MB", "{:.2f}", "with --weights: 4 bytes each, or rounded, with the scales"),
+    "megabytes": ("size of the weights, MB", "{:.3g}", "with --weights: 4 bytes each, or rounded, with the scales"),
     "loss": ("loss", "{:.4f}", "mean cross-entropy on held-out text in nats per token; the trainers' val_loss"),
     "perplexity": ("perplexity", "{:.5g}", "e^loss"),
     "bits_per_byte": ("bits per byte", "{:.4f}", "the same loss per byte of text; comparable across tokenizers"),
