@@ -186,6 +186,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = Path(path)
     advice = "train one with train_bpe_tokenizer_hf.py"
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; pass the tokenizer file in it with --tokenizer_path")
     if not path.is_file():
         raise UserError(f"no tokenizer file {path}; {advice}, or pass --tokenizer_path")
     if path.stat().st_size > LARGEST_JSON:

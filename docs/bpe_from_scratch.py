@@ -8,6 +8,7 @@ At first, each byte is a token.  Then the most frequent pair of neighbours becom
 for each merge.  A word is a tuple of tokens, and a token is bytes: (b"f", b"ox").
 """
 
+import argparse
 import re
 import sys
 from collections import Counter
@@ -92,16 +93,21 @@ def learn_merges(texts: Iterable[str], most: int) -> Iterator[tuple[Pair, int]]:
         words = {merge(word, pair): count for word, count in words.items()}
 
 
-def main() -> None:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
     parser.usage = "python docs/bpe_from_scratch.py [FILE] [flags]"
     parser.add_argument("file", nargs="?", metavar="FILE", default=STORIES, help="stories (default: the samples)")
     parser.add_argument("--merges", type=int, default=50, help="how many at most (default: %(default)s)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not Path(args.file).exists():
         raise UserError(f"no file or folder {args.file}; pass stories on this computer, in a form that step 1 reads")
     if args.merges < 1:
         raise UserError(f"--merges must be at least 1, not {args.merges}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
     texts = read_stories(open_dataset(str(args.file))["train"])
     for token, (pair, count) in enumerate(learn_merges(texts, args.merges), start=FIRST_ID):
         print(f"{token:5}  {pair[0] + pair[1]!s:20} = {pair[0]} + {pair[1]}, {count:,} times")
