@@ -9,7 +9,10 @@ import torch.nn.functional as F
 import model
 from model import Attention, ModelConfig, attend_in_bfloat16_on_cpu
 
-ROWS, HEADS, LENGTH, SIZE = 2, 3, 4, 6
+ROWS = 2
+HEADS = 3
+LENGTH = 4
+SIZE = 6
 
 
 def attended(q, keys, values, allowed):
@@ -113,14 +116,16 @@ def expected_output(attention, q, k, v, allowed):
 
 
 def test_attention_splits_into_heads_and_sees_no_later_token():
-    attention, x = make_attention(), random(ROWS, LENGTH, HEADS * SIZE)
+    attention = make_attention()
+    x = random(ROWS, LENGTH, HEADS * SIZE)
     allowed = torch.ones(ROWS, HEADS, LENGTH, LENGTH, dtype=torch.bool).tril()
     expected = expected_output(attention, *heads_of(attention, x), allowed)
     torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_sees_what_a_mask_allows():
-    attention, x = make_attention(), random(ROWS, LENGTH, HEADS * SIZE)
+    attention = make_attention()
+    x = random(ROWS, LENGTH, HEADS * SIZE)
     mask = random(LENGTH, LENGTH, seed=3) > 0
     mask |= torch.eye(LENGTH, dtype=torch.bool)
     expected = expected_output(attention, *heads_of(attention, x), mask.expand(ROWS, HEADS, -1, -1))
@@ -129,8 +134,10 @@ def test_attention_sees_what_a_mask_allows():
 
 def test_queries_and_keys_are_rotated_but_not_values(monkeypatch):
     monkeypatch.setattr(model, "rotate", lambda x, cos, sin: x * cos + sin)  # `rotate` is another part
-    attention, x = make_attention(), random(ROWS, LENGTH, HEADS * SIZE)
-    cos, sin = random(1, 1, LENGTH, SIZE, seed=4), random(1, 1, LENGTH, SIZE, seed=5)
+    attention = make_attention()
+    x = random(ROWS, LENGTH, HEADS * SIZE)
+    cos = random(1, 1, LENGTH, SIZE, seed=4)
+    sin = random(1, 1, LENGTH, SIZE, seed=5)
     q, k, v = heads_of(attention, x)
     allowed = torch.ones(ROWS, HEADS, LENGTH, LENGTH, dtype=torch.bool).tril()
     expected = expected_output(attention, q * cos + sin, k * cos + sin, v, allowed)
@@ -141,7 +148,8 @@ class Cache:
     """A cache with the keys and values of two earlier tokens; notes which layer asked."""
 
     def __init__(self):
-        self.k, self.v = random(ROWS, HEADS, 2, SIZE, seed=6), random(ROWS, HEADS, 2, SIZE, seed=7)
+        self.k = random(ROWS, HEADS, 2, SIZE, seed=6)
+        self.v = random(ROWS, HEADS, 2, SIZE, seed=7)
 
     def extend(self, layer_number, k, v):
         self.layer_number = layer_number
@@ -149,9 +157,12 @@ class Cache:
 
 
 def test_a_new_token_sees_all_tokens_in_the_cache():
-    attention, x, cache = make_attention(), random(ROWS, 1, HEADS * SIZE), Cache()
+    attention = make_attention()
+    x = random(ROWS, 1, HEADS * SIZE)
+    cache = Cache()
     q, k, v = heads_of(attention, x)
-    k, v = torch.cat((cache.k, k), dim=2), torch.cat((cache.v, v), dim=2)
+    k = torch.cat((cache.k, k), dim=2)
+    v = torch.cat((cache.v, v), dim=2)
     expected = expected_output(attention, q, k, v, torch.ones(ROWS, HEADS, 1, 3, dtype=torch.bool))
     torch.testing.assert_close(attention(x, cache=cache), expected, rtol=1e-4, atol=1e-5)
     assert cache.layer_number == 1

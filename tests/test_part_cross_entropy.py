@@ -7,7 +7,9 @@ import torch.nn.functional as F
 import model
 from model import IGNORED, CrossEntropy
 
-POSITIONS, SIZE, VOCAB = 20, 8, 11
+POSITIONS = 20
+SIZE = 8
+VOCAB = 11
 
 
 def loss_and_gradients(loss_of):
@@ -42,7 +44,8 @@ def test_the_gradients_are_those_of_autograd_whatever_the_size_of_a_chunk(positi
 
 def test_a_weight_that_is_not_trained_needs_no_gradient():
     hidden = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    weight, targets = torch.ones(VOCAB, SIZE).tril(), torch.arange(5)
+    weight = torch.ones(VOCAB, SIZE).tril()
+    targets = torch.arange(5)
     (gradient,) = torch.autograd.grad(CrossEntropy.apply(hidden, weight, targets), hidden)
     (expected,) = torch.autograd.grad(plain_cross_entropy(hidden, weight, targets), hidden)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)

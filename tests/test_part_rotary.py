@@ -7,7 +7,9 @@ import torch
 
 from model import rotary_table, rotate
 
-LENGTH, SIZE, BASE = 5, 6, 100.0
+LENGTH = 5
+SIZE = 6
+BASE = 100.0
 
 
 def turn(position, pair):
