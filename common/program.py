@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from common.console import log
-from common.errors import Interrupted, UserError, file_error, memory_is_full, one_line
+from common.errors import Interrupted, UserError, file_error, memory_is_full, reason_of
 from common.files import use_hub_cache
 
 
@@ -43,7 +43,7 @@ def run_program(main: Callable[[], None]) -> None:
         log.error(f"error: {file_error(error)}")
         sys.exit(1)
     except NotImplementedError as error:  # a device lacks an operation, or an assignment a part
-        log.error(f"error: {one_line(error)}")
+        log.error(f"error: {reason_of(error)}")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):

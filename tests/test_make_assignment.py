@@ -75,6 +75,23 @@ def test_without_its_body_no_part_works(assignment):
         assert points == 0 and words.startswith(f"NotImplementedError: {part}: write the body of ")
 
 
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("docs/bpe_from_scratch.py", "error: bpe_merge: write the body of count_pairs"),
+        ("generate_tinystories_text.py", "error: rotary: write the body of rotary_table"),
+    ],
+)
+def test_a_program_that_needs_a_missing_part_stops_with_its_name(assignment, program, error):
+    golden = ROOT / "tests/golden"
+    command = [sys.executable, program]
+    if program.startswith("generate"):
+        command += ["--model_path", golden / "story/best_model.pth"]
+        command += ["--tokenizer_path", golden / "bpe_tokenizer_tinystories.pkl"]
+    done = subprocess.run(command, cwd=assignment[0], capture_output=True, encoding="utf-8", timeout=120)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, error)
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_with_its_solution_a_part_works_although_all_others_are_missing(assignment, part):
     copy, solution = assignment
