@@ -167,8 +167,12 @@ SPACES = "\u00a0 \u0085\u2003\ufeff\u200b\x1c"  # what counts as white space dif
 PARTS = ["it's", "we'll'", "<bos>", "  \n ", "½²٣1", *SPACES, "é🙂", ".,", " the"]
 
 
+# Only characters that Python knows: the library and a browser may disagree about those of the newest Unicode.
+KNOWN = st.text(st.characters(exclude_categories=["Cn"]))
+
+
 @settings(max_examples=60, deadline=None, database=None)
-@given(texts=st.lists(st.text() | st.lists(st.sampled_from(PARTS)).map("".join), max_size=20))
+@given(texts=st.lists(KNOWN | st.lists(st.sampled_from(PARTS)).map("".join), max_size=20))
 def test_texts_are_cut_into_the_same_words_and_ids(javascript, tokenizer, texts):
     texts = [without_surrogates(text) for text in [*texts, *TEXTS]]
     library = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -373,7 +377,11 @@ def test_writing_can_be_stopped_and_continued(page):
 def test_a_text_may_end_with_a_chosen_token(page, tokenizer):
     page.execute_script("run(() => addToken(texts.story, arguments[0]))", tokenizer.special["<eos>"])
     wait_until_idle(page)
-    assert page.execute_script("return [open.ended, find('#continue').disabled, open.next.length]") == [True, True, 0]
+    assert page.execute_script("return [openText.ended, find('#continue').disabled, openText.next.length]") == [
+        True,
+        True,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(

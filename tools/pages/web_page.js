@@ -77,7 +77,7 @@ const texts = {
   story: { kind: "story", text: "", hasBegun: false, ended: false, next: [], show: showStory },
   chat: { kind: "chat", text: "", hasBegun: false, ended: false, next: [], show: () => {} },
 };
-let open = texts.story; // the one in the open tab
+let openText = texts.story; // the one in the open tab
 let isWriting = false;
 
 // Begin a text. content: what the worker needs to begin it.
@@ -127,14 +127,14 @@ function setWriting(yes) {
 // Let only those buttons be pressed that make sense now.
 function showButtons() {
   find("#stop").disabled = !isWriting;
-  find("#continue").disabled = isWriting || !open.hasBegun || open.ended;
+  find("#continue").disabled = isWriting || !openText.hasBegun || openText.ended;
 }
 
 // The likeliest next tokens -------------------------------------------------------------------------------------------
 
 // Show the bars: grey is the model's probability, blue the one after temperature, top-k and top-p.
 function showNext() {
-  const { next } = open;
+  const { next } = openText;
   find("#next").replaceChildren(...next.map((token) => barsOf(token, next)));
   showButtons();
 }
@@ -145,9 +145,9 @@ function barsOf({ id, text, own, drawn }, next) {
   button.type = "button";
   button.onclick = () =>
     run(async () => {
-      const isStillNext = open.next === next; // a quick second click was meant for the same place
+      const isStillNext = openText.next === next; // a quick second click was meant for the same place
       if (isStillNext) {
-        await addToken(open, id);
+        await addToken(openText, id);
       }
     });
   const bars = element("div");
@@ -163,9 +163,9 @@ function barsOf({ id, text, own, drawn }, next) {
 
 // Show the bars for changed settings.
 async function updateBars() {
-  if (open.hasBegun && !open.ended) {
-    const answer = await ask("state", { kind: open.kind, settings: settings() });
-    open.next = answer.next;
+  if (openText.hasBegun && !openText.ended) {
+    const answer = await ask("state", { kind: openText.kind, settings: settings() });
+    openText.next = answer.next;
     showNext();
   }
 }
@@ -216,7 +216,7 @@ function beginChat() {
 }
 
 function showTab(kind) {
-  open = texts[kind];
+  openText = texts[kind];
   for (const name of ["story", "chat"]) {
     find(`#${name}-tab`).setAttribute("aria-selected", name === kind);
     find(`#${name}-panel`).hidden = name !== kind;
@@ -262,7 +262,7 @@ function connect() {
   const actions = {
     "#write": () => beginStory().then(() => grow(texts.story)),
     "#send": send,
-    "#continue": () => grow(open),
+    "#continue": () => grow(openText),
     "#stop": () => {}, // every action stops the one before it
     "#new-chat": beginChat,
     "#story-tab": () => showTab("story"),
