@@ -178,7 +178,7 @@ def main() -> None:
         file.write(text.encode(errors="replace"))
     megabytes = Path(args.output).stat().st_size / 1e6
     if megabytes > LARGE:
-        log.info(f"a file of {megabytes:.0f} MB may be too large for phones: the page needs five times as much memory")
+        log.info(f"a file of {megabytes:.0f} MB may be too large for phones: the page unpacks all weights to 32 bits")
     print(f"wrote {args.output} ({megabytes:.3g} MB); open it in a browser")
 
 
