@@ -277,6 +277,13 @@ class Rows:
         self.begins = [0]  # the row at which each epoch begins, as far as it is known
         self.per_epoch = self.rows_before(1)  # the same in every epoch, except for a packed, weighted Mixture
 
+    def texts_cut(self) -> int:
+        """Return how many texts of the first epoch lose their ends, because their rows are too short for them."""
+        if self.packed:
+            return 0
+        lengths = self.cache.lengths()[self.cache.chosen(0, 0)]
+        return int((lengths > self.length + 1).sum())
+
     def rows_before(self, epoch: int) -> int:
         """Return the number of rows in all epochs before this one."""
         while len(self.begins) <= epoch:

@@ -75,4 +75,4 @@ def one_line(value: object, length: int = 100) -> str:
 
 def one_line_json(value: object) -> str:
     """Return a value from a JSON file for a message, also a list or an object."""
-    return one_line(json.dumps(value, default=str), 60)
+    return one_line(json.dumps(value, default=str, ensure_ascii=False), 60)

@@ -79,10 +79,14 @@ def read_dialogues(
             turns = turns_in_row(row, form, beside, speakers, notes)
         except ValueError as error:
             columns = " + ".join(form)
-            raise UserError(f'{place}: {error}; the dialogues of this file are in the form "{columns}"') from None
+            if split.files > 1:
+                others = f'most dialogues are in the form "{columns}"; pass each file with a --dataset of its own'
+            else:
+                others = f'the dialogues of this file are in the form "{columns}"'
+            raise UserError(f"{place}: {error}; {others}") from None
         _, pairs = join_turns(turns)
         if not pairs:
-            notes.leave_out("dialogues without an answer")
+            notes.leave_out(why_without_pair({role for role, _ in turns}))
             return None
         roles = [role for role, _ in turns if role != "system"]
         if roles[0] == "assistant":
@@ -93,6 +97,13 @@ def read_dialogues(
 
     nothing = f"no dialogues in {split.name}; pass another --dataset"
     return usable(rows, dialogue, how, limit, notes, nothing)
+
+
+def why_without_pair(roles: set[str]) -> str:
+    """Return what is missing in a dialogue of these roles, which has no question with an answer."""
+    if roles == {"system", "user"}:
+        return 'dialogues of only "system" and "user"; if "system" answers, pass --assistant_name system'
+    return "dialogues without a question" if roles == {"assistant"} else "dialogues without an answer"
 
 
 def first_objects(split: Split, notes: Notes) -> tuple[list[dict], Iterator[Row]]:
@@ -214,7 +225,13 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
             after_error = True
             continue
         fields = as_object(row)
-        name = str(fields.pop(column, None))
+        cell = fields.pop(column, None)
+        name = "" if is_empty(cell) else str(cell).strip()
+        if not name and not turns:
+            raise UserError(f"{place}: no {column}; write the same one into each row of a dialogue")
+        if not name:  # merged cells in a spreadsheet
+            notes.guess(f'a row without "{column}" belongs to the dialogue of the row before it')
+            name = current
         if name in finished:
             again = f"{place}: the dialogue {one_line(name, 40)} continues after another one"
             raise UserError(f"{again}; sort the rows by {column}")

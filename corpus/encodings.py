@@ -33,6 +33,7 @@ FOREIGN = {
     b"version https://git-lfs": "a pointer of git-lfs, not the file: run git lfs pull",
     b"<!doctype html": "a web page, not data: download the file itself", b"<html": "a web page, not data",
 }  # fmt: skip
+OFFICE = (b"[Content_Types].xml", b"docProps/", b"xl/", b"word/")  # parts of a new Excel or Word file, a zip archive
 TAR = b"ustar"  # in a tar archive, at byte TAR_AT
 TAR_AT = 257
 # Windows-1252's bytes for signs that word processors write: quotes, dashes, the ellipsis, the euro.
@@ -70,6 +71,8 @@ def refuse_foreign(head: bytes, path: Path) -> None:
     """Raise UserError for a file that is known not to be text."""
     if head[TAR_AT : TAR_AT + len(TAR)] == TAR:
         raise WholeFileError(f"{path} is an archive of files: unpack it, and pass the folder")
+    if head.startswith(b"PK\x03\x04") and any(part in head for part in OFFICE):
+        raise WholeFileError(f"{path} is an Excel or Word file: save it as csv or plain text")
     start = head.lstrip()[:40].lower()
     for beginning, what in FOREIGN.items():
         if start.startswith(beginning):

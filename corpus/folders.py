@@ -42,7 +42,10 @@ def files_of_splits(folder: Path) -> dict[str, list[Path]]:
     """
     paths, left_out = data_files(folder)
     if not paths:
-        raise UserError(f"no data in the folder {folder}: it needs train.jsonl, or .json, .txt, .csv or .parquet")
+        found = f"; found: {names_of(left_out, folder)}" if left_out else ""
+        raise UserError(
+            f"no data in the folder {folder}: it needs train.jsonl, or .json, .txt, .csv or .parquet{found}"
+        )
     splits = {}
     for path, name in names_of_splits(folder, paths).items():
         splits.setdefault(name, []).append(path)

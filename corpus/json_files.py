@@ -121,7 +121,9 @@ def values_in(text: str, path: Path) -> Iterator[Row]:
 def rows_inside(value: object, place: str, path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
     """Yield the rows of a file that is one JSON value: the value itself, its items, or those of a list inside it."""
     rows = None
-    if isinstance(value, list) and not wanted.holds_one(value):
+    if wanted.name is not None:
+        rows = value[wanted.name]
+    elif isinstance(value, list) and not wanted.holds_one(value):
         rows = value
     elif isinstance(value, dict) and not wanted.holds_one(value):
         rows = rows_of_table(value, wanted) or rows_under_a_name(value, path, wanted, notes)
@@ -154,7 +156,7 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
     They are in its one list of rows, {"data": [...]}, or they are its values, {"1": {...}, "2": {...}}.
     """
     items = list(value.values())
-    if items and all(isinstance(item, (dict, list)) and wanted.holds_one(item) for item in items):
+    if are_rows(items, wanted):
         return items
     collections = {name: list(item.values()) if isinstance(item, dict) else item for name, item in value.items()}
     collections = {name: item for name, item in collections.items() if isinstance(item, list) and item}
@@ -166,8 +168,7 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
         return any(map(wanted.holds_one, first))
 
     found = [name for name in collections if holds_rows(name)]
-    for chosen in (wanted.name, "train"):
-        found = [chosen] if chosen in found else found
+    found = ["train"] if "train" in found else found
     if len(found) != 1:
         return None  # it is unclear which of several lists contains the rows
     (name,) = found
@@ -177,8 +178,19 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
     return collections[name]
 
 
+def are_rows(items: list, wanted: Wanted) -> bool:
+    """Whether the values of an object are its rows: rows, or objects with the same names, and rows among them."""
+    if not items or not all(isinstance(item, (dict, list)) for item in items):
+        return False
+    if any(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in items):
+        return False  # texts, maybe one side of all dialogues
+    alike = all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items)
+    some = any if alike else all  # a value may be missing in objects that are alike
+    return some(map(wanted.holds_one, items))
+
+
 def lists_by_name(path: Path, names: Iterable[str]) -> list[str]:
-    """Return those names under which a JSON file has lists; it must be one object that begins with one of them."""
+    """Return those names under which a JSON file has lists that are not empty; they must be in one object."""
     with opened(path) as file:
         head = file.read(HEAD).decode(errors="replace")
     if not head.lstrip().startswith("{") or not re.search(rf'"({"|".join(names)})"\s*:\s*\[', head):
@@ -188,7 +200,9 @@ def lists_by_name(path: Path, names: Iterable[str]) -> list[str]:
             value = json.loads(file.read())
         except (ValueError, RecursionError):
             return []  # reported when the file is read
-    return [name for name in names if isinstance(value, dict) and isinstance(value.get(name), list)]
+    if not isinstance(value, dict):
+        return []
+    return [name for name in names if isinstance(value.get(name), list) and value[name]]
 
 
 def begins_as_json(path: Path) -> bool:

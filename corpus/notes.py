@@ -29,11 +29,13 @@ class Wanted:
     """What rows are read for.
 
     holds_one: whether a value of a JSON file is one row.  If a whole file is one value that is not a row, the rows are
-    searched inside it, under `name` if that is given.  story_ends: where a story ends in a .txt file, see STORY_ENDS.
+    searched inside it, or are under `name` if that is given.  story_ends: where a story ends in a .txt file, see
+    STORY_ENDS.  any_form: whether such a file may contain JSON or a table.
     """
 
     holds_one: Callable[[object], bool]
     story_ends: str = "auto"
+    any_form: bool = True
     name: str | None = None
 
 
@@ -147,7 +149,8 @@ def usable(
         except UserError as error:
             if not how.skip_bad_rows:
                 helps = not isinstance(error, WholeFileError) and (count or any_usable(rows, take))
-                raise UserError(f"{error}, or pass --skip_bad_rows" if helps else str(error)) from None
+                skip = ", or pass --skip_bad_rows" if "; " in str(error) else "; pass --skip_bad_rows"
+                raise UserError(f"{error}{skip}" if helps else str(error)) from None
             notes.first_bad = notes.first_bad or str(error)
             notes.bad_rows += 1
             continue

@@ -58,10 +58,10 @@ def read_rows(path: Path, wanted: Wanted, notes: Notes) -> Iterator[Row]:
         yield from table_rows(path, notes)
     elif kind == "json":
         yield from json_rows(path, wanted, notes)
-    elif wanted.story_ends == "auto" and begins_as_table(path, wanted):
+    elif wanted.any_form and begins_as_table(path, wanted):
         notes.guess("contains a table, and is read as one", path.name)
         yield from table_rows(path, notes)
-    elif wanted.story_ends == "auto" and begins_as_json(path):
+    elif wanted.any_form and begins_as_json(path):
         notes.guess("contains JSON, and is read as JSON", path.name)
         yield from json_rows(path, wanted, notes)
     else:

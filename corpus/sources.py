@@ -26,7 +26,7 @@ class Split:
     """One split of a data set: each call of `rows(wanted, notes)` yields all its (row, place), see `readers.py`.
 
     fingerprint: of all its data.  beginning: a fingerprint of its first rows.  like: the training split, whose first
-    rows decide how this split is read.
+    rows decide how this split is read.  files: how many local files it has.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Split:
     fingerprint: Callable[[], str]
     beginning: Callable[[], str] | None = None
     like: "Split | None" = None
+    files: int = 1
 
 
 def open_dataset(name: str, streaming: bool = True, example: str = "sample_data/stories") -> dict[str, Split]:
@@ -81,7 +82,7 @@ def file_split(*paths: Path, story_a_file: bool = False) -> Split:
     def rows(wanted, notes):
         if story_a_file and wanted.story_ends == "auto":
             notes.guess("each .txt file is a story; --story_ends changes this")
-            wanted = replace(wanted, story_ends="file")
+            wanted = replace(wanted, story_ends="file", any_form=False)
         for path in paths:
             yield from read_rows(path, wanted, notes)
 
@@ -90,6 +91,7 @@ def file_split(*paths: Path, story_a_file: bool = False) -> Split:
         rows,
         fingerprint=lambda: f"{hash_files(paths)} {story_a_file}",
         beginning=lambda: hash_files(paths[:1], MODEL_BYTES),
+        files=len(paths),
     )
 
 

@@ -28,7 +28,8 @@ def read_stories(
     how = how or ReadingFlags()
     notes = notes if notes is not None else Notes()
     column = how.text_column
-    rows = split.rows(Wanted(lambda value: holds_story(value, column), how.story_ends), notes)
+    any_form = how.story_ends == "auto"
+    rows = split.rows(Wanted(lambda value: holds_story(value, column), how.story_ends, any_form), notes)
     first, rows = first_of(rows, FIRST_ROWS)
     are_texts = any(holds_story(row, column) for row, _ in first)  # if all values are numbers, it is the wrong column
 

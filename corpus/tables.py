@@ -48,6 +48,8 @@ def table_rows(path: Path, notes: Notes) -> Iterator[Row]:
         for cells, place in rows:
             if isinstance(cells, UserError):
                 yield cells, place
+            elif [cell.strip(" \ufeff") for cell in cells[: len(names)]] == names:  # two tables, one after the other
+                notes.leave_out("repeated lines of column names")
             elif any(cell.strip() for cell in cells):
                 yield row_of(names, cells, place), place
 
@@ -65,17 +67,15 @@ def quotes_are_text(path: Path) -> bool:
     parts of two lines in one cell.
     """
     with opened(path) as file:
-        head = file.read(HEAD).decode("utf-8", "replace")
-    lines = [f"{line}\n" for line in head.split("\n") if line.strip()]
-    if len(head) >= HEAD / 4:
-        lines = lines[:-1]  # the last line may be cut
-    if any(line.count("\t") != lines[0].count("\t") for line in lines):
+        numbers = {line.count(b"\t") for line in file if line.strip()}
+    if len(numbers) > 1:
         return False
-    try:
-        cells = [cell for row in csv.reader(lines, delimiter="\t", strict=True) for cell in row]
-    except csv.Error:
-        return True
-    return any("\n" in cell and "\t" in cell for cell in cells)
+    with opened(path) as file:
+        try:
+            rows = csv.reader(table_lines(file), delimiter="\t", strict=True)
+            return any("\n" in cell and "\t" in cell for row in rows for cell in row)
+        except csv.Error:
+            return True
 
 
 def delimiter_of(line: str) -> str:
@@ -144,6 +144,7 @@ def row_of(names: list[str], cells: list[str], place: str) -> dict | UserError:
         return UserError(f"{place}: {len(cells)} of {len(names)} values; {missing}")
     if len(cells) > len(names):
         values = f"{len(cells)} value{'s' * (len(cells) > 1)}, but {len(names)} column{'s' * (len(names) > 1)}"
+        values += f" ({one_line(', '.join(names), 60)})"
         return UserError(f"{place}: {values}; put quotes around texts that contain a comma")
     return dict(zip(names, cells, strict=True))
 

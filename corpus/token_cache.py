@@ -32,7 +32,7 @@ from corpus.notes import Notes, ReadingFlags
 from corpus.sources import Split
 from corpus.stories import read_stories
 
-VERSION = 4  # increased whenever the same files are read differently
+VERSION = 5  # increased whenever the same files are read differently
 SINGLE_SPACE = re.compile(r"(?<=\S) (?=\S)")  # byte-level BPE never merges across it
 BATCH_BYTES = 1 << 20  # text that is tokenized at a time: for a moment, its tokens take about 80 times as much memory
 
@@ -126,16 +126,18 @@ def cache_dialogues(
         return cache
     with writer:
         notes = Notes()
-        shortened = cut = 0
+        shortened = pairs = cut = 0
         dialogues = read_dialogues(split, how, limit, notes)
         for rendered in computed_ahead(render, batches_of_text(dialogues), ahead=2):
             shortened += sum(dialogue.dropped > 0 or dialogue.question_cut for dialogue in rendered)
+            pairs += sum(dialogue.dropped for dialogue in rendered)
             cut += sum(dialogue.reply_cut for dialogue in rendered)
             writer.add([(dialogue.ids, dialogue.size) for dialogue in rendered])
         writer.remarks = notes.lines()
         longer = f"longer than {max_tokens:,} tokens"
         if shortened:
-            writer.remarks.append(f"dialogues {longer}, which lost their oldest turns or words: {shortened:,}")
+            lost = f" ({pairs:,} questions with their answers in all)" if pairs else ""
+            writer.remarks.append(f"dialogues {longer}, which lost their oldest turns or words: {shortened:,}{lost}")
         if cut:
             writer.remarks.append(f"replies {longer}, of which only the beginning is learned: {cut:,}")
     return writer.result()

@@ -26,10 +26,13 @@ ROLE_KEYS = (
 )  # fmt: skip
 TEXT_KEYS = ("content", "text", "value", "message", "utterance", "parts")
 CALLS = ("tool_calls", "function_call")  # keys of a turn that need not have a text
-QUESTIONS = ("instruction", "prompt", "question", "query", "request", "q", "user", "human", "input", "inputs")
+QUESTIONS = (
+    "instruction", "prompt", "question", "query", "request", "q", "user", "human", "input", "inputs",
+    "questions",
+)  # fmt: skip
 ANSWERS = (
     "output", "response", "completion", "answer", "reply", "a", "assistant", "bot", "gpt", "ai", "chatbot", "target",
-    "targets", "outputs",
+    "targets", "outputs", "answers",
 )  # fmt: skip
 BARE = "turns"  # the name of the column if a row is a list of turns
 

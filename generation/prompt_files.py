@@ -22,9 +22,19 @@ from common.console import log
 from common.errors import UserError, one_line
 from common.files import locked, naming
 from common.text import without_surrogates
-from corpus.dialogue_rows import CONTEXT, HISTORY, LISTS, SYSTEM, holds_dialogue, turns_or_text
+from corpus.dialogue_rows import (
+    CONTEXT,
+    HISTORY,
+    INPUT,
+    LISTS,
+    SYSTEM,
+    are_all_turns,
+    holds_dialogue,
+    looks_like_turns,
+    turns_or_text,
+)
 from corpus.dialogues import Turn
-from corpus.notes import Notes, ReadingFlags, Wanted, name_in, plain_name
+from corpus.notes import Notes, ReadingFlags, Wanted, is_empty, name_in, named
 from corpus.readers import KINDS, kind_of, read_rows
 from corpus.speakers import Speakers
 from corpus.turns import from_text, spoken_turns
@@ -57,9 +67,9 @@ class Prompt:
 def read_prompts(path: str | Path) -> list[Prompt]:
     """Read the prompts of a file of one of `readers.KINDS`; a `.txt` file has one per line, a table a column `prompt`.
 
-    A prompt is a text, a list of turns, or an object with one of these as `prompt`, perhaps an `id`, and other
-    keys.  If an object has a dialogue as `messages`, as the chat's /save writes it, its last reply is dropped and
-    written again.  Raises UserError, naming the place.
+    A .txt file may also contain JSON or a table.  A prompt is a text, a list of turns, or an object with one of these
+    as `prompt`, perhaps an `id`, and other keys.  If an object has a dialogue as `messages`, as the chat's /save writes
+    it, its last reply is dropped and written again.  Raises UserError, naming the place.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,7 +80,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         if isinstance(row, UserError):
             raise row
         row = json.loads(without_surrogates(json.dumps(row, ensure_ascii=False, default=str)))
-        if kind_of(path) == "text":
+        if kind_of(path) == "text" and isinstance(row, dict) and row.keys() == {"text"}:  # plain text
             row = row["text"]
         prompts.append(prompt_of(row, len(prompts), place, notes))
     if not prompts:
@@ -92,7 +102,9 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 def is_prompt(value: object) -> bool:
     """Return whether the whole content of a JSON file, one value, is one prompt."""
     if isinstance(value, dict):
-        return not {plain_name(name) for name in value}.isdisjoint(("prompt", *LISTS))
+        prompt = turns_or_text(named(value, "prompt"))  # any other list may be a column of prompts
+        of_dialogue = any(looks_like_turns(from_text(named(value, column))) for column in LISTS)
+        return isinstance(prompt, str) or are_all_turns(prompt) or of_dialogue
     return isinstance(value, str) or (holds_dialogue(value) and not isinstance(value[0], str))
 
 
@@ -105,10 +117,14 @@ def prompt_of(row: object, number: int, place: str, notes: Notes) -> Prompt:
     is_saved = text is None and dialogue is not None
     if is_saved:
         text = from_text(extra.pop(dialogue))
-    for column in (*SYSTEM, HISTORY, CONTEXT):
+    for column in (*SYSTEM, HISTORY, CONTEXT, INPUT):
         if name_in(extra, column):
             notes.guess(f'"{column}" next to a prompt is copied to the output, but not given to the model')
-    return Prompt(number if name in (None, "") else name, text, extra, place, is_saved=is_saved)
+    if is_empty(name) or name == "":
+        name = number
+    elif isinstance(name, float) and name.is_integer():  # pandas' column of whole numbers, if one is missing
+        name = int(name)
+    return Prompt(name, text, extra, place, is_saved=is_saved)
 
 
 def read_dialogues_of(prompts: list[Prompt], path: Path, notes: Notes) -> None:

@@ -104,6 +104,8 @@ def test_each_padded_row_is_one_text_truncated_to_the_row_length():
         padding = max(0, 8 - len(text[:-1]))
         assert row == text[:-1][:8] + [PAD] * padding
         assert predicted == text[1:][:8] + [IGNORED] * padding
+    assert rows.texts_cut() == sum(len(text) > 9 for text in TEXTS_OF_ROWS) > 0
+    assert Rows(cache_of(TEXTS_OF_ROWS), 8, SPECIAL).texts_cut() == 0
 
 
 def test_a_padded_batch_is_as_wide_as_its_longest_text():

@@ -276,3 +276,13 @@ def test_truncated_dialogues_are_counted_even_when_they_come_from_the_cache(toke
         assert said[1] == "a.jsonl: dialogues longer than 60 tokens, which lost their oldest turns or words: 2"
         assert said[2] == "a.jsonl: replies longer than 60 tokens, of which only the beginning is learned: 1"
     assert "from the token cache" in said[3]
+
+
+def test_the_turns_that_long_dialogues_lose_are_counted(tokenizer, tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
+    turns = [{"role": role, "content": "Tom has a red ball."} for role in ["user", "assistant"] * 9]
+    write_rows(tmp_path / "a.jsonl", [{"messages": turns}] * 2)
+    caches = opened(tokenizer, "a.jsonl")
+    kept = sum((text == SPECIAL["<user>"]).sum() for cache in caches for text in map(cache.text, range(len(cache))))
+    lost = f"oldest turns or words: 2 ({18 - kept} questions with their answers in all)"
+    assert 0 < kept < 18 and any(line.endswith(lost) for line in said)

@@ -25,6 +25,7 @@ MODEL = "model: {in_all:,} parameters, {in_layers:,} of them in the layers; {sha
 READ_PARAMETERS_IN_LAYERS = re.compile(rf"\bparameters, {COUNT} of them in the layers")
 
 DATA = "training: {texts:,} texts in {rows:,} rows of at most {length} tokens, {batching}; validation: {held:,} texts"
+CUT = "training: {cut:,} texts are longer than {length} tokens, and lose their ends; --batching packed keeps them"
 
 FIXED = "{minutes}: a step takes {step:.3g} s, an evaluation {evaluation:.3g} s"
 TOO_SHORT = "{minutes} is too short for one evaluation; the run has only one step; pass a smaller --max_eval_samples"

@@ -83,6 +83,8 @@ class Reporter:
                 held=job.validation.texts,
             )
         )  # fmt: skip
+        if cut := rows.texts_cut():
+            log.info(log_lines.CUT.format(cut=cut, length=rows.length))
 
     def length(self) -> None:
         """Log the length of the run."""
