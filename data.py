@@ -114,7 +114,8 @@ class Tokenizer:
             text = text_of_waiting()
             if not text.endswith("\ufffd"):
                 yield text
-                before = [i for i in waiting if i not in special][-1:] or before
+                texts = [token for token in waiting if token not in special]
+                before = texts[-1:] or before
                 waiting = []
         if waiting:
             yield text_of_waiting()

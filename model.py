@@ -428,7 +428,9 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden * gradient, None if of_weight is None else of_weight * gradient, None
+        if of_weight is not None:
+            of_weight = of_weight * gradient
+        return of_hidden * gradient, of_weight, None
 
 
 def chunk_rows(rows: int, vocab_size: int, on_cpu: bool) -> int:

@@ -47,6 +47,10 @@ def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.de
     if name == "auto":
         name = best_device_name()
     if name == "cuda" and local_rank is not None:
+        gpus = torch.cuda.device_count()
+        if local_rank >= gpus:
+            advice = f"pass --nproc_per_node {gpus} to torchrun" if gpus else "pass --device cpu"
+            raise UserError(f"--device cuda: each process needs its own GPU, but this machine has {gpus}; {advice}")
         name = f"cuda:{local_rank}"
         torch.cuda.set_device(local_rank)
     try:
@@ -122,13 +126,22 @@ class Precision:
     """
 
     def __init__(self, device: torch.device, amp: bool | None = False, amp_dtype: str | None = None):
-        """amp: use half precision; None: only on a CPU with bfloat16 units.  amp_dtype None: what suits the device."""
+        """amp: use half precision; None: if amp_dtype is given, or on a CPU with bfloat16 units.
+
+        amp_dtype: "float16" or "bfloat16"; None: what suits the device.
+        """
         on_cpu = device.type == "cpu"
+        if amp is False and amp_dtype is not None:
+            log.info(f"--no-amp: training in float32, without --amp_dtype {amp_dtype}")
+        if amp is None and amp_dtype is not None:
+            amp = True
         if amp_dtype is None:
             amp_dtype = "bfloat16" if on_cpu else "float16"
         able = has_bfloat16(device) if amp_dtype == "bfloat16" else device.type == "cuda"
         wanted = on_cpu if amp is None else amp
-        if amp and not able:
+        if amp and device.type == "mps":
+            log.info("--amp: half precision is not used on mps; training in float32 instead")
+        elif amp and not able:
             log.info(f"--amp: this {device.type} device has no {amp_dtype} units; training in float32 instead")
         self.device = device
         self.dtype = getattr(torch, amp_dtype) if wanted and able else torch.float32

@@ -41,29 +41,29 @@ def beam_search(
         if sampling.repetition_penalty != 1:
             logits = penalize(logits, seen, sampling.repetition_penalty)
         logits = ban(logits, rules.forbidden(may_end=step >= sampling.min_new_tokens))
-        chances = logits.float().log_softmax(-1).cpu().unflatten(0, (len(prompts), -1))  # (prompts, beams, V)
-        width = chances.size(1)  # 1 in the first step
+        log_probs = logits.float().log_softmax(-1).cpu().unflatten(0, (len(prompts), -1))  # (prompts, beams, V)
+        width = log_probs.size(1)  # 1 in the first step
         for prompt in range(len(prompts)):
-            longer = likeliest_continuations(beams[prompt], chances[prompt], 2 * sampling.num_beams)
+            longer = likeliest_continuations(beams[prompt], log_probs[prompt], 2 * sampling.num_beams)
             beams[prompt], best[prompt] = select(longer, best[prompt], sampling.num_beams, rules)
-        going_on = [beam for of_prompt in beams for beam in of_prompt]
-        if step + 1 == sampling.max_new_tokens or all(beam.score == -math.inf for beam in going_on):
+        unfinished = [beam for of_prompt in beams for beam in of_prompt]
+        if step + 1 == sampling.max_new_tokens or all(beam.score == -math.inf for beam in unfinished):
             break
         rows = [prompt * width + beam.parent for prompt, of_prompt in enumerate(beams) for beam in of_prompt]
-        tokens = torch.tensor([beam.ids[-1] for beam in going_on], device=device)
+        tokens = torch.tensor([beam.ids[-1] for beam in unfinished], device=device)
         cache.take(rows)
         seen = seen[rows].scatter_(1, tokens[:, None], True)
         logits = cache.step(tokens)
     return [max(ended, of_prompt[0]).ids for ended, of_prompt in zip(best, beams, strict=True)]
 
 
-def likeliest_continuations(beams: list[Beam], chances: torch.Tensor, count: int) -> list[Beam]:
-    """Return the most likely beams with one more token; chances: log-probabilities (beams, V), of a prompt's beams."""
-    scores = torch.tensor([beam.score for beam in beams])[:, None] + chances
+def likeliest_continuations(beams: list[Beam], log_probs: torch.Tensor, count: int) -> list[Beam]:
+    """Return the most likely beams with one more token; log_probs (beams, V): those of a prompt's beams."""
+    scores = torch.tensor([beam.score for beam in beams])[:, None] + log_probs
     values, places = scores.flatten().topk(min(count, scores.numel()))
     longer = []
     for score, place in zip(values.tolist(), places.tolist(), strict=True):
-        parent, token = divmod(place, chances.size(-1))
+        parent, token = divmod(place, log_probs.size(-1))
         longer.append(Beam(score, [*beams[parent].ids, token], parent))
     return longer
 

@@ -57,7 +57,9 @@ def generate(
     # 1. Draw all random numbers before the first token: (prompts, max_new_tokens)
     check_prompts(model, prompts)
     device = model.tokens.weight.device
-    random_numbers = numbers_for(sampling, range(len(prompts)) if row_seeds is None else row_seeds).to(device)
+    if row_seeds is None:
+        row_seeds = range(len(prompts))
+    random_numbers = numbers_for(sampling, row_seeds).to(device)
 
     # 2. Run the prompts through the network
     cache = KVCache(model, prompts)
@@ -73,10 +75,8 @@ def generate(
         if seen is not None:
             logits = penalize(logits, seen, sampling.repetition_penalty)
         logits = ban(logits, rules.forbidden(may_end=step >= sampling.min_new_tokens))
-        chances, candidates = probabilities(
-            logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
-        )
-        tokens = draw(chances, candidates, random_numbers[computed, step])
+        probs, candidates = probabilities(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+        tokens = draw(probs, candidates, random_numbers[computed, step])
 
         # 4. Yield the new tokens, including the one that ends a text
         news = [None] * len(prompts)
@@ -91,12 +91,12 @@ def generate(
             return
 
         # 5. Drop the ended rows once they are half of all: moving the others costs time too
-        going_on = [row for row, prompt in enumerate(computed) if prompt not in ended]
-        if len(going_on) <= len(computed) // 2:
-            cache.take(going_on)
-            computed = [computed[row] for row in going_on]
-            tokens = tokens[going_on]
-            seen = None if seen is None else seen[going_on]
+        unfinished = [row for row, prompt in enumerate(computed) if prompt not in ended]
+        if len(unfinished) <= len(computed) // 2:
+            cache.take(unfinished)
+            computed = [computed[row] for row in unfinished]
+            tokens = tokens[unfinished]
+            seen = None if seen is None else seen[unfinished]
 
         # 6. Run the new tokens through the network
         if seen is not None:

@@ -48,8 +48,8 @@ class KVCache:
         self.lengths = [len(text) for text in self.texts]
         self.longest = max(self.lengths) + 1  # the new token included
         self.is_even = len(set(self.lengths)) == 1  # all rows have the same length, which is faster
-        self.places = torch.tensor(self.lengths, device=tokens.device)  # (B,), the new token's position
-        positions = self.places[:, None]
+        self.positions = torch.tensor(self.lengths, device=tokens.device)  # (B,), the new token's position
+        positions = self.positions[:, None]
         mask = None
         if not self.is_even or (window is not None and self.longest > window):
             distance = positions - torch.arange(self.longest, device=tokens.device)  # (B, S)
@@ -75,8 +75,8 @@ class KVCache:
             values[:, :, place] = v[:, :, 0].type_as(values)
         else:
             rows = torch.arange(len(self.lengths), device=k.device)
-            keys[rows, :, self.places] = k[:, :, 0].type_as(keys)
-            values[rows, :, self.places] = v[:, :, 0].type_as(values)
+            keys[rows, :, self.positions] = k[:, :, 0].type_as(keys)
+            values[rows, :, self.positions] = v[:, :, 0].type_as(values)
         return keys[:, :, : self.longest], values[:, :, : self.longest]
 
     def make_room(self) -> None:

@@ -101,29 +101,29 @@ def probabilities(
     vocab_size = logits.size(-1)
     if top_k == 0 and top_p == 1:
         tokens = torch.arange(vocab_size, device=logits.device)[None]
-        chances = (logits.float() / temperature).softmax(-1)
+        probs = (logits.float() / temperature).softmax(-1)
     else:
         kept, tokens = logits.topk(min(top_k or vocab_size, vocab_size))  # the most likely first
-        chances = (kept.float() / temperature).softmax(-1)
+        probs = (kept.float() / temperature).softmax(-1)
         if top_p < 1:
-            mass_before = chances.cumsum(-1) - chances  # the total probability of all more likely tokens
-            chances = chances.masked_fill(mass_before >= top_p, 0.0)
+            mass_before = probs.cumsum(-1) - probs  # the total probability of all more likely tokens
+            probs = probs.masked_fill(mass_before >= top_p, 0.0)
         # Sorted by id: a rounding error may swap two tokens that are almost equally likely, and this must not change
         # which one `draw` chooses.
         tokens, order = tokens.sort(-1)
-        chances = chances.gather(-1, order)
+        probs = probs.gather(-1, order)
     if min_p:
-        chances = chances.masked_fill(chances < min_p * chances.amax(-1, keepdim=True), 0.0)
-    return chances / chances.sum(-1, keepdim=True), tokens
+        probs = probs.masked_fill(probs < min_p * probs.amax(-1, keepdim=True), 0.0)
+    return probs / probs.sum(-1, keepdim=True), tokens
 
 
-def draw(chances: torch.Tensor, tokens: torch.Tensor, random_numbers: torch.Tensor) -> torch.Tensor:
-    """Choose a token for each row, (B,), with random numbers (B,) in [0, 1); chances, tokens: from `probabilities`.
+def draw(probs: torch.Tensor, tokens: torch.Tensor, random_numbers: torch.Tensor) -> torch.Tensor:
+    """Choose a token for each row, (B,), with random numbers (B,) in [0, 1); probs, tokens: from `probabilities`.
 
     Inverse transform sampling: the first token whose cumulative probability is greater than the number.
     """
     # assignment: sampling, 5 points
-    cumulative = chances.cumsum(-1)
+    cumulative = probs.cumsum(-1)
     total = cumulative[:, -1:]  # 1, up to rounding
     # Stay just below the total: if rounding reached it, no token would be found.
     largest = total * (1 - 2**-23)

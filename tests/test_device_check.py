@@ -28,6 +28,12 @@ def test_a_correct_device_passes_and_no_random_number_is_used(dtype):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_the_random_numbers_of_a_gpu_are_not_seeded_again(monkeypatch):
+    for kind in (torch.cuda, torch.mps):
+        monkeypatch.setattr(kind, "manual_seed_all" if kind is torch.cuda else "manual_seed", pytest.fail)
+    check_device(CONFIG, precision_of(torch.float32))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_device_with_wrong_attention_is_refused(dtype, monkeypatch):
     compute = device_check.loss_and_gradients

@@ -35,6 +35,26 @@ def test_half_precision_on_a_cpu_without_bfloat16_units_becomes_float32_with_a_w
         assert make_model()(torch.zeros(1, 3, dtype=torch.int64)).dtype == torch.float32
 
 
+def test_a_process_without_a_gpu_is_refused(monkeypatch):
+    for gpus, advice in ((2, "--nproc_per_node 2"), (0, "--device cpu")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        with pytest.raises(UserError, match=f"this machine has {gpus}; pass {advice}") as refusal:
+            devices.choose_device("cuda", local_rank=2)
+        assert one_line(refusal)
+
+
+def test_the_type_of_half_precision_alone_asks_for_half_precision(monkeypatch, said):
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: True)
+    assert Precision(CPU, None, "bfloat16").name() == "bfloat16" and not said
+    assert Precision(CPU, None, "float16").name() == "float32" and "no float16 units" in said.pop()
+    assert Precision(CPU, False, "bfloat16").name() == "float32" and "without --amp_dtype bfloat16" in said.pop()
+
+
+def test_on_a_mac_half_precision_becomes_float32_without_a_word_about_units(said):
+    assert Precision(torch.device("mps"), True).name() == "float32"
+    assert "not used on mps" in said[0] and "units" not in said[0]
+
+
 def test_half_precision_is_the_default_only_on_a_cpu_with_bfloat16_units(monkeypatch, said):
     for able, name in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(devices, "has_bfloat16", lambda device, able=able: able)

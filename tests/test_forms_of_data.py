@@ -242,6 +242,8 @@ STORIES = [
     Case("quotes_far_behind_in_tsv",
         ("a.tsv", "n\ttext\n" + f"1\t{CAT}\n" * 5000 + f'2\t"{DOG}\n3\t{PIG}"\n4\t{CAT}\n'),
         [CAT] * 5000 + [f'"{DOG}', f'{PIG}"', CAT]),
+    Case("quoted_cell_far_behind_in_tsv", ("a.tsv", "n\ttext\n" + f"1\t{CAT}\n" * 5000 + f'2\t"{DOG}\tWoof.\n{PIG}"\n'),
+        [CAT] * 5000 + [f"{DOG}\tWoof.\n{PIG}"]),
     Case("two_tables_in_a_file", ("a.csv", f"id,text\n1,{CAT}\n\ufeffid,text\n2,{DOG}\n"), [CAT, DOG],
         ("left out: column id; repeated lines of column names (1)",)),
     Case("null_and_nan_are_empty_and_numbers_printed",

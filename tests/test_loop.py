@@ -63,7 +63,14 @@ def test_a_run_of_few_steps_warns_unless_max_steps_was_given(tmp_path, capsys):
     assert "a step has 30 rows, an epoch only 24; " in told and "too few steps to learn much (2);" in told
     train_in(tmp_path / "asked", batch_size=4, epochs=None, max_steps=2)
     train_in(tmp_path / "many", batch_size=4, epochs=4)
-    assert not re.search("a step has|too few steps", capsys.readouterr().err)
+    assert not re.search("a step has|too few steps|warm-up", capsys.readouterr().err)
+
+
+def test_a_warm_up_that_takes_the_whole_run_is_named(tmp_path, capsys):
+    train_in(tmp_path, epochs=None, max_steps=3, warmup_steps=3)
+    assert (
+        "the warm-up (3 steps) takes the whole run (3 steps); pass a smaller --warmup_steps" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 import signal
 
@@ -121,6 +122,13 @@ def test_a_resumed_run_on_a_mixture_ends_like_the_uninterrupted_one(tmp_path, pa
     rows = Rows(mixture, CONTEXT, SPECIAL, packed, seed=1)
     summary = train_whole_and_in_parts(tmp_path, 3, 9, rows=rows, epochs=5)
     assert summary["epoch"] == 5
+
+
+def test_only_a_loss_may_be_negative_in_a_checkpoint():
+    resume_module.Progress(step=3, loss_since_log=-1.5).check()  # as with rewards
+    for wrong in ({"loss_since_log": math.nan}, {"loss_since_log": math.inf}, {"tokens": -1}):
+        with pytest.raises(ValueError, match="a loss that is not finite|a count that no run reaches"):
+            resume_module.Progress(**wrong).check()
 
 
 @pytest.mark.parametrize("speed", [{}, {"amp": True, "amp_dtype": "bfloat16"}], ids=["float32", "bfloat16"])

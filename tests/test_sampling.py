@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 def spread(logits, **options):
     """Return the probabilities of all tokens (B, V), 0 for tokens that may not be drawn."""
-    chances, tokens = probabilities(logits, **options)
-    return torch.zeros_like(logits).scatter(-1, tokens.expand(len(logits), -1), chances)
+    probs, tokens = probabilities(logits, **options)
+    return torch.zeros_like(logits).scatter(-1, tokens.expand(len(logits), -1), probs)
 
 
 def random_logits(rows=50):
@@ -28,9 +28,9 @@ def random_logits(rows=50):
     "options", [{}, {"temperature": 0}, {"temperature": 0.3}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 9, "top_p": 0.9}]
 )
 def test_probabilities_sum_to_1(options):
-    chances = spread(random_logits(), **options)
-    assert (chances >= 0).all()
-    assert_same(chances.sum(-1), torch.ones(50))
+    probs = spread(random_logits(), **options)
+    assert (probs >= 0).all()
+    assert_same(probs.sum(-1), torch.ones(50))
 
 
 def test_temperature_divides_the_logits_and_0_picks_the_likeliest_token():
@@ -43,38 +43,38 @@ def test_temperature_divides_the_logits_and_0_picks_the_likeliest_token():
 @pytest.mark.parametrize("k", [1, 4, VOCAB, VOCAB + 10])
 def test_top_k_keeps_the_k_likeliest_tokens_in_proportion(k):
     logits = random_logits()
-    chances, k = spread(logits, top_k=k), min(k, VOCAB)
-    assert ((chances > 0).sum(-1) == k).all()
+    probs, k = spread(logits, top_k=k), min(k, VOCAB)
+    assert ((probs > 0).sum(-1) == k).all()
     kept = logits.softmax(-1).topk(k).values
-    assert_same(chances.topk(k).values, kept / kept.sum(-1, keepdim=True))
+    assert_same(probs.topk(k).values, kept / kept.sum(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])
 def test_top_p_keeps_the_fewest_tokens_whose_probabilities_reach_p(p):
     logits = random_logits()
-    for chances, full in zip(spread(logits, top_p=p), logits.softmax(-1), strict=True):
-        kept = chances > 0
+    for probs, full in zip(spread(logits, top_p=p), logits.softmax(-1), strict=True):
+        kept = probs > 0
         assert full[kept].sum() >= p - 1e-6
         assert full[kept].sum() - full[kept].min() < p
         assert not kept.all() and full[kept].min() >= full[~kept].max()
-        assert_same(chances[kept], full[kept] / full[kept].sum())
+        assert_same(probs[kept], full[kept] / full[kept].sum())
 
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 1.0])
 def test_min_p_keeps_tokens_at_least_p_times_as_likely_as_the_likeliest(p):
     full = random_logits().softmax(-1)
-    chances = spread(random_logits(), min_p=p)
-    assert torch.equal(chances > 0, full >= p * full.amax(-1, keepdim=True))
-    assert_same(chances.sum(-1), torch.ones(50))
+    probs = spread(random_logits(), min_p=p)
+    assert torch.equal(probs > 0, full >= p * full.amax(-1, keepdim=True))
+    assert_same(probs.sum(-1), torch.ones(50))
 
 
 def test_draw_picks_tokens_as_often_as_they_are_likely():
     count = 20_000
-    chances = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    probs = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     uniform = torch.from_numpy(np.random.default_rng(0).random(count, np.float32))
-    drawn = torch.bincount(draw(chances.expand(count, -1), torch.arange(7)[None], uniform), minlength=len(chances))
-    spread = (count * chances * (1 - chances)).sqrt()
-    assert ((drawn - count * chances).abs() <= 4 * spread).all()
+    drawn = torch.bincount(draw(probs.expand(count, -1), torch.arange(7)[None], uniform), minlength=len(probs))
+    spread = (count * probs * (1 - probs)).sqrt()
+    assert ((drawn - count * probs).abs() <= 4 * spread).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.6}])

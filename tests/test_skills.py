@@ -209,8 +209,8 @@ def test_the_log_probability_of_a_text_is_the_sum_over_its_tokens(tokenizer, arc
     for text, score in zip(texts, scores, strict=True):
         ids = torch.tensor([[tokenizer.special["<bos>"], *tokenizer.encode(text)]])
         with torch.no_grad():
-            chances = model(ids[:, :-1]).log_softmax(-1)[0]
-        expected = chances[range(len(chances)), ids[0, 1:]].sum()
+            log_probs = model(ids[:, :-1]).log_softmax(-1)[0]
+        expected = log_probs[range(len(log_probs)), ids[0, 1:]].sum()
         assert_same(torch.tensor(score), expected)
 
 

@@ -134,9 +134,9 @@ def test_an_evaluation_scores_every_token_but_bos_once():
     for place in range(1, len(text)):
         if text[place] != SPECIAL["<bos>"]:
             first = (place - 1) // CONTEXT * CONTEXT  # rows do not overlap
-            chances = model(text[None, first:place])[0, -1].double().log_softmax(-1)
-            nats.append(-chances[text[place]].item())
-            right.append(chances.argmax() == text[place])
+            log_probs = model(text[None, first:place])[0, -1].double().log_softmax(-1)
+            nats.append(-log_probs[text[place]].item())
+            right.append(log_probs.argmax() == text[place])
     assert len(nats) == len(text) - len(rows.cache)
     assert result["val_loss"] == pytest.approx(np.mean(nats), rel=1e-5)
     assert result["perplexity"] == pytest.approx(math.exp(np.mean(nats)), rel=1e-4)

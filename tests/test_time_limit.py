@@ -23,7 +23,7 @@ import train_tinystories_model as step2
 from common.errors import Interrupted, UserError
 from training import loop, time_limit
 from training.optimizer import learning_rate
-from training.time_limit import Speed, steps_that_fit
+from training.time_limit import Times, steps_that_fit
 
 MINUTES = {"epochs": None, "minutes": 3}
 STEPS = 69  # of 2 s, and 3 evaluations of 5 s: 153 of the 180 s; measuring uses 23, the end needs 3
@@ -110,7 +110,7 @@ def test_too_few_minutes_still_end_with_a_best_model(tmp_path, clock, said):
     ],
 )
 def test_the_time_of_evaluations_is_included(evaluation, eval_steps, expected):
-    assert steps_that_fit(1000, Speed(1.0, evaluation, 0.0), eval_steps) == expected
+    assert steps_that_fit(1000, Times(1.0, evaluation, 0.0), eval_steps) == expected
 
 
 def test_early_stopping_can_end_the_run_before_its_minutes_are_over(tmp_path, clock, val_losses):

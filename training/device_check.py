@@ -27,7 +27,7 @@ def check_device(config: ModelConfig, precision: Precision) -> None:
     length = min(config.max_seq_len, LONGEST_ROW)
     config = dataclasses.replace(config, num_layers=1, vocab_size=VOCABULARY, max_seq_len=length, dropout=0.0)
     with torch.random.fork_rng(devices=[]):  # the run's own random numbers do not change
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # the CPU's; torch.manual_seed would change those of all devices
         model = Transformer(config)
         with torch.no_grad():
             for matrix in (parameter for parameter in model.parameters() if parameter.dim() == 2):

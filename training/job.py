@@ -18,7 +18,7 @@ from training.step import StepResult
 class Task(Protocol):
     """What a run learns, if not the next token of each row; for example tools/rewards/grpo.py.
 
-    The job's rows then need only what the plan of the run uses; see `rewards.replies.TaskRows`.
+    The job's rows then need only what the plan of the run uses; see `TaskRows` in tools/rewards/replies.py.
     """
 
     def batches(self, step: int) -> list:

@@ -34,6 +34,7 @@ READ_TOTAL_STEPS = re.compile(rf"^{COUNT} steps of ")
 READ_RUN_ID = re.compile(r"\brun ([0-9a-f]{32})\b")
 
 LARGE_STEPS = "a step has {rows:,} rows, an epoch only {per_epoch:,}; pass a smaller --batch_size or use more data"
+LONG_WARMUP = "the warm-up ({:,} steps) takes the whole run ({:,} steps); pass a smaller --warmup_steps"
 FEW_STEPS = "the run has too few steps to learn much ({:,}); pass a smaller --batch_size, or train longer"
 
 # Steps ----------------------------------------------------------------------------------------------------------------

@@ -183,14 +183,14 @@ class Trainer:
         """Set how many steps a run of --minutes has.  A signal that arrives meanwhile is handled afterwards."""
         settings, progress = self.settings, self.progress
         batches = computed_ahead(self.batches_of, itertools.count(progress.step))
-        speed = measure(self.job, network, self.optimizers, batches)
+        times = measure(self.job, network, self.optimizers, batches)
         passed = time.perf_counter() - STARTED + progress.seconds  # since the start, and before the resume
         seconds = of_rank_0(self.ranks, 60 * settings.minutes - passed)
-        steps, progress.eval_steps = steps_that_fit(seconds, speed, settings.eval_steps)
+        steps, progress.eval_steps = steps_that_fit(seconds, times, settings.eval_steps)
         progress.total_steps = progress.step + steps
         self.plan.lay_out(progress.total_steps, progress.eval_steps)
         self.job.run.check_space(self.checkpoints.space_needed(progress.total_steps))
-        self.report.measured(speed, seconds)
+        self.report.measured(times, seconds)
         self.report.length()
 
     def batches_of(self, step: int) -> list:
@@ -262,7 +262,8 @@ class Trainer:
 
     def should_stop_early(self) -> bool:
         """Return whether too many evaluations in a row brought no better model."""
-        return 0 < self.settings.early_stopping_patience <= self.progress.stale_evaluations
+        patience = self.settings.early_stopping_patience  # 0: never stop early
+        return patience > 0 and self.progress.stale_evaluations >= patience
 
     def after_step(self) -> None:
         """Evaluate if due and not yet done; save a checkpoint if due; stop after a signal."""

@@ -44,6 +44,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # Nesterov momentum
         parts = updates.unflatten(1, (group["parts"], -1))  # (matrices, parts, rows, columns)
+        # The entries of an orthogonal M x N matrix have a root mean square of 1 / sqrt(max(M, N)), AdamW's about 0.2.
         scale = 0.2 * math.sqrt(max(parts.shape[2:]))
         updates = orthogonal(parts, self.newton_schulz).flatten(1, 2)
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
@@ -107,7 +108,8 @@ def make_optimizers(model: Transformer, settings: TrainingSettings) -> list[torc
 def learning_rate(step: int, total_steps: int, settings: TrainingSettings) -> float:
     """Return the learning rate of step 0, 1, ..., total_steps - 1.
 
-    It rises linearly during the warm-up, then falls to min_lr along a cosine or a line.
+    It rises linearly during the warm-up, then falls along a cosine or a line.  It would be min_lr at step total_steps,
+    one after the last.
     """
     # assignment: schedule, 5 points
     warmup = settings.warmup_steps
@@ -116,7 +118,9 @@ def learning_rate(step: int, total_steps: int, settings: TrainingSettings) -> fl
     if step < warmup:
         return settings.lr * (step + 1) / warmup
     done = (step - warmup) / max(1, total_steps - warmup)  # from 0 to 1
-    left = 0.5 * (1 + math.cos(math.pi * done)) if settings.scheduler == "cosine" else 1 - done
+    left = 1 - done
+    if settings.scheduler == "cosine":
+        left = 0.5 * (1 + math.cos(math.pi * done))
     return settings.min_lr + (settings.lr - settings.min_lr) * left
 
 

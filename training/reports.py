@@ -19,7 +19,7 @@ from training.plan import Plan
 from training.resume import Progress
 from training.run_folder import last_checkpoint
 from training.step import StepResult
-from training.time_limit import Speed
+from training.time_limit import Times
 
 LEAST_STEPS = 20  # with fewer, a model learns little
 TAGS = {"perplexity": "Perplexity/train"}  # TensorBoard's name of what a training line measures; else Rewards/<name>
@@ -97,18 +97,20 @@ class Reporter:
         )  # fmt: skip
         self.warn_of_few_steps()
 
-    def measured(self, speed: Speed, seconds: float) -> None:
-        """Log the speed that sets the length of a run of --minutes, and warn if the time is too short."""
+    def measured(self, times: Times, seconds: float) -> None:
+        """Log the times that set the length of a run of --minutes, and warn if the time is too short."""
         minutes = self.job.settings.length()
-        log.info(log_lines.FIXED.format(minutes=minutes, step=speed.step, evaluation=speed.evaluation))
-        if seconds < speed.evaluation:
+        log.info(log_lines.FIXED.format(minutes=minutes, step=times.step, evaluation=times.evaluation))
+        if seconds < times.evaluation:
             log.info(log_lines.TOO_SHORT.format(minutes=minutes))
 
     def warn_of_few_steps(self) -> None:
-        """Warn if a step has more rows than an epoch, and if the run has very few steps."""
+        """Warn if a step has more rows than an epoch, if the warm-up has no end, and if the run has very few steps."""
         settings, rows, steps = self.job.settings, self.job.rows, self.plan.total_steps
         if settings.rows_per_step > rows.per_epoch:
             log.info(log_lines.LARGE_STEPS.format(rows=settings.rows_per_step, per_epoch=rows.per_epoch))
+        if (settings.warmup_steps or 0) >= steps:
+            log.info(log_lines.LONG_WARMUP.format(settings.warmup_steps, steps))
         if steps < LEAST_STEPS and steps != settings.max_steps:
             log.info(log_lines.FEW_STEPS.format(steps))
 

@@ -6,6 +6,7 @@ In reading order: `Progress`, how far a run is; `Checkpoints`, what is saved and
 
 import contextlib
 import dataclasses
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class Progress:
     best: dict = field(default_factory=dict)  # the evaluation of the best model, from `evaluate`
     final: dict = field(default_factory=dict)  # the latest evaluation
     stale_evaluations: int = 0  # since the best one
-    loss_since_log: float = 0.0  # summed, in nats
+    loss_since_log: float = 0.0  # summed over the tokens, in nats; with rewards, that of the method: it may be negative
     tokens_since_log: int = 0
     seconds_since_log: float = 0.0
     bad_steps: int = 0  # skipped because the loss or the gradient was not finite
@@ -68,8 +69,10 @@ class Progress:
 
     def check(self) -> None:
         """Raise ValueError, or another error, if a checkpoint has values that no run can reach."""
-        counts = [value for value in vars(self).values() if not isinstance(value, dict)]
-        if not all(-1 < count < 1 << 40 for count in counts):
+        counts = {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
+        if not math.isfinite(counts.pop("loss_since_log")):
+            raise ValueError("a loss that is not finite")
+        if not all(-1 < count < 1 << 40 for count in counts.values()):
             raise ValueError("a count that no run reaches")
         if not all(isinstance(size, int) and size >= 0 for size in self.record_sizes.values()):
             raise ValueError("an impossible file size")

@@ -57,7 +57,7 @@ class TrainingSettings:
     max_bad_steps: int = flag(20, "stop after this many skipped steps in a row (NaN or infinite)")
     early_stopping_patience: int = flag(0, "stop after this many evaluations without a better model; 0: never")
     amp: bool | None = flag(
-        None, "half precision (default: only on a CPU with bfloat16 units)", first=True,
+        None, "half precision (default: with --amp_dtype, and on a CPU with bfloat16 units)", first=True,
         action=argparse.BooleanOptionalAction,
     )  # fmt: skip
     amp_dtype: str | None = flag(

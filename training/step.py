@@ -89,7 +89,9 @@ class StepResult(NamedTuple):
     loss: torch.Tensor  # summed over this rank's tokens, in nats (with rewards: that of the method)
     tokens: int  # predicted by all ranks
     norm: torch.Tensor  # of the gradient, before clipping
-    good: torch.Tensor  # bool: loss and gradient were finite; in float16, overflows are good at a loss scale >= 1
+    # bool: whether loss and gradient were finite.  In float16 gradients that overflow are normal: the scaler lowers the
+    # loss scale and goes on.  So they count as good, unless the scale is below 1 already.
+    good: torch.Tensor
     loss_scale: torch.Tensor  # the factor of the loss: 1, except in float16
 
 
@@ -103,7 +105,8 @@ def training_step(
     total = torch.zeros((), device=precision.device)
     for number, (inputs, targets) in enumerate(batches, start=1):
         adds_up_alone = ranks.count > 1 and number < len(batches)  # ranks exchange gradients at the last micro-batch
-        with network.no_sync() if adds_up_alone else contextlib.nullcontext():
+        exchange = network.no_sync() if adds_up_alone else contextlib.nullcontext()
+        with exchange:
             with precision.autocast():
                 inputs = inputs.to(precision.device, non_blocking=True)
                 targets = targets.to(precision.device, non_blocking=True)
@@ -184,7 +187,7 @@ class Meter:
 
 
 def evaluation_rows(settings: TrainingSettings, ranks: Ranks) -> int:
-    """Return how many rows a rank evaluates at a time: as many as fit into memory."""
+    """Return how many rows a rank evaluates at a time: at most as many as it trains on, which fit into its memory."""
     return min(EVALUATION_ROWS, settings.batch_size // ranks.count)
 
 
@@ -212,9 +215,10 @@ def evaluate(
 
     stopped: called before each batch; if it returns True on any rank, the result is None.
     """
-    loss = correct = torch.zeros((), device=precision.device)
-    tokens = 0
     device = precision.device
+    loss = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device)
+    tokens = 0
 
     def parts_from(first: int) -> list[Batch]:
         return cut_for(device, *rows.batch(first, min(batch_size, rows.per_epoch - first)))
@@ -232,8 +236,8 @@ def evaluate(
                     logits = model.logits(x).float()
                     loss = loss + F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
                     correct = correct + (logits.argmax(-1) == target).sum()
-    loss, correct, tokens, broken_off = ranks.sum(loss.item(), correct.item(), tokens, stopped())
-    if broken_off:
+    loss, correct, tokens, interrupted = ranks.sum(loss.item(), correct.item(), tokens, stopped())
+    if interrupted:
         return None
     mean = loss / tokens
     return {

@@ -25,7 +25,7 @@ MOST_EVALUATING = 0.1  # share of the time: if 20 evaluations take longer, there
 SECONDS_TO_END = 3  # to save the last files, draw the curves and exit
 
 
-class Speed(NamedTuple):
+class Times(NamedTuple):
     """Times in seconds, measured on rank 0."""
 
     step: float
@@ -36,7 +36,7 @@ class Speed(NamedTuple):
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
-def measure(job, network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], batches: Iterator[list]) -> Speed:
+def measure(job, network: torch.nn.Module, optimizers: list[torch.optim.Optimizer], batches: Iterator[list]) -> Times:
     """Measure how long a step, an evaluation and a sample take, without changing anything that is trained.
 
     network: the job's model as the loop trains it: compiled, and wrapped for several ranks.  batches: those of one step
@@ -59,7 +59,7 @@ def measure(job, network: torch.nn.Module, optimizers: list[torch.optim.Optimize
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     if scaler:
         job.precision.scaler.load_state_dict(scaler)
-    return Speed(step, evaluation, of_rank_0(job.ranks, sample))
+    return Times(step, evaluation, of_rank_0(job.ranks, sample))
 
 
 def seconds_per_step(job, network, optimizers, batches, seconds: float) -> float:
@@ -101,17 +101,17 @@ def of_rank_0(ranks, number: float) -> float:
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 
 
-def steps_that_fit(seconds: float, speed: Speed, eval_steps: int | None) -> tuple[int, int]:
+def steps_that_fit(seconds: float, times: Times, eval_steps: int | None) -> tuple[int, int]:
     """Return (steps, steps between evaluations) for a run of this length, which ends with an evaluation and a sample.
 
     eval_steps: the user's choice; None: 20 evaluations, or fewer if they would take more than a tenth of the time.
     There is at least one step and one evaluation.
     """
-    seconds -= speed.sample + SECONDS_TO_END
-    evaluation = speed.evaluation + speed.sample  # each evaluation also writes a sample
+    seconds -= times.sample + SECONDS_TO_END
+    evaluation = times.evaluation + times.sample  # each evaluation also writes a sample
     if eval_steps:
-        steps = (seconds - evaluation) / (speed.step + evaluation / eval_steps)
+        steps = (seconds - evaluation) / (times.step + evaluation / eval_steps)
         return max(1, int(steps)), eval_steps
     evaluations = max(1, min(EVALUATIONS, int(MOST_EVALUATING * seconds / evaluation)))
-    steps = max(1, int((seconds - evaluations * evaluation) / speed.step))
+    steps = max(1, int((seconds - evaluations * evaluation) / times.step))
     return steps, ceil_div(steps, evaluations)
