@@ -54,7 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("the model")
     group.add_argument(
         "--dropout", type=float, default=0.1,
-        help="on embeddings and residuals (default: %(default)s, 0 in a pilot run)",
+        help="share of embeddings and residuals set to 0 at random (default: %(default)s, 0 in a pilot run)",
     )  # fmt: skip
     defaults = {"lr": 5e-4, "epochs": 3, "batch_size": 32, "early_stopping_patience": 5}
     add_training_flags(parser, "tinystories_chat_model", **defaults)

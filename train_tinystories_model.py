@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("the model")
     group.add_argument(
         "--dropout", type=float, default=shape.dropout,
-        help="on embeddings and residuals (default: %(default)s, 0 in a pilot run)",
+        help="share of embeddings and residuals set to 0 at random (default: %(default)s, 0 in a pilot run)",
     )  # fmt: skip
     group.add_argument("--window_size", type=int, help="tokens that a position sees, itself included (default: all)")
     group.add_argument(

@@ -61,7 +61,7 @@ def test_the_notebook_runs_all_five_steps(tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     for name in ("ipykernel", "matplotlib"):
         pytest.importorskip(name)
-    for path in (*SOURCES, *ROOT.glob("sample_data/*/*.jsonl")):
+    for path in (*SOURCES, *ROOT.glob("sample_data/*.py"), ROOT / "sample_data/plots.txt"):
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)

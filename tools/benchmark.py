@@ -85,6 +85,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.usage = "python tools/benchmark.py [flags]"
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="what to measure (default: all)")
     parser.add_argument(
         "--models", nargs="+", choices=presets.PRESETS, help="presets (default: course; on a GPU, three more)"

@@ -239,7 +239,7 @@ def main():
         fail(f"the course needs Python 3.11 to 3.14, not {version}; with another one: make pilot PYTHON=python3.13")
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     name, *arguments = sys.argv[1:] or ["help"]
-    if name == "help":
+    if name in ("help", "--help", "-h"):
         for task in TASKS:
             print(f"python tools/course.py {task:11} {TASKS[task].__doc__}")
         return

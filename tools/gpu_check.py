@@ -78,6 +78,7 @@ def main() -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.usage = "python tools/gpu_check.py [flags]"
     parser.add_argument("--minutes", type=float, default=9, help="how long it may take (default: 9)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(

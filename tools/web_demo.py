@@ -69,6 +69,7 @@ CSS = """
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = FlagParser(__doc__)
+    parser.usage = "python tools/web_demo.py [flags]"
     parser.add_argument(
         "--model_path", action="append", metavar="FILE",
         help="a model to offer; repeat for more (default: best_model.pth, final_model.pth in ./*/)",

@@ -155,7 +155,7 @@ def add_training_flags(
     parser.add_argument(
         "--pilot_run",
         action="store_true",
-        help="a run of a few minutes: few texts, in step 2 a small network, suitable settings",
+        help="a run of a few minutes, with suitable settings: few texts in steps 2 and 4, a small network in step 2",
     )
     group = parser.add_argument_group("the run")
     group.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
