@@ -56,9 +56,13 @@ def files_of_splits(folder: Path) -> dict[str, list[Path]]:
         left_out += nameless
     for name, files in splits.items():
         kind = min((suffix_of(path) for path in files), key=SUFFIXES.index)
-        splits[name] = without_copies([path for path in files if suffix_of(path) == kind])
+        of_kind = [path for path in files if suffix_of(path) == kind]
+        splits[name] = without_copies(of_kind)
         read = set(splits[name])
-        left_out += [path for path in files if path not in read]
+        left_out += [path for path in of_kind if path not in read]
+        others = [path for path in files if suffix_of(path) != kind]
+        if others:
+            log.info(f"{folder}: left out: {names_of(others, folder)} (only {kind} files are read here)")
     if left_out:
         log.info(f"{folder}: left out: {names_of(left_out, folder)}")
     if len(splits.get("train", [])) > 1:
