@@ -143,7 +143,7 @@ def test_each_finding_has_advice_that_fits(finding, advice):
 def test_a_finding_about_copies_counts_the_others_but_does_not_name_them():
     traces = {
         person: {"person": {person}, "run id": {"same"}, "timestamps": set(), "validation curve": set(),
-                 "weights": {"w"}}
+                 "weights": {"w"}, "speeds": set()}
         for person in ("anna", "ben: these", "cy")
     }  # fmt: skip
     (flag,) = pairs(traces)["anna"]

@@ -18,7 +18,7 @@ import torch
 from graded import grade
 from grading import rubric
 from grading.copies import pairs
-from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics
+from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics, too_fast
 from grading.facts import samples
 from grading.logs import read_log
 from grading.submissions import Submission
@@ -30,6 +30,7 @@ import train_tinystories_model as step2
 from common.errors import UserError
 from common.numbers import perplexity
 
+GOLDEN = ROOT / "tests/golden"
 DATA = ["--cache_dir", "cache", "--eval_steps", "4"]
 STORIES = ["--dataset", "stories", *TINY, *DATA]
 TALKS = ["--dataset", "talks", *DATA, "--epochs", "1", "--batch_size", "8", "--logging_steps", "2"]
@@ -298,6 +299,10 @@ def times_back(folder):
         (lambda f: edit_json(f / "summary.json", seconds=36000), "summary.json: seconds is "),
         (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 in args.json but 1 in "),
         (lambda f: edit_json(f / "args.json", epochs=9), "--epochs is 9 in args.json but 2 in the command in the log"),
+        (lambda f: edit_json(f / "args.json", dataset=["roneneldan/TinyStories"]),
+         "--dataset is ['roneneldan/TinyStories'] in args.json but ['stories'] in metrics.jsonl"),
+        (set_rows("run", hardware={"device": "cuda:0 (Tesla T4, 15 GiB)", "processes": 1}),
+         "the device is cuda:0 (Tesla T4, 15 GiB) in metrics.jsonl but cpu"),
         (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
         (lambda f: (f / "best_model.pth").write_bytes(b"no"),
          "best_model.pth is damaged, or not a weights file of this course"),
@@ -351,12 +356,14 @@ def typed_on_windows(folder):
     edit(folder / "train.log", lambda log: log.replace("--dataset stories", r"--dataset sample_data\stories"))
     edit(folder / "train.log", lambda log: log.replace("--output_dir 1", r"--output_dir runs\one"))
     edit_json(folder / "args.json", dataset=[r"sample_data\stories"], output_dir=r"runs\one")
+    set_rows("run", dataset=[r"sample_data\stories"])(folder)
 
 
 def typed_in_quotes(folder):
     """Type the dataset as a Windows folder that ends with a backslash, in quotes."""
     edit(folder / "train.log", lambda log: log.replace("--dataset stories", '--dataset "my data\\\\"'))
     edit_json(folder / "args.json", dataset=["my data\\"])
+    set_rows("run", dataset=["my data\\"])(folder)
 
 
 def records_of(board):
@@ -414,7 +421,7 @@ def test_an_honest_run_is_not_accused(made, tmp_path, name, change, left):
 
 
 def test_copies_need_two_persons_and_more_than_the_same_second():
-    nothing = {"validation curve": set(), "weights": set()}
+    nothing = {"validation curve": set(), "weights": set(), "speeds": set()}
     moment = lambda loss: {("the log's", step, "12:00:00", loss) for step in range(9)}
     traces = lambda person, run_id, moments=(): nothing | {
         "person": {person}, "run id": {run_id * 32}, "timestamps": set(moments),
@@ -433,10 +440,58 @@ def test_a_run_that_diverged_is_not_accused():
     rows = [{"event": "eval"} | end | scores, {"event": "end", "ended": "finished"} | end]
     summary = end | {f"{kind}_{name}": value for kind in ("best", "final") for name, value in scores.items()}
     line = f"2026-11-21 10:00:09 step 9/9 epoch 1.00 val_loss 800.0000 perplexity {scores['perplexity']:.2f}"
+    line += " bits_per_byte 300.0000 accuracy 0.0000 tokens/s 9"
     problems = []
     log = read_log(line, "train.log", problems)
     diverged = Submission(rows=rows, summary=summary, log=log, log_name="the log")
     assert [*problems, *summary_and_metrics(diverged), *log_and_metrics(diverged)] == []
+
+
+def console(folder, change):
+    """Hand in only the log of the finished run, after a change."""
+    folder.mkdir(parents=True)
+    log = (GOLDEN / "story/train.log").read_text(encoding="utf-8")
+    (folder / "anna.log").write_text(change(log), encoding="utf-8")
+    ((facts, problems, questions),) = grade(folder).values()
+    return facts, [problem for problem in problems if "only a console log" not in problem], questions
+
+
+def test_a_console_log_is_not_finished_by_its_last_lines_alone(tmp_path):
+    facts, problems, _ = console(tmp_path / "whole", lambda log: log)
+    assert facts["state"] == "finished" and not problems
+    without_end = lambda log: re.sub(r"^.* step (1[4-9]|2\d)/22 .*\n", "", log, flags=re.MULTILINE)
+    facts, problems, _ = console(tmp_path / "cut", without_end)
+    assert facts["state"] == "stopped at 12 of 22"
+    assert problems == ["not finished: the records end at step 12 of 22, although they say that it is finished"]
+
+
+def test_losses_that_are_edited_in_a_log_do_not_fit_its_other_numbers(tmp_path):
+    _, problems, _ = console(tmp_path / "one", lambda log: log.replace("val_loss 5.4841", "val_loss 5.2841"))
+    assert any("is not e^loss" in problem for problem in problems)
+    lower = lambda log: log.replace("bits_per_byte 3.9382", "bits_per_byte 3.6382")
+    _, problems, _ = console(tmp_path / "two", lower)
+    assert any("ratio of bits per byte" in problem for problem in problems)
+
+
+def test_a_copied_log_with_another_date_and_run_id_has_the_same_speeds(tmp_path):
+    log = (GOLDEN / "story/train.log").read_text(encoding="utf-8")
+    run_id = re.search(r"run ([0-9a-f]{32})", log)[1]
+    (tmp_path / "anna.log").write_text(log, encoding="utf-8")
+    copy = log.replace("2026-11-28", "2026-11-29").replace(run_id, run_id[::-1])
+    (tmp_path / "ben.log").write_text(copy, encoding="utf-8")
+    for _, problems, _ in grade(tmp_path).values():
+        assert any(problem.startswith("the same speeds as") for problem in problems)
+
+
+def test_a_resumed_run_may_have_had_a_faster_gpu():
+    row = {"event": "train", "step": 1, "tokens_per_second": 4e6}
+    hardware = {"device": "cuda:0 (Tesla T4, 15 GiB)", "processes": 1}
+    run = Submission(rows=[row], first_row={"hardware": hardware, "parameters_in_layers": 4_200_000})
+    assert [flag.kind for flag in too_fast(run)] == ["problem"]
+    run.rows.append({"event": "resume", "step": 1})
+    assert [flag.kind for flag in too_fast(run)] == ["question"]
+    run.log.devices = ["cuda:0 (Tesla T4, 15 GiB)", "cuda:0 (NVIDIA H100 80GB HBM3, 80 GiB)"]
+    assert not [*too_fast(run)]
 
 
 def test_a_clock_that_contradicts_the_records_is_found(made, tmp_path):

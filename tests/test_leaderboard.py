@@ -118,7 +118,13 @@ def make_run(device="cuda:0 (Tesla T4, 15 GiB)", resumed_on=None, processes=1, *
     rows = [{"event": "train", "step": 9, "seconds": 2400.0, "tokens": 1000, "train_loss": 1.0} | row]
     hardware = {"device": device, "processes": processes}
     run = Submission("anna", "anna", rows=rows, first_row={"event": "run", "hardware": hardware})
-    run.log.device = resumed_on
+    run.log.devices = [resumed_on] if resumed_on else []
+    return run
+
+
+def without(name):
+    run = make_run()
+    del run.rows[0][name]
     return run
 
 
@@ -149,8 +155,9 @@ T4 = {"device": "Tesla T4"}
         (make_run(resumed_on="cuda:0 (H200)"), T4, "trained on cuda:0 (H200); the budget is for one Tesla T4"),
         (make_run(processes=2), T4, "trained on 2 devices at a time; the budget is for one Tesla T4"),
         (make_run(None), T4, "its records do not show the device"),
-        (Submission(), {"minutes": 40, **T4}, "its records do not show the number of minutes of training"),
-        (Submission(), {"tokens": 1}, "its records do not show the number of tokens"),
+        (Submission(), {"minutes": 40, **T4}, "no run was found in it"),
+        (without("seconds"), {"minutes": 40, **T4}, "its records do not show the number of minutes of training"),
+        (without("tokens"), {"tokens": 1}, "its records do not show the number of tokens"),
         (Submission(args={"program": "train_tinystories_chat_model.py"}), {},
          "a chat run; the leaderboard is for story runs"),
     ],

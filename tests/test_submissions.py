@@ -252,7 +252,9 @@ def test_a_console_log_can_be_read_in_the_encodings_of_all_shells(handed_in, enc
     found = read_one(path)
     log, (training, evaluation, skipped) = found.log, found.log.rows
     assert found.name == "anna" and not found.problems and not found.rows and log.final and log.pilot
-    assert log.command == "python train_tinystories_model.py --epochs 5" and log.device == "cuda:0 (Tesla T4, 15 GiB)"
+    assert log.command == "python train_tinystories_model.py --epochs 5" and log.devices == [
+        "cuda:0 (Tesla T4, 15 GiB)"
+    ]
     assert log.run_id == "3fa20123456789abcdef0123456789ab"
     assert (log.parameters_in_layers, log.total_steps, log.tokens) == (1000, 12345, 123456)
     assert (training["step"], training["tokens_per_second"], training["seconds"]) == (1200, 1006800, 108005)
@@ -302,7 +304,7 @@ def test_a_log_that_ends_early_says_why(handed_in):
 def test_a_log_without_steps_counts_as_a_run_unless_the_run_was_refused(handed_in):
     cut = ANNOUNCED[: ANNOUNCED.index("2026-11-21")]
     found = read_one(write_text(handed_in / "anna.log", cut))
-    assert not found.problems and found.log.device and found.log.parameters_in_layers == 1000
+    assert not found.problems and found.log.devices and found.log.parameters_in_layers == 1000
     refused = cut[: cut.index("model: ")] + "error: out already holds a run\n"
     assert_said(read_one(write_text(handed_in / "ben.log", refused)).problems, "no run found")
 
@@ -312,6 +314,88 @@ def test_unreadable_lines_of_steps_are_counted(handed_in):
     found = read_one(write_text(handed_in / "anna.log", broken))
     assert_said(found.problems, "anna.log", "2 lines")
     assert [row["event"] for row in found.log.rows] == ["skip"]
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 90, 91, 104, 120, 122, 160, 200])
+def test_a_log_that_a_terminal_has_wrapped_is_read_like_the_log_itself(handed_in, width):
+    log = ANNOUNCED.replace("\r 12%|███ | 50/12345\r", "").replace("train_loss 5.1000 \\\n", "train_loss 5.1000 ")
+    for number, cut in enumerate((lambda piece: piece, str.rstrip)):  # some terminals drop the space at a line's end
+        lines = [cut(line[at : at + width]) for line in log.split("\n") for at in range(0, max(1, len(line)), width)]
+        wrapped = read_one(write_text(handed_in / f"wrapped{number}.log", "\n".join(lines)))
+        whole = read_one(write_text(handed_in / "whole.log", log))
+        assert not wrapped.problems
+        for name in ("rows", "best", "final", "tokens", "run_id"):
+            assert getattr(wrapped.log, name) == getattr(whole.log, name), name
+
+
+def test_a_line_that_is_cut_off_gives_no_number(handed_in):
+    cut = ANNOUNCED.replace("bits_per_byte 1.1 accuracy 0.4 [tokens/s 6,700]", "bits_per_byte 1.")
+    found = read_one(write_text(handed_in / "anna.log", cut))
+    assert_said(found.problems, "1 line about steps", "cut off")
+    assert "eval" not in [row["event"] for row in found.log.rows]
+
+
+def test_a_process_that_the_system_ended_says_so(handed_in):
+    killed = ANNOUNCED[: ANNOUNCED.index("a sample")]
+    for line in ("Killed", "bash: line 7:  4711 Killed      python train.py"):
+        error = read_one(write_text(handed_in / "anna.log", f"{killed}{line}\n")).log.error
+        assert error == line[line.index("Killed") :]
+
+
+def test_the_logs_of_a_run_that_was_resumed_are_one_run(handed_in):
+    later = ANNOUNCED.replace("device:", "resuming from out/checkpoint-1200.pth at step 1,200 of 12,345\ndevice:")
+    later = later.replace("2026-11-21 10", "2026-11-21 12").replace("Tesla T4", "NVIDIA L4")
+    parts = {"b.log": ANNOUNCED[: ANNOUNCED.index("a sample")].encode(), "a.log": later.encode()}
+    found = read_one(in_a_folder(handed_in, parts))
+    assert [row["event"] for row in found.log.rows] == ["train", "eval", "skip", "resume", "train", "eval", "skip"]
+    assert found.log.final and found.log.devices == ["cuda:0 (Tesla T4, 15 GiB)", "cuda:0 (NVIDIA L4, 15 GiB)"]
+    twice = in_a_folder(handed_in / "same", {"b.log": ANNOUNCED.encode(), "a.log": ANNOUNCED.encode()})
+    assert len(read(twice)) == 2  # two copies of one log are not joined
+
+
+def test_a_log_in_a_notebook_is_read(handed_in):
+    outputs = [{"output_type": "stream", "text": ANNOUNCED.splitlines(keepends=True)}, {"output_type": "display_data"}]
+    cells = [{"cell_type": "markdown", "source": "# x"}, {"cell_type": "code", "outputs": outputs}]
+    found = read_one(write_text(handed_in / "anna.ipynb", json.dumps({"cells": cells})))
+    assert len(found.log.rows) == 3 and found.log.final and not found.problems
+    for content in ("{", "[]", '{"cells": [{"outputs": [{"text": [1]}]}]}'):
+        assert_said(read_one(write_text(handed_in / "ben.ipynb", content)).problems, "no run found", "ben.ipynb")
+
+
+def test_runs_of_the_project_itself_are_not_the_student_s(run, handed_in):
+    files = inside("course/tests/golden/story", contents(run)) | inside("course/mine", contents(run))
+    for path in (in_a_folder(handed_in, files), write_zip(handed_in / "ben.zip", files)):
+        assert read_one(path).name == path.stem
+
+
+def test_ignored_files_do_not_count(run, handed_in, monkeypatch):
+    monkeypatch.setattr(unpacking, "MOST_FILES", 30)
+    files = {f".venv/{number}.py": b"" for number in range(60)} | contents(run)
+    for path in (write_zip(handed_in / "a.zip", files), write_tar(handed_in / "b.tar.gz", files)):
+        assert not read_one(path).problems
+    monkeypatch.setattr(unpacking, "MOST_IGNORED", 50)
+    assert any("more than 30 files" in problem for problem in read_one(handed_in / "a.zip").problems)
+
+
+def test_metrics_in_the_encoding_of_powershell_are_read(run, handed_in):
+    folder = Path(shutil.copytree(run, handed_in / "anna"))
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-16")
+    assert facts(read_one(folder)) == facts(read_one(run))
+
+
+def test_a_record_next_to_submissions_is_an_error(run, handed_in):
+    write_zip(handed_in / "anna.zip", contents(run))
+    write_text(handed_in / "args.json", "{}")
+    with pytest.raises(UserError, match=r"args.json lies next to anna.zip"):
+        find(handed_in)
+
+
+def test_a_submission_without_a_run_names_what_it_has(handed_in):
+    files = {f"essay{number}.docx": b"PK" for number in range(7)}
+    assert_said(read_one(write_zip(handed_in / "a.zip", files)).problems, "essay0.docx", "essay4.docx, 2 more")
+    (handed_in / "b").mkdir()
+    assert_said(read_one(handed_in / "b").problems, "no run found", "it is empty")
 
 
 # Hostile archives -----------------------------------------------------------------------------------------------------

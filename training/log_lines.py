@@ -67,10 +67,14 @@ READ_SAVED = re.compile(r"^checkpoint-")
 # The end --------------------------------------------------------------------------------------------------------------
 
 EARLY_STOP = "early stop: no {what} in {evaluations} evaluations"
+READ_EARLY_STOP = re.compile(r"^early stop: ")
 STOPPED = "stopped after step {step} of {total_steps}; checkpoint saved"  # older logs: ", with a checkpoint saved"
 TO_RESUME = "to resume: {}"  # older logs: "go on with: ..."
 # Why a run ended early: a line of our programs, of Python or of the shell.
-READ_ERROR = re.compile(r"^(error: .*|[\w.]*(?:Error|Exception|Interrupt)\b.*|interrupted|stopped after step .*)")
+READ_ERROR = re.compile(
+    r"^(?:\S+: line \d+: +\d+ )?(error: .*|[\w.]*(?:Error|Exception|Interrupt)\b.*|interrupted|stopped after step .*"
+    r"|(?:Killed|Terminated|Segmentation fault)\b.*)"
+)
 
 SAMPLE = "a sample of best_model.pth:\n{}"
 READ_SAMPLE = re.compile(r"^a sample of ")

@@ -11,9 +11,9 @@ from grading.facts import by_step
 from grading.submissions import Submission
 
 MOMENTS = 100  # timestamps of each kind that are compared: the first ones of a run
-SHARED = 3  # timestamps that two runs must share; fewer may be a coincidence
+SHARED = {"timestamps": 3, "speeds": 5}  # how many of these two runs must share; fewer may be a coincidence
 MOST_NAMED = 5  # other runs that one finding names
-TELLING = ("run id", "timestamps")  # separate runs never share these
+TELLING = ("run id", "timestamps", "speeds")  # separate runs never share these
 ALIKE = ("validation curve", "weights")  # two runs with the same seed share these
 
 Traces = dict[str, set]  # {"person" or one of the names above: values}
@@ -29,10 +29,12 @@ def traces_of(run: Submission) -> Traces:
         loss = row.get("val_loss", row.get("train_loss"))  # two runs may write a line in the same second
         moments.add(("the log's", row["step"], row["time"], loss))
     curve = [(step, round(loss, 4)) for step, loss in sorted(by_step(run.history, "eval", "val_loss").items())]
+    speeds = by_step(run.history, "train", "tokens_per_second")
     return {
         "person": {run.person},
         "run id": {run_id} if isinstance(run_id, str) else set(),
         "timestamps": moments,
+        "speeds": {(step, round(speed)) for step, speed in list(speeds.items())[:MOMENTS]},
         "validation curve": {tuple(curve)} if len(curve) > 1 else set(),
         "weights": {model.weights for model in run.models.values()},
     }
@@ -43,14 +45,16 @@ def pairs(named: dict[str, Traces]) -> dict[str, list[Flag]]:
     common = defaultdict(lambda: defaultdict(list))  # {name: {other: kinds of values that they share}}
     for what in (*TELLING, *ALIKE):
         for (one, other), count in shared(named, what).items():
-            fewer = min(len(named[one]["timestamps"]), len(named[other]["timestamps"]))
-            if what != "timestamps" or count >= max(SHARED, fewer / 2):
+            fewer = min(len(named[one][what]), len(named[other][what]))
+            if what not in SHARED or count >= max(SHARED[what], fewer / 2):
                 common[one][other].append(what)
     flags = defaultdict(list)
     for name, others in common.items():
         groups = defaultdict(list)  # {kinds of shared values: others}
         for other, reasons in others.items():
             telling = [reason for reason in reasons if reason in TELLING]
+            if len(telling) > 1 and "speeds" in telling:
+                telling.remove("speeds")  # it follows from the others
             groups[tuple(telling or reasons)].append(other)
         for reasons, names in groups.items():
             more = f", and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""

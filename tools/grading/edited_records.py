@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.devices import PEAK_TFLOPS, known_card
+from common.errors import one_line
 from common.numbers import finite_number, perplexity
 from grading.facts import (
     best_evaluation,
     by_step,
-    device_of,
+    devices_of,
     ended,
     evaluations,
     flags_typed,
@@ -79,8 +80,9 @@ def problems_of(run: Submission) -> list[Flag]:
     """Return all findings about one run."""
     flags = [problem(text) for text in run.problems]
     checks = (
-        unfinished, pilot, missing, command_and_args, log_and_metrics, run_ids, closing_lines, board_and_metrics,
-        within_rows, summary_and_metrics, models_and_metrics, models_and_args, backwards, clocks, speeds, too_fast,
+        unfinished, pilot, missing, command_and_args, log_and_metrics, devices, run_ids, closing_lines,
+        board_and_metrics, within_rows, summary_and_metrics, models_and_metrics, models_and_args, backwards, clocks,
+        speeds, too_fast,
     )  # fmt: skip
     for check in checks:
         try:
@@ -99,6 +101,10 @@ def unfinished(run: Submission) -> Iterator[Flag]:
         return
     how = ended(run) or run.log.error
     reason = f" ({how})" if how else " (they do not say why)"
+    if how == "finished":
+        reason = ", although they say that it is finished"
+    elif run.log.unreadable and not how:
+        reason = " as far as the log can be read"
     yield problem(f"not finished: the records end at step {progress(run)}{reason}")
 
 
@@ -177,6 +183,13 @@ def log_and_metrics(run: Submission) -> Iterator[Flag]:
         yield from compare(run, run.log_name, by_step(run.log.rows, *curve), curve, tolerance)
     if run.log_name == "train.log" and run.log.command is None:
         yield problem("train.log does not contain the command that started the run")
+
+
+def devices(run: Submission) -> Iterator[Flag]:
+    device = run.first_row.get("hardware", {}).get("device")
+    if device and run.log.devices and run.log_name == "train.log" and device not in run.log.devices:
+        said = one_line(run.log.devices[0])
+        yield problem(f"the device is {one_line(device)} in metrics.jsonl but {said} in train.log")
 
 
 def board_and_metrics(run: Submission) -> Iterator[Flag]:
@@ -268,6 +281,9 @@ def was_resumed(run: Submission) -> bool:
 
 def models_and_args(run: Submission) -> Iterator[Flag]:
     args = run.args or {}
+    data = run.first_row.get("dataset")
+    if differ(args.get("dataset"), data):
+        yield problem(f"--dataset is {args['dataset']} in args.json but {data} in metrics.jsonl")
     for name, model in run.models.items():
         if differ(model.tokenizer_fingerprint, run.first_row.get("fingerprints", {}).get("tokenizer")):
             yield problem(f"{name} was trained with a different tokenizer from the one in metrics.jsonl")
@@ -305,19 +321,28 @@ def models_and_metrics(run: Submission) -> Iterator[Flag]:
 
 
 def within_rows(run: Submission) -> Iterator[Flag]:
-    """Check that perplexity is e^loss, and that all evaluations have the same number of bytes per token."""
-    for row in run.rows:
+    """Check that perplexity is e^loss, and that all evaluations have the same number of bytes per token.
+
+    In a log, the numbers are rounded.
+    """
+    there = "metrics.jsonl" if run.rows else run.log_name
+    tolerance = (1e-6, 1e-4) if run.rows else (PRINTED["eval", "perplexity"][0], 1e-4)
+    for row in run.history:
         loss = row.get("val_loss", row.get("train_loss"))
         found = row.get("perplexity")
-        if None not in (loss, found) and not close(found, perplexity(loss), (1e-6, 1e-4)):
-            where = f"metrics.jsonl, step {row['step']:,}"
+        if None not in (loss, found) and not close(found, perplexity(loss), tolerance):
+            where = f"{there}, step {row['step']:,}"
             yield problem(f"{where}: the perplexity {found:.7g} is not e^loss (the loss is {loss:.7g})")
             return
-    losses = by_step(run.rows, "eval", "val_loss")
-    bits = by_step(run.rows, "eval", "bits_per_byte")
-    rates = [bits[step] / losses[step] for step in bits.keys() & losses.keys() if losses[step]]
-    if rates and not close(min(rates), max(rates), (0, 1e-4)):
-        yield problem("metrics.jsonl: the ratio of bits per byte to validation loss must be constant, but is not")
+    losses = by_step(run.history, "eval", "val_loss")
+    bits = by_step(run.history, "eval", "bits_per_byte")
+    steps = [step for step in bits.keys() & losses.keys() if losses[step]]
+    if not steps:
+        return
+    rate = sum(bits[step] for step in steps) / sum(losses[step] for step in steps)
+    rounding = 0 if run.rows else (1 + rate) * PRINTED["eval", "val_loss"][0]
+    if not all(close(bits[step], rate * losses[step], (rounding, 1e-4)) for step in steps):
+        yield problem(f"{there}: the ratio of bits per byte to validation loss must be constant, but is not")
 
 
 def neighbours(rows: list[dict]) -> Iterator[tuple[dict, dict]]:
@@ -379,8 +404,12 @@ def speeds(run: Submission) -> Iterator[Flag]:
 
 
 def too_fast(run: Submission) -> Iterator[Flag]:
-    """Check that the speed is possible on the recorded GPU, if it computes only the multiplications in the layers."""
-    card = known_card(device_of(run) or "")
+    """Check that the speed is possible on the recorded GPU, if it computes only the multiplications in the layers.
+
+    A resumed run may have had several GPUs: the fastest counts.
+    """
+    cards = [known_card(device) for device in devices_of(run) if not device.startswith("cpu")]
+    card = None if None in cards else max(cards, key=PEAK_TFLOPS.get, default=None)
     weights = run.first_row.get("parameters_in_layers") or run.log.parameters_in_layers
     found = by_step(run.history, "train", "tokens_per_second")
     if not card or not weights or not found:
@@ -389,5 +418,9 @@ def too_fast(run: Submission) -> Iterator[Flag]:
     most = processes * PEAK_TFLOPS[card] * 1e12 / (6 * weights)  # 2 operations per weight forward, 4 backward
     step = max(found, key=found.get)
     if found[step] > most:
-        text = f"{found[step]:,.0f} tokens/s at step {step:,}"
-        yield problem(f"{text} is too fast: with this model, {processes:g} x {card} can reach at most {most:,.0f}")
+        text = f"{found[step]:,.0f} tokens/s at step {step:,} is too fast"
+        text = f"{text}: with this model, {processes:g} x {card} can reach at most {most:,.0f}"
+        if was_resumed(run):
+            yield question(f"{text}; was the run resumed on other GPUs, or on more?")
+        else:
+            yield problem(text)

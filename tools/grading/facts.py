@@ -46,7 +46,7 @@ def facts_of(run: Submission) -> dict:
         "bits per byte": rounded(best.get("bits_per_byte"), 4),
         "reward": rounded(best.get("reward"), 3),
         "hours": None if seconds is None else round(seconds / 3600, 2),
-        "device": device_of(run),
+        "device": ", then ".join(devices_of(run)) or None,
         "pilot run": is_pilot(run),
         "differs from the default flags": differences(run),
         "sample": texts[-1][1] if texts else None,
@@ -98,8 +98,10 @@ def samples(run: Submission) -> list[tuple[int, str]]:
     return list(dict.fromkeys(texts))  # without repetitions
 
 
-def device_of(run: Submission) -> str | None:
-    return run.first_row.get("hardware", {}).get("device") or run.log.device
+def devices_of(run: Submission) -> list[str]:
+    """Return the devices that the records name, each once; a resumed run may have had several."""
+    first = run.first_row.get("hardware", {}).get("device")
+    return list(dict.fromkeys(device for device in (first, *run.log.devices) if device))
 
 
 def vocabulary_of(run: Submission) -> int | None:
@@ -142,7 +144,9 @@ def ended(run: Submission) -> str | None:
     """Return how the run ended, as its records say; None if they do not say."""
     if run.rows:
         return run.rows[-1].get("ended")
-    return "finished" if run.log.best and run.log.final else None
+    if not run.log.best or not run.log.final:
+        return None
+    return "stopped early" if run.log.stopped_early else "finished"
 
 
 def is_finished(run: Submission) -> bool:
@@ -151,7 +155,7 @@ def is_finished(run: Submission) -> bool:
     if how == "stopped early":
         return run.args is None or bool(run.args.get("early_stopping_patience"))
     total = total_steps(run)
-    return how == "finished" and (not run.rows or not total or last_step(run) >= total)
+    return how == "finished" and (not total or last_step(run) >= total)
 
 
 # Flags ----------------------------------------------------------------------------------------------------------------

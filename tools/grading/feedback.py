@@ -30,6 +30,7 @@ ADVICE = {  # {words in a finding: what to do}; the first that match count
     "^only a console log": "Hand in the output folder of the run, too, not only its log.",
     "these are copies of one run|does this; is that the reason": EXPLAIN,
     "recomputed validation loss": "Hand in best_model.pth and bpe_tokenizer_tinystories.pkl again, unchanged.",
+    "does not fit the course's model.py": EXPLAIN,
     "could not be recomputed": "Add bpe_tokenizer_tinystories.pkl to the folder; use the --dataset of the assignment.",
     "was the run killed|was the run resumed|was the computer's clock": NORMAL,
     "not handed in": "Look for it in the output folder of the run, and hand in the whole folder, without checkpoints.",

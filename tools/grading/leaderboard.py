@@ -41,7 +41,7 @@ from corpus.sources import Split, open_dataset
 from corpus.stories import read_stories
 from corpus.token_cache import cache_stories
 from data import Rows, Tokenizer, load_tokenizer
-from grading.facts import highest
+from grading.facts import devices_of, highest
 from grading.rubric import read_toml
 from grading.submissions import Submission
 from grading.unpacking import TOKENIZER
@@ -198,6 +198,8 @@ def check_records(run: Submission, result: Result, rules: Rules) -> None:
     """Raise Disqualified unless the records show that the run is of the right kind and within the budget."""
     if result.kind in ("chat", "rewards"):
         raise Disqualified(f"a {result.kind} run; the leaderboard is for story runs")
+    if not run.history:
+        raise Disqualified("no run was found in it")
     check_limit("minutes of training", result.minutes, rules.minutes)
     check_limit("tokens", result.tokens, rules.tokens)
     if rules.device:
@@ -214,12 +216,12 @@ def check_limit(what: str, value: float | None, limit: float | None) -> None:
 
 
 def check_devices(run: Submission, wanted: str) -> None:
-    """Check the device at the start and, from the log, the one after the last resume.
+    """Check the device at the start and, from the log, those after a resume.
 
     The words of `wanted` must be whole words of the name: "NVIDIA L4" is no part of "NVIDIA L40S".
     """
     hardware = run.first_row.get("hardware", {})
-    found = [device for device in (hardware.get("device"), run.log.device) if device]
+    found = devices_of(run)
     if not found:
         raise Disqualified("its records do not show the device")
     for device in found:

@@ -4,6 +4,7 @@ Lines are recognised by their words.  The patterns are next to the messages in t
 """
 
 import codecs
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,16 +29,26 @@ class Log:
 
     command: str | None = None  # "python train_tinystories_model.py ..."
     run_id: str | None = None
-    device: str | None = None
+    devices: list[str] = field(default_factory=list)  # of the run's parts, if it was resumed
     parameters_in_layers: int | None = None
     total_steps: int | None = None
     pilot: bool = False
+    stopped_early: bool = False
     rows: list[dict] = field(default_factory=list)  # as in metrics.jsonl, plus "time": a datetime or None
     best: dict | None = None  # the line "best: ..." at the end: step, val_loss, perplexity, ...
     final: dict | None = None
     tokens: int | None = None  # from the very last line
     sample: str | None = None
     error: str | None = None  # the last line that says why the program ended early
+    unreadable: int = 0  # lines about steps
+
+    def continued(self, later: "Log") -> "Log":
+        """Return this log and a later one of the same run, as one."""
+        last = {name: value for name, value in vars(later).items() if value is not None}
+        return Log(**vars(self) | last | {
+            "command": self.command, "rows": self.rows + later.rows, "devices": self.devices + later.devices,
+            "pilot": self.pilot or later.pilot, "error": later.error, "unreadable": self.unreadable + later.unreadable,
+        })  # fmt: skip
 
 
 def number_in(text: str) -> int:
@@ -47,12 +58,12 @@ def number_in(text: str) -> int:
 FACTS = {  # facts about the run: the pattern of the line, and how its text is converted
     "command": (log_lines.READ_COMMAND, str.strip),
     "run_id": (log_lines.READ_RUN_ID, str),
-    "device": (READ_DEVICE, str.strip),
     "parameters_in_layers": (log_lines.READ_PARAMETERS_IN_LAYERS, number_in),
     "total_steps": (log_lines.READ_TOTAL_STEPS, number_in),
     "tokens": (log_lines.READ_TOKENS, number_in),
     "error": (log_lines.READ_ERROR, str.strip),
 }
+LAST_NAMES = {"train": "seconds", "eval": "tokens_per_second"}  # without it, a line was cut off
 EVENTS = {  # the event of a step line; the first pattern that matches decides
     "train": log_lines.READ_TRAINED,
     "eval": log_lines.READ_EVALUATED,
@@ -70,6 +81,17 @@ def text_of(content: bytes) -> str:
     return "\n".join(line[:LONGEST_LINE] for line in content.decode(encoding, "replace").splitlines())
 
 
+def text_of_notebook(content: bytes) -> str:
+    """Return what the cells of a notebook printed; "" if it is not a notebook."""
+    try:
+        cells = json.loads(content)["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        texts = ["".join(output["text"]) for output in outputs if "text" in output]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+    return text_of("\n".join(texts).encode("utf-8", "replace"))
+
+
 def parts_of(text: str) -> list[str]:
     """Split a console log at its commands into runs; a command that resumes the run before it belongs to that run."""
     parts = re.split(rf"^(?=\$ .*{log_lines.TRAINER})", text, maxsplit=MOST_PARTS, flags=re.MULTILINE)
@@ -85,14 +107,42 @@ def parts_of(text: str) -> list[str]:
     return runs
 
 
+def unwrapped(text: str) -> str:
+    """Join lines that were cut at the width of a terminal, as in a log that was copied from one.
+
+    Lines that are not longer than the longest one are left alone if no line about a step is cut off.
+    """
+    lines = text.split("\n")
+    if not any(map(is_cut_off, lines)):
+        return text
+    width = max(map(len, lines))
+    joined = []
+    between = None  # what belongs between this line and the one before it; None: it is a line of its own
+    for line in lines:
+        if between is None or re.match(log_lines.TIME, line):
+            joined.append(line)
+        else:
+            joined[-1] += between + line
+        between = {width: "", width - 1: " "}.get(len(line))  # a space at the end was lost
+    return "\n".join(joined)
+
+
+def is_cut_off(line: str) -> bool:
+    """Return whether a line about a step cannot be read."""
+    step = log_lines.READ_STEP.search(line)
+    try:
+        return step is not None and not row_of(*step.groups())
+    except ValueError:
+        return True
+
+
 # Lines ----------------------------------------------------------------------------------------------------------------
 
 
 def read_log(text: str, name: str, problems: list[str]) -> Log:
     """Read the lines of a log.  name: of the file; problems: list that gets a line if steps cannot be read."""
     log = Log()
-    bad = 0
-    text = without_controls(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))  # without colours
+    text = unwrapped(without_controls(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)))  # without colours
     for found in SAMPLE.finditer(text):
         log.sample = found[1].strip("\n")
     for line in SAMPLE.sub("", text).split("\n"):
@@ -106,9 +156,10 @@ def read_log(text: str, name: str, problems: list[str]) -> Log:
             else:
                 read_fact(line, log)
         except ValueError:
-            bad += 1
-    if bad:
-        problems.append(f"{one_line(name[-60:])}: {bad:,} line{'s' if bad > 1 else ''} about steps cannot be read")
+            log.unreadable += 1
+    if log.unreadable:
+        count = f"{log.unreadable:,} line{'s' if log.unreadable > 1 else ''}"
+        problems.append(f"{one_line(name[-60:])}: {count} about steps cannot be read; are they cut off?")
     return log
 
 
@@ -119,6 +170,10 @@ def read_fact(line: str, log: Log) -> None:
         log.rows.append({"event": "resume", "step": number_in(resumed[1]), "time": None})
     if log_lines.READ_PILOT.search(line):
         log.pilot = True
+    if log_lines.READ_EARLY_STOP.search(line):
+        log.stopped_early = True
+    if device := READ_DEVICE.search(line):
+        log.devices.append(device[1].strip())
     for name, (pattern, convert) in FACTS.items():
         found = pattern.search(line)
         if found:
@@ -131,7 +186,10 @@ def row_of(moment: str, step: str, total_steps: str, rest: str) -> dict:
     if event is None:
         raise ValueError("unknown event")
     place = {"step": number_in(step), "total_steps": number_in(total_steps), "time": datetime.fromisoformat(moment)}
-    return {"event": event} | values_in(rest) | place
+    values = values_in(rest)
+    if event in LAST_NAMES and LAST_NAMES[event] not in values:
+        raise ValueError("cut off")
+    return {"event": event} | values | place
 
 
 def values_in(text: str) -> dict:

@@ -5,6 +5,7 @@ In reading order: `read_object` (args.json, summary.json), `read_rows` (metrics.
 list of problems about the rest.  No code in a file is run, and no weights are loaded.
 """
 
+import codecs
 import hashlib
 import json
 import math
@@ -103,7 +104,10 @@ def read_rows(path: Path, problems: list[str]) -> list[dict]:
     """Read the rows of metrics.jsonl that have all fields of their event; the others are reported as a problem."""
     rows = []
     bad = []  # (number of the line, reason)
-    lines = content_of(path, "metrics.jsonl", problems).split(b"\n")
+    content = content_of(path, "metrics.jsonl", problems)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's
+        content = content.decode("utf-16", "replace").encode()
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():

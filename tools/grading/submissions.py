@@ -11,12 +11,15 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
+from common.console import log
 from common.errors import UserError, one_line, reason_of
-from grading.logs import Log, parts_of, read_log, text_of
+from grading.logs import Log, parts_of, read_log, text_of, text_of_notebook
 from grading.run_files import Model, content_of, read_board, read_model, read_object, read_rows
 from grading.unpacking import (
+    ARCHIVES,
     BOARD,
     TEXTS,
     TOKENIZER,
@@ -30,6 +33,7 @@ from grading.unpacking import (
 from training.run_folder import RECORDS
 
 OF_THE_GRADER = (".html", ".csv", ".toml", ".pkl")  # files that may be next to the submissions
+MOST_NAMES = 5  # of files, in a message
 MOST_TEXTS = 50  # text files of one submission that are searched for logs
 
 
@@ -62,18 +66,28 @@ class Submission:
 def find(folder: str | Path) -> dict[str, Path]:
     """Return the submissions in a folder, {name: path}, sorted by name.  Raises UserError if there are none.
 
-    If the folder itself is a run's folder, it is the only submission.
+    If the folder itself is a run's folder, it is the only submission.  The log names the files that are left out.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; pass the folder that contains the submissions")
+    paths = [path for path in sorted(folder.iterdir()) if not is_ignored(path.name)]
+    records = [path.name for path in paths if path.name in RECORDS]
+    archives = [path.name for path in paths if path.name.lower().endswith(ARCHIVES)]
+    if records and archives:
+        raise UserError(f"{folder}: {records[0]} lies next to {archives[0]}; put it into the folder of its student")
+    if records:
+        return {folder.resolve().name: folder}
     found = {}
-    for path in sorted(folder.iterdir()):
-        if path.name in RECORDS:
-            return {folder.resolve().name: folder}
+    skipped = []
+    for path in paths:
         is_leaderboard = path.suffix == ".md" and path.with_suffix(".toml").exists()
-        if not is_ignored(path.name) and path.suffix.lower() not in OF_THE_GRADER and not is_leaderboard:
+        if path.suffix.lower() in OF_THE_GRADER or is_leaderboard:
+            skipped.append(one_line(path.name, 60))
+        else:
             found[free_name(path, found)] = path
+    if skipped:
+        log.info(f"not read as submissions: {', '.join(skipped)}")
     if not found:
         raise UserError(f"{folder} contains no submissions; pass the folder that contains them")
     return found
@@ -119,10 +133,7 @@ def read(path: Path, name: str, target: Path) -> list[Submission]:
     problems = found.problems()
     if not runs:
         runs = [((), Submission())]
-        problems.append(
-            "no run found: it has neither the records nor the log of a run "
-            "(supported: folders, .zip, .tar.gz, .tgz, .tar, and logs as text files)"
-        )
+        problems.append(no_run([place[-1] for place in found.files] + found.others))
     tokenizers = [path for place, path in found.files.items() if place[-1] == TOKENIZER]
     shared = len(os.path.commonprefix([place for place, _ in runs]))
     for place, run in runs:
@@ -132,6 +143,16 @@ def read(path: Path, name: str, target: Path) -> list[Submission]:
         if tokenizers:
             run.paths.setdefault(TOKENIZER, tokenizers[0])
     return [run for _, run in runs]
+
+
+def no_run(names: list[str]) -> str:
+    """Return the problem of a submission without a run; names: of the files in it."""
+    shown = [one_line(name, 40) for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        shown.append(f"{len(names) - MOST_NAMES:,} more")
+    it_has = f"it has only {', '.join(shown)}" if shown else "it is empty"
+    supported = "folders, .zip, .tar.gz, .tgz, .tar, and logs as text files or in notebooks"
+    return f"no run found, neither records nor the log of one: {it_has} (supported: {supported})"
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------
@@ -148,9 +169,32 @@ def runs_in(files: dict[Place, Path]) -> Iterator[tuple[Place, Submission]]:
         near = [place for place in logs if place[:-1] == folder or len(with_records) == 1]
         yield folder, read_run(paths, {place[-1]: files[place] for place in near})
     if not with_records:
+        consoles = []
         for place in logs:
-            for part, run in read_console(place[-1], files[place]):
-                yield (*place[:-1], part), run
+            consoles += [((*place[:-1], part), run) for part, run in read_console(place[-1], files[place])]
+        yield from joined(consoles)
+
+
+def joined(consoles: list[tuple[Place, Submission]]) -> list[tuple[Place, Submission]]:
+    """Join the console logs of one resumed run, if each was written after the one before."""
+    runs = []
+    newest = {}  # {run id: the run that is joined so far}
+    for place, run in sorted(consoles, key=lambda console: first_and_last(console[1])):
+        earlier = newest.get(run.log.run_id)
+        if earlier and first_and_last(earlier)[1] <= first_and_last(run)[0]:
+            earlier.log = earlier.log.continued(run.log)
+            earlier.problems += run.problems
+        else:
+            runs.append((place, run))
+            if run.log.run_id:
+                newest[run.log.run_id] = run
+    return sorted(runs, key=lambda found: found[0])
+
+
+def first_and_last(run: Submission) -> tuple[datetime, datetime]:
+    """Return when the first and the last line about a step were written."""
+    times = [row["time"] for row in run.log.rows if row["time"]] or [datetime.min]
+    return times[0], times[-1]
 
 
 def read_run(paths: dict[str, Path], logs: dict[str, Path]) -> Submission:
@@ -183,7 +227,8 @@ def read_run(paths: dict[str, Path], logs: dict[str, Path]) -> Submission:
 def read_console(name: str, path: Path) -> Iterator[tuple[str, Submission]]:
     """Yield (name, run) of each run in a console log: several if a script ran one after the other."""
     problems = []
-    parts = parts_of(text_of(content_of(path, name, problems)))
+    content = content_of(path, name, problems)
+    parts = parts_of(text_of_notebook(content) if name.lower().endswith(".ipynb") else text_of(content))
     stem = without_suffix(name)
     for number, part in enumerate(parts, start=1):
         run = Submission(problems=list(problems), paths={name: path}, log_name="the log")

@@ -5,6 +5,7 @@ devices are refused, and so are archives that are too large: reading a file give
 """
 
 import io
+import itertools
 import lzma
 import re
 import shutil
@@ -24,11 +25,13 @@ from training.run_folder import RECORDS
 
 BOARD = "events.out.tfevents."
 TOKENIZER = "bpe_tokenizer_tinystories.pkl"
-TEXTS = (".log", ".txt", ".out")
+TEXTS = (".log", ".txt", ".out", ".ipynb")
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini", "wandb")  # not part of a run; so are names with a dot in front
 MOST_BYTES = 2 << 30  # unpacked from one submission; the two models and the records of a run have 50 MB
-MOST_FILES = 20_000  # in one submission
+MOST_FILES = 20_000  # in one submission, without those that are ignored
+MOST_IGNORED = 500_000
+OF_THE_PROJECT = ("tests", "golden")  # where the project has runs of its own
 LARGEST_INDEX = 32 << 20  # bytes of a zip's index; for 20,000 files it has about 3 MB
 LARGEST_HEADER = 1 << 24  # bytes of one file's header in a tar
 LINK = "skipped (a link)"
@@ -51,7 +54,9 @@ class Found:
     target: Path  # an empty folder for unpacked files
     files: dict[Place, Path] = field(default_factory=dict)  # where they can be read
     refused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # {reason: names of files}
-    count: int = 0  # of all files
+    others: list[str] = field(default_factory=list)  # some names of files that grading does not read
+    count: int = 0  # of all files that are not ignored
+    ignored: int = 0
     bytes: int = 0  # unpacked so far
 
     def refuse(self, name: str, reason: str) -> None:
@@ -65,9 +70,13 @@ class Found:
             lines.append(f"{names[0]}{more}: {reason}")
         return lines
 
-    def count_file(self) -> None:
-        self.count += 1
-        if self.count > MOST_FILES:
+    def count_file(self, name: str = "") -> None:
+        """Count a file.  name: its path in an archive.  Raises TooMuch."""
+        if any(map(is_ignored, parts_of(name))):
+            self.ignored += 1
+        else:
+            self.count += 1
+        if self.count > MOST_FILES or self.ignored > MOST_IGNORED:
             raise TooMuch(f"it contains more than {MOST_FILES:,} files")
 
     def unpack_file(self, name: str, size: int, prefix: Place, read: Callable) -> None:
@@ -75,7 +84,7 @@ class Found:
 
         name: its path in the archive; prefix: the archive's place; read: opens the file, for at most size bytes.
         """
-        parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        parts = parts_of(name)
         place = (*prefix, *parts)
         if name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name) or ".." in parts:
             self.refuse(name, "skipped (its path leads out of the archive)")
@@ -95,6 +104,13 @@ class Found:
             except DAMAGED as error:
                 raise_if_of_the_disk(error)
                 self.refuse(name, "damaged, truncated, protected by a password, or compressed with an unknown method")
+        elif parts and not any(map(is_ignored, parts)):
+            self.others.append(parts[-1])
+
+
+def parts_of(name: str) -> list[str]:
+    """Return the parts of a path in an archive."""
+    return [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
 
 
 def is_ignored(name: str) -> bool:
@@ -106,7 +122,7 @@ def is_wanted(place: Place) -> bool:
     name = place[-1]
     is_of_use = name in RECORDS or name == TOKENIZER or name.startswith(BOARD) or name.lower().endswith(TEXTS)
     inner = place[1:]  # without the name of the submission itself, which does not matter
-    return is_of_use and not any(is_ignored(part) for part in inner)
+    return is_of_use and not any(map(is_ignored, inner)) and OF_THE_PROJECT not in itertools.pairwise(inner)
 
 
 def without_suffix(name: str) -> str:
@@ -130,6 +146,8 @@ def look_into(path: Path, place: Place, found: Found) -> None:
             unpack(path, (*place[:-1], without_suffix(path.name)), found)
         elif is_wanted(place):
             found.files[place] = path
+        else:
+            found.others.append(path.name)
     except PermissionError as error:
         found.refuse(path.name, f"cannot be read ({error.strerror})")
 
@@ -162,7 +180,7 @@ class ZipStream(io.FileIO):
 def unpack_zip(path: Path, place: Place, found: Found) -> None:
     with ZipStream(path) as stream, zipfile.ZipFile(stream) as archive:
         for member in archive.infolist():
-            found.count_file()
+            found.count_file(member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
                 found.refuse(member.filename, LINK)
             elif not member.is_dir():
@@ -172,7 +190,7 @@ def unpack_zip(path: Path, place: Place, found: Found) -> None:
 def unpack_tar(path: Path, place: Place, found: Found) -> None:
     with tarfile.open(path, tarinfo=Header) as archive:
         for member in archive:
-            found.count_file()
+            found.count_file(member.name)
             if member.size < 0 or member.offset_data + member.size > MOST_BYTES:
                 raise TooMuch(f"it contains more than {MOST_BYTES / 1e9:.0f} GB")
             if member.issym() or member.islnk():

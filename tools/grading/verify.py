@@ -41,7 +41,9 @@ def verified(run: Submission, args: Namespace) -> Iterator[Flag]:
             texts = validation_texts(dataset, is_chat, tokenizer, args.cache_dir, length, run.args or {})
     except UserError as error:
         reason, *_ = re.split("(?:;|, or) pass --", str(error))  # without advice about flags of the trainers
-        yield question(f"{NOT_RECOMPUTED}: {reason}", NOT_RECOMPUTED)
+        other_network = "do not match its config" in reason
+        for_student = f"{NOT_RECOMPUTED}: best_model.pth does not fit the course's model.py"
+        yield question(f"{NOT_RECOMPUTED}: {reason}", for_student if other_network else NOT_RECOMPUTED)
         return
     data = run.first_row.get("fingerprints", {}).get("data")
     if isinstance(data, list) and data[1:] != [texts.fingerprint()]:  # training texts, validation texts
