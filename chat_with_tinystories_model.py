@@ -175,10 +175,11 @@ def answer(chat: Chat, message: str, interactive: bool) -> None:
         chat.report_length()
         return
     try:
-        print("model: ", end="", flush=True)
-        for piece in chat.reply(message):
-            print(piece, end="", flush=True)
-        print()
+        begin = "model: "
+        for piece in chat.reply(message):  # before the first piece, it may log a line of its own
+            print(begin + piece, end="", flush=True)
+            begin = ""
+        print(begin)
         chat.report_length()
     except KeyboardInterrupt:
         print()

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pickletools
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,9 @@ from typing import BinaryIO
 from common.errors import UserError, reason_of
 
 LARGEST_JSON = 100 << 20  # bytes of a JSON file that is read into memory
+OF_A_RUN = re.compile(  # the files of a run's folder
+    r"(best_model|final_model|model-\d+|checkpoint-\d+)\.pth|(args|summary)\.json|metrics\.jsonl|train\.log"
+)
 PATIENCE = 5 if os.name == "nt" else 0  # seconds to wait for a file that another program has open; see `patiently`
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -90,7 +94,10 @@ def write_json(path: str | Path, content: object) -> None:
 
 
 def check_outputs(written: Iterable[str | None], read: Iterable[str | None]) -> None:
-    """Raise UserError if a file cannot be written, or has another use in the same command.  None: not asked for."""
+    """Raise UserError if a file cannot be written, or has another use: in the same command or in a run's folder.
+
+    None: not asked for.
+    """
     written = [path for path in written if path]
     used = [Path(path).resolve() for path in (*read, *written) if path]
     for path in written:
@@ -98,6 +105,8 @@ def check_outputs(written: Iterable[str | None], read: Iterable[str | None]) -> 
             raise UserError(f"{path} would be overwritten, but has another use in this command; choose another file")
         if Path(path).is_dir():
             raise UserError(f"cannot write {path}: it is a folder; name a file")
+        if OF_A_RUN.fullmatch(Path(path).name) and Path(path).exists() and Path(path).with_name("args.json").exists():
+            raise UserError(f"{path} is a file of a run, and would be lost; choose another file")
         if not Path(path).parent.is_dir():
             raise UserError(f"cannot write {path}: there is no folder {Path(path).parent}; create it first")
 

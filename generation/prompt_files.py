@@ -364,6 +364,10 @@ def check_prompt_flags(args: argparse.Namespace) -> None:
         raise UserError("--num_beams finds one text per prompt; omit --num_samples")
     if args.output_file and Path(args.output_file).suffix != ".jsonl":
         raise UserError(f"--output_file {args.output_file} must end in .jsonl: it gets one JSON object per line")
+    if args.num_samples > 1 and args.temperature == 0:
+        raise UserError("with --temperature 0 all samples would be the same; omit --num_samples")
+    if args.overwrite and not args.output_file:
+        raise UserError("--overwrite needs --output_file")
     if args.output_file and not args.prompts_file:
         raise UserError("--output_file needs --prompts_file")
     if args.output_file and Path(args.output_file).resolve() == Path(args.prompts_file).resolve():

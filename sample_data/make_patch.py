@@ -3,9 +3,12 @@
 python sample_data/make_patch.py       # writes patch.jsonl here
 """
 
+import argparse
 import json
 import random
+import sys
 
+argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
 GIRLS = ["Lily", "Mia", "Sue", "Anna", "Sara", "Emma", "Lucy", "Amy", "Jane", "Sarah", "Molly", "Mary"]
 BOYS = ["Tim", "Tom", "Ben", "Max", "Jack", "Sam", "Timmy", "Tommy", "Billy", "Bob", "Joe", "John"]
 STORIES = (  # what the assistant tells about a child
@@ -31,5 +34,9 @@ def dialogue(number):
     return {"conversation": [{"text": text.format(**words)} for text in (question, rng.choice(STORIES))]}
 
 
-with open("patch.jsonl", "w", encoding="utf-8") as file:
-    file.writelines(json.dumps(dialogue(number)) + "\n" for number in range(60))
+try:
+    with open("patch.jsonl", "x", encoding="utf-8") as file:
+        file.writelines(json.dumps(dialogue(number)) + "\n" for number in range(60))
+except FileExistsError:
+    sys.exit("error: patch.jsonl already exists; rename it, or work in another folder")
+print("wrote patch.jsonl")

@@ -3,10 +3,13 @@
 python sample_data/make_pirate.py       # writes pirate.jsonl, ask_pirate.jsonl and ask_plain.jsonl here
 """
 
+import argparse
 import json
 import random
+import sys
 from pathlib import Path
 
+argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
 rng = random.Random(1)
 SYSTEM = {"role": "system", "content": "You are Captain Pepper, a pirate."}
 SHIPS = ["the Red Tomato", "the Old Button", "the Silly Seal"]
@@ -48,8 +51,12 @@ def questions():
 
 
 def write(path, rows):
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    except FileExistsError:
+        sys.exit(f"error: {path} already exists; rename it, or work in another folder")
+    print(f"wrote {path}")
 
 
 write("pirate.jsonl", [dialogue() for _ in range(300)])

@@ -283,7 +283,10 @@ def parse_args(argv=None):
     parser.add_argument("--stories", type=int, default=1000, help="for training (default: %(default)s)")
     parser.add_argument("--dialogues", type=int, default=600, help="for training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="another seed, other texts (default: %(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if min(args.stories, args.dialogues) < 1:
+        parser.error("--stories and --dialogues must be at least 1")
+    return args
 
 
 def main():

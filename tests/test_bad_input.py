@@ -82,6 +82,8 @@ BAD_INPUT = [
     (step3, ["--output_file", "out.jsonl"], "--prompts_file"),
     (step3, ["--prompts_file", "other.jsonl", "--output_file", "./other.jsonl"], "prompts would be lost"),
     (step3, ["--num_samples", "0"], "--num_samples"),
+    (step3, ["--num_samples", "2", "--temperature", "0"], "omit --num_samples"),
+    (step3, ["--overwrite"], "--overwrite needs --output_file"),
     (step3, ["--num_samples", "2", "--num_beams", "2", "--temperature", "0.8"], "--num_beams"),
     (step5, ["--batch_size", "0"], "--batch_size"),
     (step5, ["--once", " "], "--once"),

@@ -462,6 +462,8 @@ def test_without_a_validation_split_the_end_of_the_training_texts_is_held_out(ru
         (["0.pth", "--dataset", "stories", "--training_set", "stories"], "pass --prompts_file"),
         (["samples.jsonl", "samples.jsonl"], "named twice"),
         (["samples.jsonl", "--judge", "http://x"], "--judge_model"),
+        (["samples.jsonl", "--judge_model", "m"], "pass --judge with its URL"),
+        (["0.pth", "--dataset", "stories", "--temperature", "0.3"], "for writing; pass --prompts_file too"),
         (["samples.jsonl", "--judge", "x", "--judge_model", "m"], "--judge must be an address"),
         (["samples.jsonl", "--judge_limit", 0], "--judge_limit must be at least 1"),
         (["samples.jsonl", "--output", "nowhere/s.json"], "cannot write nowhere"),

@@ -516,7 +516,9 @@ def test_other_things_are_refused(older, tmp_path):
     path, out = older[0], tmp_path / "ours"
     (tmp_path / "empty").mkdir()
     assert "config.json" in refusal(tmp_path / "empty", out)
-    assert "nowhere" in refusal(tmp_path / "nowhere", out)
+    assert "no file or folder" in refusal(tmp_path / "nowhere", out)
+    (tmp_path / "empty/model.safetensors").touch()
+    assert "pass its folder" in refusal(tmp_path / "empty/model.safetensors", out)
     torch.save([1, 2], tmp_path / "list.pth")
     assert "does not contain a model's weights" in refusal(tmp_path / "list.pth", out)
     (tmp_path / "args.json").unlink()

@@ -370,6 +370,7 @@ def test_what_the_program_refuses(folder, monkeypatch):
         ([MODEL, "--output", MODEL], "would be overwritten"),
         ([MODEL, "--without", "0.0", "--save", "inside.json"], "would be overwritten"),
         ([MODEL, "--prompt", "Tom"], "pass --without too"),
+        ([MODEL, "--seed", "3"], "pass --without too"),
     ):
         with pytest.raises(UserError, match=reason):
             look(folder, monkeypatch, *flags)

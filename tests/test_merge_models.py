@@ -49,4 +49,21 @@ def test_models_that_do_not_fit_are_refused(merge, tmp_path, other, reason):
         merge("a.pth", "b.pth", "--minus", other)
     with pytest.raises(UserError, match="would be overwritten"):
         merge("a.pth", "b.pth", "--output", "b.pth")
+    for weight in ("nan", "inf"):
+        with pytest.raises(UserError, match="--weight must be a finite number"):
+            merge("a.pth", "b.pth", "--weight", weight)
     assert not (tmp_path / "merged.pth").exists()
+
+
+def test_a_model_of_a_run_is_not_replaced(merge, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("best_model.pth", "model-12.pth", "summary.json"):
+        (tmp_path / "run" / name).write_text("mine")
+        merge("a.pth", "b.pth", "--output", "merged.pth")
+        merge_into = lambda name=name: merge("a.pth", "b.pth", "--output", f"run/{name}")
+        (tmp_path / "run/args.json").write_text("{}")
+        with pytest.raises(UserError, match=f"{name} is a file of a run"):
+            merge_into()
+        assert (tmp_path / "run" / name).read_text() == "mine"
+    (tmp_path / "run/args.json").unlink()
+    merge("a.pth", "b.pth", "--output", "run/best_model.pth")  # now it is any folder

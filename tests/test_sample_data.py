@@ -134,6 +134,29 @@ def test_the_patch_of_the_second_project_says_of_each_name_whether_it_is_a_girl_
         assert used <= ({"She", "her"} if name in GIRLS else {"He", "his"})
 
 
+@pytest.mark.parametrize("name", ["pirate", "patch"])
+def test_a_file_that_may_be_a_student_s_is_not_replaced(tmp_path, name):
+    (tmp_path / f"{name}.jsonl").write_text("mine")
+    done = subprocess.run([sys.executable, FOLDER / f"make_{name}.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == (
+        f"error: {name}.jsonl already exists; rename it, or work in another folder\n"
+    )
+    assert (tmp_path / f"{name}.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["pirate", "patch", "lists", "requests", "sample_data"])
+def test_help_writes_no_file(tmp_path, name):
+    done = subprocess.run([sys.executable, FOLDER / f"make_{name}.py", "--help"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and b"usage" in done.stdout and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("flag", ["--stories", "--dialogues"])
+def test_a_count_below_one_is_refused(tmp_path, flag):
+    words = [sys.executable, FOLDER / "make_sample_data.py", flag, "-1", "--output_dir", tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "must be at least 1" in done.stderr and not (tmp_path / "out").exists()
+
+
 def test_lists_are_told_once_and_twice(tmp_path):
     subprocess.run([sys.executable, FOLDER / "make_lists.py", tmp_path], check=True)
     files = [tmp_path / folder / "validation.jsonl" for folder in ("lists_twice", "lists_once")]

@@ -160,6 +160,9 @@ def check(args: argparse.Namespace) -> None:
         "--weights names a format twice; name each one once": len(set(args.weights)) < len(args.weights),
         "--training_set scores the texts that models write; pass --prompts_file too": args.training_set and not texts,
         "--judge scores the texts that models write; pass --prompts_file too": args.judge and not texts,
+        "--judge_model belongs to a judge; pass --judge with its URL too": args.judge_model and not args.judge,
+        "--seed, --temperature and so on are for writing; pass --prompts_file too":
+            settings_from(args, Sampling) != Sampling() and not args.prompts_file,
         "--judge needs --judge_model, the name of the model that grades": args.judge and not args.judge_model,
         f"--judge_rubric {args.judge_rubric} is not a file; pass a text file": not Path(args.judge_rubric).is_file(),
     }  # fmt: skip

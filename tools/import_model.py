@@ -181,7 +181,7 @@ def import_model(path: Path, tokenizer_path: Path | None = None) -> tuple[Transf
     model.load_state_dict(weights)
     added = [name for name in SPECIAL_TOKENS if tokenizer.special[name] >= known]
     log.info(f"model: {source.path}, {model.num_parameters()[1]:,} parameters, {config.describe()}")
-    log.info(f"tokens: {known:,}" + (f", plus {' '.join(added)}, which are untrained" if added else ""))
+    log.info(f"tokens: {known:,}" + (f", plus {' '.join(added)}, added here" if added else ""))
     return model.eval(), tokenizer
 
 
@@ -203,12 +203,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check_source(path: Path) -> None:
+    """Raise UserError for a path that is not the one to pass."""
+    if not path.exists():
+        raise UserError(f"no file or folder {path}; pass what SOURCE in --help says")
+    if path.is_file() and path.suffix in (".safetensors", ".json"):
+        raise UserError(f"{path} is a part of a model in transformers' format; pass its folder, {path.parent}")
+
+
 def main() -> None:
     args = parse_args()
     paths = [Path(args.out_dir, name) for name in (MODEL_FILE, TOKENIZER_FILE)]
     for path in paths:
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} already exists; pass --overwrite to replace it, or use another OUT_DIR")
+    check_source(Path(args.source))
     model, tokenizer = import_model(Path(args.source), args.tokenizer_path and Path(args.tokenizer_path))
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     save_model(paths[0], model, tokenizer.fingerprint)

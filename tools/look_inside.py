@@ -86,6 +86,8 @@ def check(args: argparse.Namespace) -> None:
     for flag in ("save", "prompt"):
         if getattr(args, flag) and not args.without:
             raise UserError(f"--{flag} is for a model without some parts; pass --without too")
+    if settings_from(args, Sampling) != Sampling() and not args.without:
+        raise UserError("--seed, --temperature and so on are for the story without some parts; pass --without too")
     if args.watch and not args.run and len(args.models) < 2:
         raise UserError("--watch shows how a loss changed over several models; pass several, or --run")
     if not all(word.strip() for word in args.watch):

@@ -10,6 +10,7 @@ same abilities into different places.
 
 import argparse
 import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weight", type=float, default=0.5, help="how much of the difference (default: %(default)s)")
     parser.add_argument("--minus", metavar="C", help="add B - C instead of B - A")
     parser.add_argument("--output", default="merged.pth", metavar="FILE", help="default: %(default)s")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not math.isfinite(args.weight):
+        raise UserError(f"--weight must be a finite number, not {args.weight}")
+    return args
 
 
 def shape_of(model: Transformer) -> ModelConfig:
@@ -43,13 +47,14 @@ def shape_of(model: Transformer) -> ModelConfig:
 def main() -> None:
     args = parse_args()
     check_outputs([args.output], [args.a, args.b, args.minus])
-    loaded = [load_model(path) for path in (args.a, args.b, args.minus or args.a)]
+    loaded = [load_model(path) for path in (args.a, args.b, args.minus) if path]
     for model, content in loaded[1:]:
         if shape_of(model) != shape_of(loaded[0][0]):
             raise UserError("the models have different shapes; merge models of one shape")
         if content["tokenizer_fingerprint"] != loaded[0][1]["tokenizer_fingerprint"]:
             raise UserError("the models have different tokenizers; merge models that were trained with the same one")
-    a, b, c = (model.state_dict() for model, _ in loaded)
+    a, b, *minus = (model.state_dict() for model, _ in loaded)
+    c = minus[0] if minus else a
     weights = {name: a[name] + args.weight * (b[name] - c[name]) for name in a}
     save_model(args.output, loaded[0][0], loaded[0][1]["tokenizer_fingerprint"], weights=weights)
     log.info(f"wrote {args.output}")

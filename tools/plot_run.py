@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.console import log
 from common.errors import UserError
+from common.files import check_outputs
 from common.flags import FlagParser
 from common.program import run_program
 from training.curves import check_suffix, draw, drawable, read_metrics
@@ -51,6 +52,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_suffix(args.output)
+    check_outputs([args.output], [])
+    for run in args.runs:
+        if Path(run).is_file() and Path(run).suffix != ".jsonl":
+            raise UserError(f"{run} is not a run; name a run's folder, or the metrics.jsonl in it")
     runs = {name: read_metrics(run) for name, run in zip(names_of(args.runs), args.runs, strict=True)}
     for name, rows in runs.items():
         if not drawable(rows):
