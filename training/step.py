@@ -90,7 +90,7 @@ class StepResult(NamedTuple):
     tokens: int  # predicted by all ranks
     norm: torch.Tensor  # of the gradient, before clipping
     # bool: whether loss and gradient were finite.  In float16 gradients that overflow are normal: the scaler lowers the
-    # loss scale and goes on.  So they count as good, unless the scale is below 1 already.
+    # loss scale, and the run continues.  So they count as good, unless the scale is below 1 already.
     good: torch.Tensor
     loss_scale: torch.Tensor  # the factor of the loss: 1, except in float16
 
