@@ -208,7 +208,7 @@ def joined_turns(rows: Iterator[Row], notes: Notes) -> Iterator[Row]:
     """
     first, rows = first_of(rows, FIRST_ROWS)
     objects = [as_object(row) for row, _ in first if isinstance(row, dict)]
-    column = next((name for name in ID_COLUMNS if objects and all(names_dialogue(row, name) for row in objects)), None)
+    column = next((name for name in ID_COLUMNS if objects and names_dialogues(objects, name)), None)
     hold_turns = any(looks_like_turns(row.get(name)) for row in objects for name in LISTS)
     if column is None or hold_turns or not all(map(are_turns, objects)):
         yield from rows
@@ -255,9 +255,11 @@ def whole_dialogue(turns: list[dict], is_broken: bool, place: str) -> dict | Use
     return UserError(f"{place}: a turn of this dialogue cannot be read") if is_broken else {BARE: turns}
 
 
-def names_dialogue(row: dict, column: str) -> bool:
-    """Whether a column of a row may contain the name or number of its dialogue."""
-    return isinstance(from_text(row.get(column)), (str, int, float))
+def names_dialogues(rows: list[dict], column: str) -> bool:
+    """Whether a column may contain the name or number of each row's dialogue; it may be empty, except in the first."""
+    cells = [from_text(row.get(column)) for row in rows]
+    there = all(column in row for row in rows) and not is_empty(cells[0])
+    return there and all(is_empty(cell) or isinstance(cell, (str, int, float)) for cell in cells)
 
 
 def describe_form(form: tuple[str, ...], rows: list[dict]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from common.errors import UserError, one_line, reason_of
 from corpus.encodings import HEAD, decoded, decoded_lines, opened
 from corpus.notes import Notes, Row, Wanted, plain_name
+from corpus.turns import ANSWERS, QUESTIONS
 
 FIRST_ITEMS = 20  # of a list: one of them shows what the list contains
 TEXT_LISTS = ("data", "rows", "texts", "stories", "items", "examples", "records", "samples", "prompts", "train")
@@ -156,7 +157,7 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
     They are in its one list of rows, {"data": [...]}, or they are its values, {"1": {...}, "2": {...}}.
     """
     items = list(value.values())
-    if are_rows(items, wanted):
+    if are_rows(value, wanted):
         return items
     collections = {name: list(item.values()) if isinstance(item, dict) else item for name, item in value.items()}
     collections = {name: item for name, item in collections.items() if isinstance(item, list) and item}
@@ -178,12 +179,13 @@ def rows_under_a_name(value: dict, path: Path, wanted: Wanted, notes: Notes) -> 
     return collections[name]
 
 
-def are_rows(items: list, wanted: Wanted) -> bool:
+def are_rows(value: dict, wanted: Wanted) -> bool:
     """Whether the values of an object are its rows: rows, or objects with the same names, and rows among them."""
+    items = list(value.values())
     if not items or not all(isinstance(item, (dict, list)) for item in items):
         return False
-    if any(isinstance(item, list) and all(isinstance(text, str) for text in item) for item in items):
-        return False  # texts, maybe one side of all dialogues
+    if not {*QUESTIONS, *ANSWERS}.isdisjoint(map(plain_name, value)):  # one side of all dialogues
+        return False
     alike = all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items)
     some = any if alike else all  # a value may be missing in objects that are alike
     return some(map(wanted.holds_one, items))

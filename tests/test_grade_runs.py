@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import json
+import math
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -18,9 +20,9 @@ import torch
 from graded import grade
 from grading import rubric
 from grading.copies import pairs
-from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics, too_fast
+from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics, too_fast, within_rows
 from grading.facts import samples
-from grading.logs import read_log
+from grading.logs import Log, read_log
 from grading.submissions import Submission
 from pages.report import Entry
 from programs import ROOT, TINY, command, main, run, write_data
@@ -300,7 +302,7 @@ def times_back(folder):
         (lambda f: edit_json(f / "args.json", num_layers=12), "--num_layers is 12 in args.json but 1 in "),
         (lambda f: edit_json(f / "args.json", epochs=9), "--epochs is 9 in args.json but 2 in the command in the log"),
         (lambda f: edit_json(f / "args.json", dataset=["roneneldan/TinyStories"]),
-         "--dataset is ['roneneldan/TinyStories'] in args.json but ['stories'] in metrics.jsonl"),
+         "--dataset is roneneldan/TinyStories in args.json but stories in metrics.jsonl"),
         (set_rows("run", hardware={"device": "cuda:0 (Tesla T4, 15 GiB)", "processes": 1}),
          "the device is cuda:0 (Tesla T4, 15 GiB) in metrics.jsonl but cpu"),
         (lambda f: edit_model(f / "final_model.pth", step=3), "final_model.pth records"),
@@ -463,6 +465,21 @@ def test_a_console_log_is_not_finished_by_its_last_lines_alone(tmp_path):
     facts, problems, _ = console(tmp_path / "cut", without_end)
     assert facts["state"] == "stopped at 12 of 22"
     assert problems == ["not finished: the records end at step 12 of 22, although they say that it is finished"]
+
+
+def test_a_console_log_of_a_run_that_stopped_early_is_finished(tmp_path):
+    (tmp_path / "anna.log").write_text((GOLDEN / "early/train.log").read_text(encoding="utf-8"), encoding="utf-8")
+    ((facts, problems, _),) = grade(tmp_path).values()
+    assert facts["state"] == "finished" and len(problems) == 1 and "only a console log" in problems[0]
+
+
+def test_rounded_numbers_of_a_log_are_not_accused():
+    numbers = random.Random(1)
+    for _ in range(2000):
+        loss = numbers.uniform(0.05, 10)
+        row = {"event": "eval", "step": 1, "val_loss": round(loss, 4), "perplexity": round(math.exp(loss), 2)}
+        row["bits_per_byte"] = round(0.4 * loss, 4)
+        assert not [*within_rows(Submission(log=Log(rows=[row, row | {"step": 2}]), log_name="the log"))]
 
 
 def test_losses_that_are_edited_in_a_log_do_not_fit_its_other_numbers(tmp_path):

@@ -25,6 +25,7 @@ from common import weights_files
 from common.errors import UserError
 from common.weights_files import save_model
 
+GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = {"eval_steps": 3, "save_steps": 3}
 
 
@@ -326,6 +327,17 @@ def test_a_log_that_a_terminal_has_wrapped_is_read_like_the_log_itself(handed_in
         assert not wrapped.problems
         for name in ("rows", "best", "final", "tokens", "run_id"):
             assert getattr(wrapped.log, name) == getattr(whole.log, name), name
+
+
+def test_a_line_that_is_cut_off_at_the_end_does_not_join_others(handed_in):
+    log = (GOLDEN / "story/train.log").read_text(encoding="utf-8")
+    whole = read_one(write_text(handed_in / "whole.log", log)).log
+    cut = read_one(write_text(handed_in / "cut.log", log[: log.rindex(" train_loss") + 20])).log
+    assert cut.unreadable == 1 and (cut.command, cut.devices) == (whole.command, whole.devices)
+    for width in (80, 100):
+        lines = [line[at : at + width] for line in log.split("\n") for at in range(0, max(1, len(line)), width)]
+        wrapped = read_one(write_text(handed_in / "wrapped.log", "\n".join(lines))).log
+        assert wrapped == whole
 
 
 def test_a_line_that_is_cut_off_gives_no_number(handed_in):

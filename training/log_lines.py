@@ -8,6 +8,9 @@ import re
 
 COUNT = r"([\d,]{1,20})"
 TIME = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) "  # at the start of each line that `Run.log` writes
+READ_BEGINNING = re.compile(  # of a line, in a log whose lines may be cut
+    rf"{TIME}|\$ |device: |model: |training: |resuming from |a sample of |{COUNT} (?:steps of|tokens in) "
+)
 
 # Before the first step ------------------------------------------------------------------------------------------------
 
@@ -67,7 +70,7 @@ READ_SAVED = re.compile(r"^checkpoint-")
 # The end --------------------------------------------------------------------------------------------------------------
 
 EARLY_STOP = "early stop: no {what} in {evaluations} evaluations"
-READ_EARLY_STOP = re.compile(r"^early stop: ")
+READ_EARLY_STOP = re.compile(rf"^(?:{TIME})?early stop: ")
 STOPPED = "stopped after step {step} of {total_steps}; checkpoint saved"  # older logs: ", with a checkpoint saved"
 TO_RESUME = "to resume: {}"  # older logs: "go on with: ..."
 # Why a run ended early: a line of our programs, of Python or of the shell.

@@ -12,6 +12,7 @@ from grading.submissions import Submission
 
 MOMENTS = 100  # timestamps of each kind that are compared: the first ones of a run
 SHARED = {"timestamps": 3, "speeds": 5}  # how many of these two runs must share; fewer may be a coincidence
+LEAST_SPEED = 1000  # tokens per second; rounded speeds below this may be equal by chance
 MOST_NAMED = 5  # other runs that one finding names
 TELLING = ("run id", "timestamps", "speeds")  # separate runs never share these
 ALIKE = ("validation curve", "weights")  # two runs with the same seed share these
@@ -34,7 +35,7 @@ def traces_of(run: Submission) -> Traces:
         "person": {run.person},
         "run id": {run_id} if isinstance(run_id, str) else set(),
         "timestamps": moments,
-        "speeds": {(step, round(speed)) for step, speed in list(speeds.items())[:MOMENTS]},
+        "speeds": {(step, round(speed)) for step, speed in list(speeds.items())[:MOMENTS] if speed >= LEAST_SPEED},
         "validation curve": {tuple(curve)} if len(curve) > 1 else set(),
         "weights": {model.weights for model in run.models.values()},
     }

@@ -275,6 +275,10 @@ def summary_and_metrics(run: Submission) -> Iterator[Flag]:
             yield problem(f"summary.json: {name} is {said}, but {there} gives {value:.7g}")
 
 
+def in_words(value: object) -> str:
+    return ", ".join(map(one_line, value if isinstance(value, list) else [value]))
+
+
 def was_resumed(run: Submission) -> bool:
     return any(row["event"] == "resume" for row in run.history)
 
@@ -283,7 +287,8 @@ def models_and_args(run: Submission) -> Iterator[Flag]:
     args = run.args or {}
     data = run.first_row.get("dataset")
     if differ(args.get("dataset"), data):
-        yield problem(f"--dataset is {args['dataset']} in args.json but {data} in metrics.jsonl")
+        text = f"--dataset is {in_words(args['dataset'])} in args.json but {in_words(data)} in metrics.jsonl"
+        yield question(f"{text}: was the run resumed with another path?") if was_resumed(run) else problem(text)
     for name, model in run.models.items():
         if differ(model.tokenizer_fingerprint, run.first_row.get("fingerprints", {}).get("tokenizer")):
             yield problem(f"{name} was trained with a different tokenizer from the one in metrics.jsonl")
@@ -326,11 +331,15 @@ def within_rows(run: Submission) -> Iterator[Flag]:
     In a log, the numbers are rounded.
     """
     there = "metrics.jsonl" if run.rows else run.log_name
-    tolerance = (1e-6, 1e-4) if run.rows else (PRINTED["eval", "perplexity"][0], 1e-4)
     for row in run.history:
         loss = row.get("val_loss", row.get("train_loss"))
         found = row.get("perplexity")
-        if None not in (loss, found) and not close(found, perplexity(loss), tolerance):
+        if None in (loss, found):
+            continue
+        tolerance = (1e-6, 1e-4)
+        if not run.rows:  # the errors of both numbers, which are rounded in a log
+            tolerance = (PRINTED["eval", "perplexity"][0] + PRINTED["eval", "val_loss"][0] * found, 0)
+        if not close(found, perplexity(loss), tolerance):
             where = f"{there}, step {row['step']:,}"
             yield problem(f"{where}: the perplexity {found:.7g} is not e^loss (the loss is {loss:.7g})")
             return

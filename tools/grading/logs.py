@@ -110,16 +110,16 @@ def parts_of(text: str) -> list[str]:
 def unwrapped(text: str) -> str:
     """Join lines that were cut at the width of a terminal, as in a log that was copied from one.
 
-    Lines that are not longer than the longest one are left alone if no line about a step is cut off.
+    They are if lines about steps are cut off where the longest lines end.
     """
     lines = text.split("\n")
-    if not any(map(is_cut_off, lines)):
-        return text
     width = max(map(len, lines))
+    if not any(len(line) >= width - 1 and is_cut_off(line) for line in lines):
+        return text
     joined = []
     between = None  # what belongs between this line and the one before it; None: it is a line of its own
     for line in lines:
-        if between is None or re.match(log_lines.TIME, line):
+        if between is None or log_lines.READ_BEGINNING.match(line):
             joined.append(line)
         else:
             joined[-1] += between + line
