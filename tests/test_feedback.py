@@ -8,8 +8,8 @@ from pathlib import Path
 import grade_runs
 import pytest
 from grading.copies import pairs
-from grading.edited_records import Flag, problem, question
 from grading.feedback import AGAIN, EXPLAIN, NORMAL, UNCHANGED, advice_for, folder_name, results, write_feedback
+from grading.findings import Flag, problem, question
 from grading.verify import NOT_RECOMPUTED
 from pages.report import Entry
 from pages_seen import Seen

@@ -20,8 +20,10 @@ import torch
 from graded import grade
 from grading import rubric
 from grading.copies import pairs
-from grading.edited_records import log_and_metrics, problem, question, summary_and_metrics, too_fast, within_rows
+from grading.edited_records import log_and_metrics, summary_and_metrics
 from grading.facts import samples
+from grading.findings import problem, question
+from grading.impossible_numbers import too_fast, within_rows
 from grading.logs import Log, read_log
 from grading.submissions import Submission
 from pages.report import Entry

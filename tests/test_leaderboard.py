@@ -8,8 +8,8 @@ import grade_runs
 import pytest
 import torch
 from grading import leaderboard
-from grading.edited_records import problem
 from grading.facts import facts_of
+from grading.findings import problem
 from grading.leaderboard import (
     Disqualified,
     Result,

@@ -8,7 +8,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from grading.edited_records import Flag
+from grading.findings import Flag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import svg_plots

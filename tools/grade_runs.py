@@ -29,9 +29,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from grading.copies import Traces, pairs, traces_of
-from grading.edited_records import problem, problems_of
+from grading.edited_records import problems_of
 from grading.facts import curves, facts_of, samples
 from grading.feedback import write_feedback
+from grading.findings import problem
 from grading.leaderboard import check_rules, pages_of, read_rules, result_of, write_leaderboard
 from grading.rubric import read_rubric
 from grading.submissions import Submission, find, opened

@@ -6,8 +6,8 @@ In reading order: `traces_of`, the values of a run that are compared; `pairs`, w
 import itertools
 from collections import Counter, defaultdict
 
-from grading.edited_records import Flag, problem, question
 from grading.facts import by_step
+from grading.findings import Flag, problem, question
 from grading.submissions import Submission
 
 MOMENTS = 100  # timestamps of each kind that are compared: the first ones of a run

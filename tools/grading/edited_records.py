@@ -1,22 +1,18 @@
-"""Check one run: are its records complete, do they agree with each other, and are its numbers possible?
+"""Check one run: are its records complete, and do they agree with each other?
 
-`problems_of` runs all checks; each check is a function that takes a run and yields findings.  A problem is visible in
-the records; a question also comes up for honest runs.
+`problems_of` runs all checks, also those of impossible_numbers.py; each check is a function that takes a run and yields
+findings.  A problem is visible in the records; a question also comes up for honest runs.
 """
 
-import itertools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from common.devices import PEAK_TFLOPS, known_card
 from common.errors import one_line
-from common.numbers import finite_number, perplexity
+from common.numbers import finite_number
 from grading.facts import (
     best_evaluation,
     by_step,
-    devices_of,
     ended,
     evaluations,
     flags_typed,
@@ -24,8 +20,11 @@ from grading.facts import (
     last_step,
     progress,
     signs_of_pilot,
+    was_resumed,
     words_of,
 )
+from grading.findings import PRINTED, SECONDS, Flag, close, problem, question
+from grading.impossible_numbers import backwards, clocks, speeds, too_fast, within_rows
 from grading.submissions import Submission
 from grading.unpacking import BOARD
 from training.run_folder import RECORDS
@@ -35,13 +34,6 @@ WORDS = {
     "bits_per_byte": "the number of bits per byte", "accuracy": "the accuracy", "lr": "the learning rate",
     "tokens_per_second": "the number of tokens per second", "reward": "the reward",
 }  # fmt: skip
-# The tolerance when the log's rounded numbers are compared with metrics.jsonl: (absolute, relative).
-PRINTED = {
-    ("train", "train_loss"): (6e-5, 0), ("train", "perplexity"): (6e-3, 0), ("train", "lr"): (0, 6e-3),
-    ("train", "tokens_per_second"): (0.6, 0), ("eval", "val_loss"): (6e-5, 0), ("eval", "perplexity"): (6e-3, 0),
-    ("eval", "bits_per_byte"): (6e-5, 0), ("eval", "accuracy"): (6e-5, 0),
-    ("train", "reward"): (6e-4, 0), ("eval", "reward"): (6e-4, 0),
-}  # fmt: skip
 TAGS = {  # of TensorBoard, which stores float32
     "Loss/train": ("train", "train_loss"), "Loss/val": ("eval", "val_loss"), "Perplexity/val": ("eval", "perplexity"),
     "Perplexity/train": ("train", "perplexity"), "BitsPerByte/val": ("eval", "bits_per_byte"),
@@ -50,30 +42,7 @@ TAGS = {  # of TensorBoard, which stores float32
 SCORES = ("val_loss", "perplexity", "bits_per_byte", "accuracy", "reward")
 FULL = (1e-9, 1e-9)  # between two files that store all digits
 FLOAT32 = (0.06, 1e-5)  # the speed is rounded to a tenth in metrics.jsonl
-SECONDS = 2  # how much two clocks of one run may differ
 KILLED = ": was the run killed after it saved that model and before its next checkpoint?"
-
-
-@dataclass
-class Flag:
-    """A finding; kind: "problem", visible in the records, or "question", which also comes up for honest runs.
-
-    for_student: the text without the names of others and the instructor's files, if it has some.
-    fix: what the student can do; only in the feedback.
-    """
-
-    kind: str
-    text: str
-    for_student: str = ""
-    fix: str = ""
-
-
-def problem(text: str, for_student: str = "") -> Flag:
-    return Flag("problem", text, for_student)
-
-
-def question(text: str, for_student: str = "") -> Flag:
-    return Flag("question", text, for_student)
 
 
 def problems_of(run: Submission) -> list[Flag]:
@@ -228,11 +197,6 @@ def steps_in_words(steps: list[int]) -> str:
     return f"step {steps[0]:,}" + (f" (and {len(steps) - 1:,} more)" if len(steps) > 1 else "")
 
 
-def close(one: float, other: float, tolerance: tuple[float, float]) -> bool:
-    """Return whether two numbers are equal within a tolerance, (absolute, relative)."""
-    return math.isclose(one, other, abs_tol=tolerance[0], rel_tol=tolerance[1])
-
-
 def differ(one: object, other: object) -> bool:
     """Return whether two values are both known and different."""
     return None not in (one, other) and one != other
@@ -279,10 +243,6 @@ def in_words(value: object) -> str:
     return ", ".join(map(one_line, value if isinstance(value, list) else [value]))
 
 
-def was_resumed(run: Submission) -> bool:
-    return any(row["event"] == "resume" for row in run.history)
-
-
 def models_and_args(run: Submission) -> Iterator[Flag]:
     args = run.args or {}
     data = run.first_row.get("dataset")
@@ -320,116 +280,3 @@ def models_and_metrics(run: Submission) -> Iterator[Flag]:
             there = "no evaluation of that step" if held is None else f"{held:.7g}"
             said = "no validation loss" if model.val_loss is None else f"the validation loss {model.val_loss:.7g}"
             yield problem(f"{name} records {said} at step {model.step:,}, but metrics.jsonl has {there}")
-
-
-# Are its numbers possible? --------------------------------------------------------------------------------------------
-
-
-def within_rows(run: Submission) -> Iterator[Flag]:
-    """Check that perplexity is e^loss, and that all evaluations have the same number of bytes per token.
-
-    In a log, the numbers are rounded.
-    """
-    there = "metrics.jsonl" if run.rows else run.log_name
-    for row in run.history:
-        loss = row.get("val_loss", row.get("train_loss"))
-        found = row.get("perplexity")
-        if None in (loss, found):
-            continue
-        tolerance = (1e-6, 1e-4)
-        if not run.rows:  # the errors of both numbers, which are rounded in a log
-            tolerance = (PRINTED["eval", "perplexity"][0] + PRINTED["eval", "val_loss"][0] * found, 0)
-        if not close(found, perplexity(loss), tolerance):
-            where = f"{there}, step {row['step']:,}"
-            yield problem(f"{where}: the perplexity {found:.7g} is not e^loss (the loss is {loss:.7g})")
-            return
-    losses = by_step(run.history, "eval", "val_loss")
-    bits = by_step(run.history, "eval", "bits_per_byte")
-    steps = [step for step in bits.keys() & losses.keys() if losses[step]]
-    if not steps:
-        return
-    rate = sum(bits[step] for step in steps) / sum(losses[step] for step in steps)
-    rounding = 0 if run.rows else (1 + rate) * PRINTED["eval", "val_loss"][0]
-    if not all(close(bits[step], rate * losses[step], (rounding, 1e-4)) for step in steps):
-        yield problem(f"{there}: the ratio of bits per byte to validation loss must be constant, but is not")
-
-
-def neighbours(rows: list[dict]) -> Iterator[tuple[dict, dict]]:
-    """Yield the pairs of consecutive rows, except where the run was resumed between them."""
-    for before, row in itertools.pairwise(rows):
-        if "resume" not in (before["event"], row["event"]):
-            yield before, row
-
-
-def backwards(run: Submission) -> Iterator[Flag]:
-    for name in ("step", "tokens", "seconds"):
-        drop = first_drop(run.rows, name)
-        if drop:
-            yield problem(f"metrics.jsonl: {drop}")
-    drop = first_drop(run.log.rows, "step")
-    if drop and run.log_name == "train.log":
-        yield problem(f"the log: {drop}")
-    elif drop:
-        yield question(f"the log: {drop}: was the run resumed, and only its stdout saved?")
-    drop = first_drop(run.log.rows, "time")
-    if drop:
-        yield question(f"the log: {drop}: was the computer's clock changed, for example at the end of summer time?")
-
-
-def first_drop(rows: list[dict], name: str) -> str | None:
-    """Describe the first decrease of a field from one row to the next; return None if there is none."""
-    known = [row for row in rows if row["event"] == "resume" or row.get(name) is not None]
-    for before, row in neighbours(known):
-        if row[name] < before[name]:
-            return f"the {name} field goes back from {before[name]} to {row[name]}, with no resume in between"
-    return None
-
-
-def clocks(run: Submission) -> Iterator[Flag]:
-    """Check that no more time passes between two steps in metrics.jsonl than between their lines in the log."""
-    times = {row["step"]: row["time"] for row in run.log.rows if row["event"] == "train"}
-    # the seconds of an evaluation are those of the training step before it
-    rows = [row for row in run.rows if row["event"] == "resume" or (row["event"] == "train" and row["step"] in times)]
-    for before, row in neighbours(rows):
-        clock = (times[row["step"]] - times[before["step"]]).total_seconds()
-        seconds = row["seconds"] - before["seconds"]
-        if clock >= 0 and seconds > clock * 1.02 + SECONDS:
-            where = f"between step {before['step']:,} and step {row['step']:,}"
-            yield problem(f"{where}, {clock:,.0f} s pass in the log, but {seconds:,.0f} s in metrics.jsonl")
-            return
-
-
-def speeds(run: Submission) -> Iterator[Flag]:
-    """Check that the run is not shorter than its tokens take at its recorded speeds."""
-    computing = 0.0  # seconds
-    rows = [row for row in run.rows if row["event"] in ("train", "skip")]
-    for before, row in itertools.pairwise(rows):
-        if "skip" not in (before["event"], row["event"]):  # skipped steps count their tokens, but not their time
-            computing += (row["tokens"] - before["tokens"]) / row["tokens_per_second"]
-    total = rows[-1]["seconds"] - rows[0]["seconds"] if rows else 0
-    if computing > 1.05 * total + SECONDS:
-        text = f"metrics.jsonl: at the recorded speeds, the recorded tokens take {computing:,.0f} s"
-        yield problem(f"{text}, but the run took only {total:,.0f} s")
-
-
-def too_fast(run: Submission) -> Iterator[Flag]:
-    """Check that the speed is possible on the recorded GPU, if it computes only the multiplications in the layers.
-
-    A resumed run may have had several GPUs: the fastest counts.
-    """
-    cards = [known_card(device) for device in devices_of(run) if not device.startswith("cpu")]
-    card = None if None in cards else max(cards, key=PEAK_TFLOPS.get, default=None)
-    weights = run.first_row.get("parameters_in_layers") or run.log.parameters_in_layers
-    found = by_step(run.history, "train", "tokens_per_second")
-    if not card or not weights or not found:
-        return
-    processes = finite_number(run.first_row.get("hardware", {}).get("processes")) or 1
-    most = processes * PEAK_TFLOPS[card] * 1e12 / (6 * weights)  # 2 operations per weight forward, 4 backward
-    step = max(found, key=found.get)
-    if found[step] > most:
-        text = f"{found[step]:,.0f} tokens/s at step {step:,} is too fast"
-        text = f"{text}: with this model, {processes:g} x {card} can reach at most {most:,.0f}"
-        if was_resumed(run):
-            yield question(f"{text}; was the run resumed on other GPUs, or on more?")
-        else:
-            yield problem(text)

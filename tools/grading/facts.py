@@ -125,6 +125,10 @@ def is_pilot(run: Submission) -> bool | None:
 # How far the run got --------------------------------------------------------------------------------------------------
 
 
+def was_resumed(run: Submission) -> bool:
+    return any(row["event"] == "resume" for row in run.history)
+
+
 def last_step(run: Submission) -> int:
     return highest(run, "step") or 0
 

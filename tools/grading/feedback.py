@@ -14,7 +14,7 @@ from pathlib import Path
 from pages.report import Entry, cut, write_report
 
 from common.files import write_json
-from grading.edited_records import Flag
+from grading.findings import Flag
 from grading.leaderboard import runs_by_person
 
 AGAIN = "Hand in the output folder again as a .zip or .tar.gz, and check first that it opens and holds all its files."

@@ -16,8 +16,8 @@ from corpus.sources import Split, open_dataset
 from corpus.splits import DIALOGUES_SET_ASIDE, STORIES_SET_ASIDE, training_and_validation
 from corpus.token_cache import TokenCache, cache_dialogues, cache_stories
 from data import Rows, Tokenizer, load_tokenizer
-from grading.edited_records import Flag, problem, question
 from grading.facts import kind_of
+from grading.findings import Flag, problem, question
 from grading.submissions import Submission
 from grading.unpacking import TOKENIZER
 from training.step import evaluate

@@ -29,7 +29,7 @@ DASHES = ("none", "6 3", "2 3", "7 3 2 3")
 
 @dataclass
 class Entry:
-    """Everything that the report shows of one run; flags: `edited_records.Flag`s."""
+    """Everything that the report shows of one run; flags: `findings.Flag`s."""
 
     name: str
     facts: dict  # {column: text, number, bool or None}, with the same columns in the same order for all runs
